@@ -1,0 +1,2 @@
+//! The `lateen` binary.
+fn main() {}
