@@ -1,0 +1,228 @@
+//! Clusters (CDS, `envoy.config.cluster.v3`).
+
+use super::endpoint::{ClusterLoadAssignment, Locality, TlsMode};
+use super::tls::UpstreamTls;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A group of endpoints that are spoken to in the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// e.g. `outbound|80|v1|order-service.production.svc.cluster.local`.
+    pub name: String,
+    /// `alt_stat_name`; empty is the name.
+    pub stat_name: String,
+    /// Where endpoints come from.
+    pub discovery: Discovery,
+    /// For one TCP connection (with TLS); Istio's default is 10 s.
+    pub connect_timeout: Duration,
+    /// How an endpoint is chosen.
+    pub lb_policy: LbPolicy,
+    /// How bytes travel.
+    pub transport: TransportSocket,
+    /// How HTTP is spoken.
+    pub http: UpstreamHttp,
+    /// Limits.
+    pub circuit_breakers: CircuitBreakers,
+    /// When a host is ejected; `None` never.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// Below this share of healthy hosts all are used (percent, 0 to 100; `None` is Envoy's 50).
+    pub healthy_panic_threshold: Option<u8>,
+    /// Weighted localities (`locality_weighted_lb_config`).
+    pub weighted_localities: Option<WeightedLocality>,
+    /// TCP keep-alive of connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Source address of connections (`upstream_bind_config`), e.g. 127.0.0.6 for inbound clusters.
+    pub bind_source: Option<IpAddr>,
+    /// Whether Istio's TCP metadata exchange runs on its connections (network filter `istio.metadata_exchange`).
+    pub tcp_metadata_exchange: bool,
+    /// For telemetry and for people.
+    pub metadata: ClusterMetadata,
+}
+
+/// Where a cluster's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// EDS, under this service name.
+    Eds {
+        /// Equal to the cluster's name in Istio.
+        service_name: String,
+    },
+    /// Written in the cluster.
+    Static(ClusterLoadAssignment),
+    /// The address that the client wanted to reach.
+    OriginalDst {
+        /// Replaces the port (`upstream_port_override`).
+        port_override: Option<u16>,
+    },
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LbPolicy {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The less loaded of two at random; Istio's default.
+    #[default]
+    LeastRequest,
+    /// At random, by weight.
+    Random,
+    /// The original destination; only with [`Discovery::OriginalDst`].
+    ClusterProvided,
+}
+
+/// How bytes travel to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransportSocket {
+    /// As they are.
+    Plaintext,
+    /// In TLS, always.
+    Tls(Box<UpstreamTls>),
+    /// By the endpoint's metadata, first match wins; no match is plaintext.
+    ByEndpoint(Vec<TransportSocketMatch>),
+}
+
+/// One of the ways in [`TransportSocket::ByEndpoint`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportSocketMatch {
+    /// e.g. `tlsMode-istio`.
+    pub name: String,
+    /// The endpoint's TLS mode; `None` matches each.
+    pub tls_mode: Option<TlsMode>,
+    /// TLS, or `None` for plaintext.
+    pub tls: Option<Box<UpstreamTls>>,
+}
+
+/// How HTTP is spoken to a cluster (`HttpProtocolOptions`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamHttp {
+    /// Which version.
+    pub protocol: HttpProtocolOptions,
+    /// An idle pooled connection is closed after this; `None` is Envoy's one hour; zero is never.
+    pub idle_timeout: Option<Duration>,
+    /// A connection is closed after this many requests; `None` is never.
+    pub max_requests_per_connection: Option<u32>,
+    /// A connection is closed (drained) at this age; `None` is never.
+    pub max_connection_duration: Option<Duration>,
+}
+
+/// The HTTP version of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpProtocolOptions {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, with this many streams a connection at most.
+    Http2 {
+        /// `None` is the protocol's default.
+        max_concurrent_streams: Option<u32>,
+    },
+    /// The version that the client spoke (`use_downstream_protocol_config`).
+    Downstream {
+        /// For HTTP/2.
+        max_concurrent_streams: Option<u32>,
+    },
+}
+
+/// Limits of a cluster (`CircuitBreakers`, default priority). `u32::MAX` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitBreakers {
+    /// Connections.
+    pub max_connections: u32,
+    /// Requests that wait for a connection.
+    pub max_pending_requests: u32,
+    /// Requests in flight.
+    pub max_requests: u32,
+    /// Retries in flight; has no effect with a budget.
+    pub max_retries: u32,
+    /// Retries in flight as a share of requests.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+impl Default for CircuitBreakers {
+    /// Istio's default: no limit.
+    fn default() -> Self {
+        Self {
+            max_connections: u32::MAX,
+            max_pending_requests: u32::MAX,
+            max_requests: u32::MAX,
+            max_retries: u32::MAX,
+            retry_budget: None,
+        }
+    }
+}
+
+/// Retries in flight as a share of requests in flight (`RetryBudget`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// In hundredths of a percent; Envoy's default is 20 % = 2,000.
+    pub percent_hundredths: u32,
+    /// Always allowed; Envoy's default is 3.
+    pub min_concurrency: u32,
+}
+
+/// When a host is ejected (`OutlierDetection`). Zero in a `consecutive_` field is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// 5xx (or local failures) in a row.
+    pub consecutive_5xx: u32,
+    /// 502, 503 or 504 in a row.
+    pub consecutive_gateway_failure: u32,
+    /// Local failures in a row; only with `split_local_origin`.
+    pub consecutive_local_origin_failure: u32,
+    /// Whether local failures (connect, reset, timeout) are counted apart from what the host answers.
+    pub split_local_origin: bool,
+    /// Between two sweeps, at which hosts come back.
+    pub interval: Duration,
+    /// Multiplied by the number of ejections in a row.
+    pub base_ejection_time: Duration,
+    /// The longest ejection; Envoy's default is 300 s, or the base if that is longer.
+    pub max_ejection_time: Duration,
+    /// At most this share of the hosts is ejected (percent; one host always may be).
+    pub max_ejection_percent: u8,
+}
+
+/// Localities are chosen by weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightedLocality {
+    /// The locality of the proxy, for statistics.
+    pub local: Locality,
+}
+
+/// TCP keep-alive of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Probes without an answer before the connection is dropped.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
+    /// Between probes.
+    pub interval: Option<Duration>,
+}
+
+/// What telemetry and people know of a cluster (metadata `istio`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterMetadata {
+    /// `services[]`: the services behind the cluster.
+    pub services: Vec<ServiceRef>,
+    /// `subset`.
+    pub subset: Option<String>,
+    /// `default_original_port`.
+    pub original_port: Option<u16>,
+    /// `config`: the DestinationRule's path.
+    pub config_source: Option<String>,
+    /// `alpn_override: "false"` is `false`: the ALPN filter must not touch it.
+    pub alpn_override: Option<bool>,
+    /// Whether the service is outside of the mesh (`external`).
+    pub external: bool,
+}
+
+/// A service as telemetry names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRef {
+    /// The full host name.
+    pub host: String,
+    /// The short name.
+    pub name: String,
+    /// The namespace.
+    pub namespace: String,
+}

@@ -1,0 +1,194 @@
+//! Predicates on strings, headers and query parameters (`envoy.type.matcher.v3`, `envoy.config.route.v3.HeaderMatcher`).
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a regular expression was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("regular expression {pattern:?}: {reason}")]
+pub struct RegexError {
+    pattern: String,
+    reason: String,
+}
+
+/// A compiled regular expression that must match the whole text, in linear time and bounded memory (RE2's semantics).
+#[derive(Clone)]
+pub struct SafeRegex {
+    pattern: Arc<str>,
+    compiled: regex::Regex,
+}
+
+impl SafeRegex {
+    /// Compiled programs larger than this are refused, in bytes.
+    pub const SIZE_LIMIT: usize = 1 << 20;
+
+    /// Compiles `pattern`, anchored at both ends (`safe_regex` is always a full match).
+    pub fn try_new(pattern: &str) -> Result<Self, RegexError> {
+        let fail = |e: regex::Error| RegexError { pattern: pattern.chars().take(200).collect(), reason: e.to_string() };
+        // The pattern is checked alone first, so that `a)|(b` cannot escape the group that anchors it.
+        regex::RegexBuilder::new(pattern).size_limit(Self::SIZE_LIMIT).build().map_err(fail)?;
+        let compiled = regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+            .size_limit(Self::SIZE_LIMIT)
+            .dfa_size_limit(Self::SIZE_LIMIT)
+            .build()
+            .map_err(fail)?;
+        Ok(Self { pattern: pattern.into(), compiled })
+    }
+
+    /// The pattern as it was written, without anchors.
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// Whether the whole of `text` matches.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.compiled.is_match(text)
+    }
+}
+
+impl PartialEq for SafeRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for SafeRegex {}
+
+impl fmt::Debug for SafeRegex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}/", self.pattern)
+    }
+}
+
+/// What a string must look like (`envoy.type.matcher.v3.StringMatcher`, without `ignore_case`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StringPredicate {
+    /// Equal to.
+    Exact(String),
+    /// Starts with; the empty prefix is not allowed here (use a presence match).
+    Prefix(String),
+    /// Ends with.
+    Suffix(String),
+    /// Contains.
+    Contains(String),
+    /// The whole string matches.
+    Regex(SafeRegex),
+}
+
+/// A string predicate, optionally regardless of ASCII case (`ignore_case`, which does not affect a regex).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StringMatch {
+    /// What is compared.
+    pub predicate: StringPredicate,
+    /// Whether ASCII case is ignored.
+    pub ignore_case: bool,
+}
+
+impl StringMatch {
+    /// A case-sensitive exact match.
+    pub fn exact(text: impl Into<String>) -> Self {
+        Self { predicate: StringPredicate::Exact(text.into()), ignore_case: false }
+    }
+
+    /// A case-sensitive prefix match.
+    pub fn prefix(text: impl Into<String>) -> Self {
+        Self { predicate: StringPredicate::Prefix(text.into()), ignore_case: false }
+    }
+
+    /// A case-sensitive suffix match.
+    pub fn suffix(text: impl Into<String>) -> Self {
+        Self { predicate: StringPredicate::Suffix(text.into()), ignore_case: false }
+    }
+
+    /// A full regex match.
+    pub fn regex(regex: SafeRegex) -> Self {
+        Self { predicate: StringPredicate::Regex(regex), ignore_case: false }
+    }
+
+    /// Whether `text` satisfies the predicate.
+    pub fn matches(&self, text: &str) -> bool {
+        let (t, case) = (text.as_bytes(), self.ignore_case);
+        match &self.predicate {
+            StringPredicate::Exact(p) => eq(t, p.as_bytes(), case),
+            StringPredicate::Prefix(p) => t.len() >= p.len() && eq(&t[..p.len()], p.as_bytes(), case),
+            StringPredicate::Suffix(p) => t.len() >= p.len() && eq(&t[t.len() - p.len()..], p.as_bytes(), case),
+            StringPredicate::Contains(p) => p.is_empty() || t.windows(p.len()).any(|w| eq(w, p.as_bytes(), case)),
+            StringPredicate::Regex(r) => r.is_match(text),
+        }
+    }
+}
+
+fn eq(a: &[u8], b: &[u8], ignore_case: bool) -> bool {
+    if ignore_case { a.eq_ignore_ascii_case(b) } else { a == b }
+}
+
+/// What is asked of a header (`HeaderMatcher.header_match_specifier`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderPredicate {
+    /// The header is there (`true`) or is not (`false`); its value does not matter.
+    Present(bool),
+    /// Its value matches; several values of one name are joined by `,` first, as Envoy does.
+    Value(StringMatch),
+}
+
+/// A predicate on one request header (`envoy.config.route.v3.HeaderMatcher`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// Lower-case header name; pseudo-headers (`:method`, `:authority`, `:scheme`, `:path`) are names too.
+    pub name: String,
+    /// What is asked.
+    pub predicate: HeaderPredicate,
+    /// Whether the result is turned round (`invert_match`).
+    pub invert: bool,
+    /// Whether a missing header counts as the empty string (`treat_missing_header_as_empty`).
+    pub missing_is_empty: bool,
+}
+
+/// What is asked of a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryPredicate {
+    /// The parameter is there (`true`) or is not.
+    Present(bool),
+    /// Its value matches.
+    Value(StringMatch),
+}
+
+/// A predicate on one query parameter (`envoy.config.route.v3.QueryParameterMatcher`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// The parameter's name.
+    pub name: String,
+    /// What is asked.
+    pub predicate: QueryPredicate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regex_is_anchored_and_cannot_escape() {
+        assert!(!SafeRegex::try_new("a|b").unwrap().is_match("ab"));
+        assert!(SafeRegex::try_new("a|b").unwrap().is_match("b"));
+        assert!(SafeRegex::try_new("a)|(b").is_err());
+        assert!(SafeRegex::try_new("(a{1000}){1000}").is_err());
+    }
+
+    #[test]
+    fn string_predicates() {
+        let fold = |p| StringMatch { predicate: p, ignore_case: true };
+        for (m, text, expected) in [
+            (StringMatch::exact("a"), "a", true),
+            (StringMatch::exact("a"), "A", false),
+            (fold(StringPredicate::Exact("a".into())), "A", true),
+            (StringMatch::prefix("/a"), "/ab", true),
+            (StringMatch::prefix("/a"), "/", false),
+            (StringMatch::suffix("b"), "ab", true),
+            (fold(StringPredicate::Suffix("B".into())), "ab", true),
+            (fold(StringPredicate::Contains("B".into())), "abc", true),
+            (StringMatch { predicate: StringPredicate::Contains("x".into()), ignore_case: false }, "abc", false),
+        ] {
+            assert_eq!(m.matches(text), expected, "{m:?} {text}");
+        }
+    }
+}

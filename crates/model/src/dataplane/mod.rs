@@ -1,0 +1,36 @@
+//! The configuration of a data plane: listeners, routes, clusters, endpoints and secrets.
+//!
+//! This is the part of Envoy's API that Istio uses, as plain data whose illegal states do not exist. The control plane
+//! generates it, `wire` translates it to and from Envoy's protobuf, the proxy compiles it. A message of Envoy that does not
+//! fit in here is refused by `wire` with the path of the field.
+
+mod cluster;
+mod endpoint;
+mod listener;
+mod matcher;
+mod rbac;
+mod route;
+mod secret;
+mod tls;
+
+pub use cluster::{
+    CircuitBreakers, Cluster, ClusterMetadata, Discovery, HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget,
+    ServiceRef, TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality,
+};
+pub use endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef};
+pub use listener::{
+    AccessLog, AccessLogFormat, AccessLogTarget, Codec, Direction, FilterChain, FilterChainMatch, ForwardClientCert,
+    HttpConnectionManager, HttpFilter, HttpInspector, Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata,
+    RouteSource, StatsFilter, TcpDestination, TcpProxy, Terminal, Tracing, TracingProvider, TransportProtocol,
+};
+pub use matcher::{
+    HeaderMatch, HeaderPredicate, QueryMatch, QueryPredicate, RegexError, SafeRegex, StringMatch, StringPredicate,
+};
+pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy};
+pub use route::{
+    ClusterSpecifier, DirectResponse, Forward, HeaderAppend, HeaderMutation, HeaderValueOp, HostRewrite, PathMatch, PathRewrite,
+    Redirect, RedirectPath, RetryBackOff, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+    WeightedCluster,
+};
+pub use secret::{Secret, SecretKind};
+pub use tls::{DownstreamTls, SecretRef, SecretSource, TlsParams, TlsVersion, UpstreamTls};
