@@ -6,3 +6,4 @@
 
 pub mod dataplane;
 pub mod identity;
+pub mod resource;

@@ -1,0 +1,68 @@
+//! The resources as people write them: Kubernetes' and Istio's, typed, with the rules that make them valid.
+//!
+//! Every kind is read strictly: a field that the kind does not have is an error, as in a cluster with strict validation.
+//! [`crate::manifest`] turns text into these types; `validate` finds what Istio's or Kubernetes' own validation would refuse,
+//! and `unsupported` what is valid there and not implemented here yet.
+
+mod authorization_policy;
+mod config_map;
+mod deployment;
+mod destination_rule;
+mod kind;
+mod meta;
+mod namespace;
+mod order;
+mod peer_authentication;
+mod pod;
+mod pod_record;
+mod scalar;
+mod secret;
+mod selector;
+mod service;
+mod service_account;
+mod sidecar;
+mod virtual_service;
+
+pub use authorization_policy::{
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, ExtensionProviderRef, Operation, PolicyTargetReference,
+    Rule, RuleFrom, RuleTo, Source,
+};
+pub use config_map::ConfigMap;
+pub use deployment::{Deployment, DeploymentSpec, DeploymentStrategy, DeploymentStrategyType, PodTemplateSpec, RollingUpdate};
+pub use destination_rule::{
+    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, DestinationRule, DestinationRuleSpec,
+    H2UpgradePolicy, Http2KeepAlive, HttpCookie, HttpCookieAttribute, HttpPoolSettings, LoadBalancerSettings, LocalityDistribute,
+    LocalityFailover, LocalityLbSetting, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
+    RetryBudget, RingHash, SimpleLb, Subset, TcpKeepalive, TcpPoolSettings, TrafficPolicy, TunnelSettings, Warmup,
+};
+pub use kind::{Kind, Resource, ResourceKey, Scope};
+pub use meta::{Dropped, Object, ObjectMeta, Origin, Provenance, StringMap};
+pub use namespace::{Namespace, NamespaceSpec};
+pub use order::{CreationOrder, Timestamp};
+pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec};
+pub use pod::{
+    ConfigMapKeySelector, ConfigMapVolume, Container, ContainerPort, ContainerRestartPolicy, DnsPolicy, DownwardApiFile,
+    DownwardApiVolume, EmptyDirVolume, EnvFromSource, EnvSource, EnvVar, EnvVarSource, ExecAction, FieldSelector, GrpcAction,
+    HostAlias, HttpGetAction, HttpHeader, HttpScheme, KeyToPath, Lifecycle, LifecycleHandler, Pod, PodSpec, Probe,
+    ProjectedVolume, ProjectionSource, RestartPolicy, SecretProjection, SecretVolume, ServiceAccountTokenProjection, SleepAction,
+    TcpSocketAction, Volume, VolumeMount,
+};
+pub use pod_record::{ClusterState, PodPort, PodRecord, WorkloadRef};
+pub use scalar::{Base64Bytes, DurationError, IntOrString, Passthrough, ProtoDuration};
+pub use secret::{Secret, SecretText};
+pub use selector::{LabelSelector, LabelSelectorRequirement, SelectorOperator, SidecarSelector, WorkloadSelector, is_subset};
+pub use service::{
+    IpFamily, IpFamilyPolicy, NodeTrafficPolicy, Service, ServicePort, ServiceSpec, ServiceType, SessionAffinity,
+    TrafficDistribution, TransportProtocol,
+};
+pub use service_account::ServiceAccount;
+pub use sidecar::{
+    CaptureMode, IstioEgressListener, IstioIngressListener, OutboundTrafficMode, OutboundTrafficPolicy, Sidecar, SidecarPort,
+    SidecarSpec,
+};
+pub use virtual_service::{
+    CorsPolicy, Delegate, Destination, FaultAbort, FaultDelay, FaultInjection, HeaderOperations, Headers, HttpBody,
+    HttpDirectResponse, HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
+    HttpRouteDestination, L4MatchAttributes, Percent, PortSelector, RedirectPortSelection, RegexRewrite, RouteDestination,
+    StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, UnmatchedPreflights, VirtualService, VirtualServiceSpec,
+};

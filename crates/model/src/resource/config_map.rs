@@ -1,0 +1,40 @@
+//! `v1 ConfigMap`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Base64Bytes;
+use super::meta::{ObjectMeta, StringMap};
+
+/// A set of texts and of byte strings, for volumes and environment variables; `istio-system/istio` holds the mesh's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfigMap {
+    /// As written.
+    pub api_version: String,
+    /// As written.
+    pub kind: String,
+    /// Name, namespace, labels, annotations.
+    pub metadata: ObjectMeta,
+    /// Texts by key.
+    pub data: StringMap,
+    /// Bytes by key; no key may also be in `data`.
+    pub binary_data: BTreeMap<String, Base64Bytes>,
+    /// Accepted. In a cluster it forbids a change; here an edited file is the truth.
+    pub immutable: Option<bool>,
+}
+
+impl ConfigMap {
+    /// The bytes of `key`, from either map.
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        let text = self.data.get(key).map(|text| text.as_bytes());
+        text.or_else(|| self.binary_data.get(key).map(Base64Bytes::as_bytes))
+    }
+
+    /// All keys with their bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let texts = self.data.iter().map(|(key, text)| (key.as_str(), text.as_bytes()));
+        texts.chain(self.binary_data.iter().map(|(key, bytes)| (key.as_str(), bytes.as_bytes())))
+    }
+}

@@ -1,0 +1,167 @@
+//! The kinds that are read, and the enumeration of their objects.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{
+    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, Namespace, ObjectMeta, Origin, PeerAuthentication, Pod, Secret,
+    Service, ServiceAccount, Sidecar, VirtualService,
+};
+
+/// Makes [`Kind`] and [`Resource`] from one table, so that no kind is forgotten anywhere.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident, $scope:ident, [$($api_version:literal),+];)+) => {
+        /// A kind of resource that is read.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),+];
+
+            /// The name in a manifest's `kind`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($kind),)+
+                }
+            }
+
+            /// The values of `apiVersion` that are read, the preferred one first.
+            pub const fn api_versions(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$kind => &[$($api_version),+],)+
+                }
+            }
+
+            /// Whether its objects live in a namespace.
+            pub const fn scope(self) -> Scope {
+                match self {
+                    $(Self::$kind => Scope::$scope,)+
+                }
+            }
+        }
+
+        /// An object of any kind. Cheap to clone.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Resource {
+            $($(#[$doc])* $kind(Arc<$kind>),)+
+        }
+
+        impl Resource {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)+
+                }
+            }
+
+            /// Its metadata.
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)+
+                }
+            }
+
+            /// Its metadata, to be changed; copies the object if it is shared.
+            pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &mut Arc::make_mut(object).metadata,)+
+                }
+            }
+        }
+
+        $(impl From<$kind> for Resource {
+            fn from(object: $kind) -> Self {
+                Self::$kind(Arc::new(object))
+            }
+        })+
+    };
+}
+
+kinds! {
+    /// `v1 Namespace`.
+    Namespace, Cluster, ["v1"];
+    /// `v1 ServiceAccount`.
+    ServiceAccount, Namespaced, ["v1"];
+    /// `v1 ConfigMap`.
+    ConfigMap, Namespaced, ["v1"];
+    /// `v1 Secret`.
+    Secret, Namespaced, ["v1"];
+    /// `v1 Service`.
+    Service, Namespaced, ["v1"];
+    /// `v1 Pod`.
+    Pod, Namespaced, ["v1"];
+    /// `apps/v1 Deployment`.
+    Deployment, Namespaced, ["apps/v1"];
+    /// Istio's `VirtualService`.
+    VirtualService, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `DestinationRule`.
+    DestinationRule, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `Sidecar`.
+    Sidecar, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `PeerAuthentication`.
+    PeerAuthentication, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+    /// Istio's `AuthorizationPolicy`.
+    AuthorizationPolicy, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+}
+
+/// Where the objects of a kind live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In the cluster as a whole.
+    Cluster,
+    /// In a namespace.
+    Namespaced,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What identifies an object: two documents with one key are two versions of one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceKey {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ResourceKey {
+    /// `Kind namespace/name`, without the namespace if there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+impl Resource {
+    /// What identifies it.
+    pub fn key(&self) -> ResourceKey {
+        let metadata = self.metadata();
+        ResourceKey { kind: self.kind(), namespace: metadata.namespace.clone(), name: metadata.name.clone() }
+    }
+
+    /// Where it was read.
+    pub fn origin(&self) -> &Origin {
+        &self.metadata().provenance.origin
+    }
+
+    /// Whether both say the same: where they were read and what an API server adds is left out of the comparison.
+    pub fn same_content(&self, other: &Self) -> bool {
+        let bare = |resource: &Self| {
+            let mut copy = resource.clone();
+            copy.metadata_mut().clear_server_fields();
+            copy
+        };
+        bare(self) == bare(other)
+    }
+}
