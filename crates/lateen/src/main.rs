@@ -1,2 +1,34 @@
-//! The `lateen` binary.
-fn main() {}
+//! The `lateen` binary: one subcommand a role, wiring only.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Lateen, a service mesh.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Lateen {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// The test application: an HTTP, TCP and gRPC server that tells who answered, and a client for it.
+    Echo(lateen_echo::cli::EchoArgs),
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("LATEEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
+        Role::Echo(args) => args.run().map_err(Into::into),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,1 +1,3 @@
-//! TODO
+//! Metrics, access log, tracing.
+
+pub mod otlp;
