@@ -1,1 +1,24 @@
-//! TODO
+//! The one room that talks to the kernel: traffic capture by nftables, original destinations, namespaces and sandboxes.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`socket`] | original destination, marks, transparent and bound sources |
+//! | [`nft`] | a small encoder of the nf_tables netlink protocol: whole tables, one transaction |
+//! | [`rules`] | the capture rules of a sidecar, as a pure plan of tables |
+//! | [`services`] | service addresses translated to endpoints, as a pure plan of tables |
+//! | [`netns`], [`link`] | network namespaces, and the interfaces, addresses and routes in them |
+//! | [`process`] | start a program in namespaces of its own; wait for it; know its pid outside |
+//! | [`sandbox`] | mounts, capabilities and the file system that a contained process sees |
+//! | [`fdpass`] | file descriptors over Unix sockets |
+//!
+//! `unsafe` is allowed here and nowhere else in the workspace; each block says why it is sound.
+
+pub mod fdpass;
+pub mod link;
+pub mod netns;
+pub mod nft;
+pub mod process;
+pub mod rules;
+pub mod sandbox;
+pub mod services;
+pub mod socket;

@@ -1,0 +1,253 @@
+//! Interfaces, addresses, routes and network sysctls, by netlink.
+//!
+//! The pods' network: each pod has one interface `eth0` with host addresses (/32 and /128) whose only neighbour is the
+//! bridge. All traffic between pods is therefore routed by the bridge's namespace, where service addresses are
+//! translated and translated back, and where a capture of the bridge sees every packet.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use futures_util::TryStreamExt;
+use ipnet::{Ipv4Net, Ipv6Net};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use thiserror::Error;
+
+use crate::netns::NetNs;
+use crate::socket::INBOUND_SOURCE_V6;
+
+/// Name of the bridge.
+pub const BRIDGE: &str = "lateen0";
+/// Name of a pod's interface.
+pub const POD_INTERFACE: &str = "eth0";
+
+/// What could not be set up, and why.
+#[derive(Debug, Error)]
+#[error("{step}: {source}")]
+pub struct LinkError {
+    step: String,
+    source: io::Error,
+}
+
+/// The addresses of the bridge, which is the pods' gateway, and the networks of which the pods' addresses are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BridgeAddresses {
+    /// IPv4 address and the pods' network.
+    pub v4: Ipv4Net,
+    /// IPv6 address and the pods' network.
+    pub v6: Ipv6Net,
+}
+
+/// A pod's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodAddresses {
+    /// IPv4.
+    pub v4: Ipv4Addr,
+    /// IPv6.
+    pub v6: Ipv6Addr,
+}
+
+/// Sets up the calling thread's namespace as the one in the middle: loopback up, the bridge, forwarding.
+///
+/// # Errors
+/// The step that failed.
+pub fn set_up_bridge(addresses: BridgeAddresses) -> Result<(), LinkError> {
+    sysctl("net/ipv4/ip_forward", "1")?;
+    sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    // Pods are reached through the interface on which their packets came; telling them so would bypass the translation.
+    sysctl("net/ipv4/conf/all/send_redirects", "0")?;
+    sysctl("net/ipv4/conf/default/send_redirects", "0")?;
+    sysctl("net/ipv4/conf/all/rp_filter", "0")?;
+    sysctl("net/ipv4/conf/default/rp_filter", "0")?;
+    sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+    sysctl("net/ipv6/conf/default/accept_ra", "0")?;
+    sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+    on_netlink(async |netlink| {
+        netlink.up("lo").await?;
+        netlink
+            .step("make the bridge", netlink.handle.link().add(LinkBridge::new(BRIDGE).mcast_snooping(false).build()).execute())
+            .await?;
+        let index = netlink.index(BRIDGE).await?;
+        netlink.address(index, IpAddr::V4(addresses.v4.addr()), addresses.v4.prefix_len()).await?;
+        netlink.address(index, IpAddr::V6(addresses.v6.addr()), addresses.v6.prefix_len()).await?;
+        netlink.up(BRIDGE).await
+    })
+}
+
+/// Connects a pod's namespace to the bridge of the calling thread's namespace.
+///
+/// # Errors
+/// The step that failed.
+pub fn connect_pod(
+    pod: &NetNs,
+    host_interface: &str,
+    addresses: PodAddresses,
+    gateway: BridgeAddresses,
+) -> Result<(), LinkError> {
+    let peer = format!("{host_interface}p");
+    on_netlink(async |netlink| {
+        netlink.step("make the veth pair", netlink.handle.link().add(LinkVeth::new(host_interface, &peer).build()).execute()).await?;
+        let bridge = netlink.index(BRIDGE).await?;
+        let attach = LinkUnspec::new_with_name(host_interface).controller(bridge).up().build();
+        netlink.step("attach the pod to the bridge", netlink.handle.link().set(attach).execute()).await?;
+        let index = netlink.index(&peer).await?;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(pod));
+        let hand_over = LinkUnspec::new_with_index(index).name(POD_INTERFACE).setns_by_fd(fd).build();
+        netlink.step("hand the interface to the pod", netlink.handle.link().set(hand_over).execute()).await
+    })?;
+    inside(pod, move || configure_pod(addresses, gateway))
+}
+
+fn configure_pod(addresses: PodAddresses, gateway: BridgeAddresses) -> Result<(), LinkError> {
+    sysctl("net/ipv6/conf/all/disable_ipv6", "0")?;
+    sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+    sysctl("net/ipv6/conf/all/accept_dad", "0")?;
+    sysctl("net/ipv6/conf/all/accept_ra", "0")?;
+    // A container of a pod may listen on port 80 without any privilege, as in a cluster.
+    sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+    on_netlink(async |netlink| {
+        netlink.up("lo").await?;
+        let lo = netlink.index("lo").await?;
+        netlink.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await?;
+        netlink.up(POD_INTERFACE).await?;
+        let eth0 = netlink.index(POD_INTERFACE).await?;
+        netlink.address(eth0, IpAddr::V4(addresses.v4), 32).await?;
+        netlink.address(eth0, IpAddr::V6(addresses.v6), 128).await?;
+        let (via4, via6) = (gateway.v4.addr(), gateway.v6.addr());
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new;
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new;
+        let to_gateway = v4().destination_prefix(via4, 32).output_interface(eth0).scope(RouteScope::Link).build();
+        netlink.step("route to the gateway", netlink.handle.route().add(to_gateway).execute()).await?;
+        let default = v4().gateway(via4).output_interface(eth0).build();
+        netlink.step("default route", netlink.handle.route().add(default).execute()).await?;
+        let to_gateway = v6().destination_prefix(via6, 128).output_interface(eth0).build();
+        netlink.step("IPv6 route to the gateway", netlink.handle.route().add(to_gateway).execute()).await?;
+        let default = v6().gateway(via6).output_interface(eth0).build();
+        netlink.step("IPv6 default route", netlink.handle.route().add(default).execute()).await
+    })
+}
+
+/// Sets up a namespace that stays alone: loopback up.
+///
+/// # Errors
+/// The step that failed.
+pub fn loopback_up() -> Result<(), LinkError> {
+    on_netlink(async |netlink| netlink.up("lo").await)
+}
+
+/// Adds `::6` to the calling thread's loopback interface, from which a sidecar connects to its application over IPv6.
+/// Already having it is no error.
+///
+/// # Errors
+/// The step that failed.
+pub fn add_inbound_source_v6() -> Result<(), LinkError> {
+    on_netlink(async |netlink| {
+        let lo = netlink.index("lo").await?;
+        netlink.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await
+    })
+}
+
+/// Removes what [`add_inbound_source_v6`] added; not having it is no error.
+///
+/// # Errors
+/// The step that failed.
+pub fn remove_inbound_source_v6() -> Result<(), LinkError> {
+    on_netlink(async |netlink| {
+        let lo = netlink.index("lo").await?;
+        let mut found = netlink
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(lo)
+            .set_prefix_length_filter(128)
+            .set_address_filter(IpAddr::V6(INBOUND_SOURCE_V6))
+            .execute();
+        while let Some(message) = netlink.step("read the loopback's addresses", found.try_next()).await? {
+            netlink.step("remove ::6 from loopback", netlink.handle.address().del(message).execute()).await?;
+        }
+        Ok(())
+    })
+}
+
+fn inside(ns: &NetNs, work: impl FnOnce() -> Result<(), LinkError> + Send) -> Result<(), LinkError> {
+    ns.run(work).map_err(|source| LinkError { step: "enter the pod's network namespace".to_owned(), source })?
+}
+
+/// A network sysctl, of the calling thread's namespace.
+fn sysctl(name: &str, value: &str) -> Result<(), LinkError> {
+    let path = Path::new("/proc/sys").join(name);
+    match std::fs::write(&path, value) {
+        Ok(()) => Ok(()),
+        // Machines booted without IPv6 have no such settings; addresses will say so if they are needed.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && name.starts_with("net/ipv6/") => Ok(()),
+        Err(source) => Err(LinkError { step: format!("write {value} to {}", path.display()), source }),
+    }
+}
+
+struct Netlink {
+    handle: Handle,
+}
+
+/// Runs netlink work to its end on a runtime of its own, in the calling thread's namespace.
+fn on_netlink(work: impl AsyncFnOnce(Netlink) -> Result<(), LinkError> + Send) -> Result<(), LinkError> {
+    let failed = |step: &str| {
+        let step = step.to_owned();
+        move |source| LinkError { step, source }
+    };
+    // The socket belongs to the namespace of the thread that opens it, and a runtime cannot start inside another one:
+    // a fresh thread inherits the former and is free of the latter.
+    let ns = NetNs::current().map_err(failed("open the network namespace"))?;
+    ns.run(move || {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed("start a runtime for netlink"))?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().map_err(failed("open a netlink socket"))?;
+            let driver = tokio::spawn(connection);
+            let result = work(Netlink { handle }).await;
+            driver.abort();
+            result
+        })
+    })
+    .map_err(failed("enter the network namespace"))?
+}
+
+impl Netlink {
+    async fn step<T>(&self, step: &str, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, LinkError> {
+        request.await.map_err(|error| LinkError { step: step.to_owned(), source: to_io(error) })
+    }
+
+    async fn index(&self, name: &str) -> Result<u32, LinkError> {
+        let mut found = self.handle.link().get().match_name(name).execute();
+        let message = self.step(&format!("find interface {name}"), found.try_next()).await?;
+        message.map(|m| m.header.index).ok_or_else(|| LinkError {
+            step: format!("find interface {name}"),
+            source: io::Error::from_raw_os_error(libc::ENODEV),
+        })
+    }
+
+    async fn up(&self, name: &str) -> Result<(), LinkError> {
+        let message = LinkUnspec::new_with_name(name).up().build();
+        self.step(&format!("bring {name} up"), self.handle.link().set(message).execute()).await
+    }
+
+    /// Adds an address, at once usable (no duplicate address detection). An address that is there already is no error.
+    async fn address(&self, index: u32, ip: IpAddr, prefix: u8) -> Result<(), LinkError> {
+        let mut request = self.handle.address().add(index, ip, prefix);
+        if ip.is_ipv6() {
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        match self.step(&format!("add address {ip}/{prefix}"), request.execute()).await {
+            Err(e) if e.source.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn to_io(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}

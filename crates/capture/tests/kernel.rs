@@ -1,0 +1,342 @@
+//! The rules and namespaces against a real kernel, each test in network namespaces of its own. Without root, each test
+//! runs itself again inside a user namespace.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use lateen_capture::link::{BridgeAddresses, PodAddresses, connect_pod, loopback_up, set_up_bridge};
+use lateen_capture::netns::NetNs;
+use lateen_capture::nft::{self, Action, Match, Table, Transport};
+use lateen_capture::process::{Launch, launch, user_namespace_advice};
+use lateen_capture::rules::{CaptureConfig, DnsCapture, ProxyTraffic, RuleSet, parse_ranges};
+use lateen_capture::services::{self, ServicePort};
+use lateen_capture::{sandbox, socket};
+use nix::sched::CloneFlags;
+use nix::sys::wait::{WaitStatus, waitpid};
+
+/// Runs `body` with the powers that it needs: here, or in a user namespace.
+fn with_powers(test: &str, body: impl FnOnce()) {
+    if sandbox::is_privileged() {
+        return body();
+    }
+    let exe = std::env::current_exe().unwrap();
+    let text = |s: &str| CString::new(s).unwrap();
+    let spec = Launch {
+        program: text(exe.to_str().unwrap()),
+        arguments: ["kernel", "--exact", test, "--nocapture"].map(text).to_vec(),
+        environment: std::env::vars().map(|(k, v)| text(&format!("{k}={v}"))).collect(),
+        descriptors: Vec::new(),
+        namespaces: CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET,
+    };
+    match launch(&spec) {
+        Ok(pid) => assert!(matches!(waitpid(pid, None), Ok(WaitStatus::Exited(_, 0))), "{test} failed in its user namespace"),
+        Err(e) => panic!("{e}: {}", user_namespace_advice().unwrap_or_default()),
+    }
+}
+
+fn rust_ns() -> NetNs {
+    let ns = NetNs::create().unwrap();
+    ns.run(|| loopback_up().unwrap()).unwrap();
+    ns
+}
+
+const GATEWAY: &str = "10.244.0.1/16";
+const GATEWAY_V6: &str = "fd00:6c61::1/64";
+
+/// A middle namespace with a bridge, and pods on it.
+struct Lab {
+    middle: NetNs,
+    pods: Vec<NetNs>,
+}
+
+fn pod_v4(n: usize) -> IpAddr {
+    format!("10.244.0.{}", n + 2).parse().unwrap()
+}
+
+fn pod_v6(n: usize) -> IpAddr {
+    format!("fd00:6c61::{}", n + 2).parse().unwrap()
+}
+
+fn lab(count: usize) -> Lab {
+    let bridge = BridgeAddresses { v4: GATEWAY.parse().unwrap(), v6: GATEWAY_V6.parse().unwrap() };
+    let middle = NetNs::create().unwrap();
+    middle.run(|| set_up_bridge(bridge).unwrap()).unwrap();
+    let pods = (0..count)
+        .map(|n| {
+            let pod = NetNs::create().unwrap();
+            let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod_v4(n), pod_v6(n)) else { unreachable!() };
+            middle.run(|| connect_pod(&pod, &format!("veth{n}"), PodAddresses { v4, v6 }, bridge).unwrap()).unwrap();
+            pod
+        })
+        .collect();
+    Lab { middle, pods }
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    Ok(stream)
+}
+
+/// Serves in the calling thread's namespace: answers each connection with its port's number, what the client wanted, and
+/// who the client is.
+fn serve(bind: &str) {
+    let listener = TcpListener::bind(bind).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let wanted = socket::original_dst(&stream).map(|d| d.addr().to_string()).unwrap_or_else(|e| e.to_string());
+            let peer = stream.peer_addr().unwrap();
+            write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
+        }
+    });
+}
+
+fn ask(to: &str) -> String {
+    let mut text = String::new();
+    connect(to.parse().unwrap()).unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+fn ask_marked(to: &str) -> String {
+    let to: SocketAddr = to.parse().unwrap();
+    let s = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
+    socket::set_mark(&s, 1337).unwrap();
+    s.connect_timeout(&to.into(), Duration::from_secs(5)).unwrap();
+    let mut text = String::new();
+    TcpStream::from(s).read_to_string(&mut text).unwrap();
+    text
+}
+
+fn by_mark() -> CaptureConfig {
+    CaptureConfig { proxy: ProxyTraffic::Mark(1337), ..CaptureConfig::default() }
+}
+
+#[test]
+fn outbound_traffic_is_captured_with_its_original_destination() {
+    with_powers("outbound_traffic_is_captured_with_its_original_destination", || {
+        let lab = lab(2);
+        lab.pods[1].run(|| ["0.0.0.0:80", "0.0.0.0:3306", "[::]:80"].map(|a| if a.starts_with('[') { serve_v6(a) } else { serve(a) })).unwrap();
+        lab.pods[0]
+            .run(|| {
+                serve("0.0.0.0:15001");
+                serve_v6("[::]:15001");
+                serve("0.0.0.0:8080");
+                let config = CaptureConfig {
+                    exclude_outbound_ports: vec![3306],
+                    exclude_outbound_ranges: parse_ranges("192.0.2.0/24").unwrap(),
+                    ..by_mark()
+                };
+                RuleSet::plan(&config).apply().unwrap();
+                // Anywhere, existing or not: to the proxy, which learns what was wanted.
+                assert_eq!(ask("10.244.0.3:80"), "15001 10.244.0.3:80 10.244.0.2");
+                assert_eq!(ask("203.0.113.9:443"), "15001 203.0.113.9:443 10.244.0.2");
+                assert_eq!(ask("[fd00:6c61::3]:80"), "15001 [fd00:6c61::3]:80 fd00:6c61::2");
+                // The proxy's own traffic, an excluded port, loopback and the pod itself: untouched.
+                assert!(ask_marked("10.244.0.3:80").starts_with("80 "));
+                assert!(ask_marked("[fd00:6c61::3]:80").starts_with("80 "));
+                assert!(ask("10.244.0.3:3306").starts_with("3306 "));
+                assert!(ask("127.0.0.1:8080").starts_with("8080 "));
+                assert!(ask("10.244.0.2:8080").starts_with("8080 "));
+                // An excluded range leads where it leads: nowhere here.
+                assert!(connect("192.0.2.1:80".parse().unwrap()).is_err());
+            })
+            .unwrap();
+    });
+}
+
+fn serve_v6(bind: &str) {
+    let s = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+    s.set_only_v6(true).unwrap();
+    s.bind(&bind.parse::<SocketAddr>().unwrap().into()).unwrap();
+    s.listen(16).unwrap();
+    let listener = TcpListener::from(s);
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let wanted = socket::original_dst(&stream).map(|d| d.addr().to_string()).unwrap_or_else(|e| e.to_string());
+            let peer = stream.peer_addr().unwrap();
+            write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn inbound_traffic_is_captured_and_the_proxys_way_to_the_application_is_free() {
+    with_powers("inbound_traffic_is_captured_and_the_proxys_way_to_the_application_is_free", || {
+        let lab = lab(2);
+        lab.pods[1]
+            .run(|| {
+                serve("0.0.0.0:15006");
+                serve_v6("[::]:15006");
+                serve("0.0.0.0:8080");
+                serve_v6("[::]:8080");
+                serve("0.0.0.0:15021");
+                serve("0.0.0.0:15008");
+                RuleSet::plan(&by_mark()).apply().unwrap();
+                // The sidecar connects to its application from 127.0.0.6 (or ::6), marked: not captured.
+                for (to, source) in [("10.244.0.3:8080", "127.0.0.6"), ("[fd00:6c61::3]:8080", "::6")] {
+                    let to: SocketAddr = to.parse().unwrap();
+                    let s = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
+                    socket::set_mark(&s, 1337).unwrap();
+                    socket::bind_source(&s, to.ip()).unwrap();
+                    s.connect_timeout(&to.into(), Duration::from_secs(5)).unwrap();
+                    let mut text = String::new();
+                    TcpStream::from(s).read_to_string(&mut text).unwrap();
+                    assert!(text.starts_with("8080 ") && text.ends_with(source), "{text}");
+                }
+                // The sidecar's outbound connection to its own pod is inbound traffic.
+                assert!(ask_marked("10.244.0.3:8080").starts_with("15006 10.244.0.3:8080"));
+            })
+            .unwrap();
+        lab.pods[0]
+            .run(|| {
+                assert_eq!(ask("10.244.0.3:8080"), "15006 10.244.0.3:8080 10.244.0.2");
+                assert_eq!(ask("10.244.0.3:9999"), "15006 10.244.0.3:9999 10.244.0.2");
+                assert_eq!(ask("[fd00:6c61::3]:8080"), "15006 [fd00:6c61::3]:8080 fd00:6c61::2");
+                assert!(ask("10.244.0.3:15021").starts_with("15021 "));
+                assert!(ask("10.244.0.3:15008").starts_with("15008 "));
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn applying_twice_is_applying_once_and_removing_leaves_nothing() {
+    with_powers("applying_twice_is_applying_once_and_removing_leaves_nothing", || {
+        rust_ns()
+            .run(|| {
+                let full = CaptureConfig { dns: DnsCapture::All, drop_invalid: true, ..by_mark() };
+                let words = || -> Vec<String> {
+                    let tables = RuleSet::installed().unwrap();
+                    tables
+                        .iter()
+                        .flat_map(|t| t.chains.iter().map(move |c| (t, c)))
+                        .flat_map(|(t, c)| c.rules.iter().map(move |r| format!("{} {} {}", t.name, c.name, r.words.clone().unwrap())))
+                        .collect()
+                };
+                let planned: Vec<String> = RuleSet::plan(&full)
+                    .tables()
+                    .iter()
+                    .flat_map(|t| t.chains.iter().map(move |c| (t, c)))
+                    .flat_map(|(t, c)| c.rules.iter().map(move |r| format!("{} {} {r}", t.name, c.name)))
+                    .collect();
+                RuleSet::plan(&full).apply().unwrap();
+                let once = words();
+                let sorted = |mut v: Vec<String>| {
+                    v.sort();
+                    v
+                };
+                assert_eq!(sorted(once.clone()), sorted(planned));
+                RuleSet::plan(&full).apply().unwrap();
+                assert_eq!(words(), once);
+                // Fewer features: the tables that are no longer needed go.
+                RuleSet::plan(&by_mark()).apply().unwrap();
+                let names: Vec<String> = RuleSet::installed().unwrap().into_iter().map(|t| t.name).collect();
+                assert_eq!(names, ["istio-proxy-nat"]);
+                RuleSet::remove().unwrap();
+                RuleSet::remove().unwrap();
+                assert!(RuleSet::installed().unwrap().is_empty());
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn dns_queries_reach_the_dns_proxy_and_its_own_go_out() {
+    with_powers("dns_queries_reach_the_dns_proxy_and_its_own_go_out", || {
+        let lab = lab(2);
+        let answer_with = |bind: &str, word: &'static [u8], mark: bool| {
+            let s = UdpSocket::bind(bind).unwrap();
+            if mark {
+                socket::set_mark(&s, 1337).unwrap();
+            }
+            std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, from)) = s.recv_from(&mut buffer) {
+                    s.send_to(word, from).unwrap();
+                }
+            });
+        };
+        lab.pods[1].run(|| answer_with("0.0.0.0:53", b"server", false)).unwrap();
+        lab.pods[0]
+            .run(|| {
+                answer_with("127.0.0.1:15053", b"proxy", true);
+                RuleSet::plan(&CaptureConfig { dns: DnsCapture::All, ..by_mark() }).apply().unwrap();
+                let query = |mark: bool| {
+                    let s = UdpSocket::bind("0.0.0.0:0").unwrap();
+                    if mark {
+                        socket::set_mark(&s, 1337).unwrap();
+                    }
+                    s.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                    s.send_to(b"?", "10.244.0.3:53").unwrap();
+                    let mut buffer = [0; 64];
+                    let (len, from) = s.recv_from(&mut buffer).unwrap();
+                    assert_eq!(from, "10.244.0.3:53".parse().unwrap());
+                    String::from_utf8_lossy(&buffer[..len]).into_owned()
+                };
+                assert_eq!(query(false), "proxy");
+                assert_eq!(query(true), "server");
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn service_addresses_lead_to_every_endpoint_and_to_none_when_there_is_none() {
+    with_powers("service_addresses_lead_to_every_endpoint_and_to_none_when_there_is_none", || {
+        let lab = lab(3);
+        for (n, pod) in lab.pods.iter().enumerate().skip(1) {
+            pod.run(|| {
+                let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+                std::thread::spawn(move || {
+                    for stream in listener.incoming() {
+                        write!(stream.unwrap(), "pod{n}").unwrap();
+                    }
+                });
+            })
+            .unwrap();
+        }
+        let range = ["10.96.0.0/16".parse().unwrap()];
+        let service = |endpoints: &[usize]| ServicePort {
+            address: "10.96.0.7".parse().unwrap(),
+            port: 80,
+            transport: Transport::Tcp,
+            endpoints: endpoints.iter().map(|n| SocketAddr::new(pod_v4(*n), 8080)).collect(),
+        };
+        lab.middle.run(|| services::apply(&[service(&[1, 2])], &range).unwrap()).unwrap();
+        let answers = lab.pods[0].run(|| (0..64).map(|_| ask("10.96.0.7:80")).collect::<Vec<_>>()).unwrap();
+        // The chance that a fair draw leaves one out in 64 is 2^-63.
+        assert!(answers.contains(&"pod1".to_owned()) && answers.contains(&"pod2".to_owned()));
+        // A pod reaches itself by the service's address too.
+        lab.middle.run(|| services::apply(&[service(&[1])], &range).unwrap()).unwrap();
+        assert_eq!(lab.pods[1].run(|| ask("10.96.0.7:80")).unwrap(), "pod1");
+        lab.middle.run(|| services::apply(&[service(&[])], &range).unwrap()).unwrap();
+        let refused = lab.pods[0].run(|| connect("10.96.0.7:80".parse().unwrap()).unwrap_err()).unwrap();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_refused_transaction_names_the_rule_and_changes_nothing() {
+    with_powers("a_refused_transaction_names_the_rule_and_changes_nothing", || {
+        rust_ns()
+            .run(|| {
+                let mut good = Table::new("lateen-test").regular("c");
+                good.push("c", vec![Match::Protocol(Transport::Tcp)], Action::Return);
+                nft::replace(&[good.clone()]).unwrap();
+                let mut bad = good;
+                bad.push("c", Vec::new(), Action::Jump("nowhere".to_owned()));
+                let error = nft::replace(&[bad]).unwrap_err().to_string();
+                assert!(error.contains("rule `jump nowhere` in inet lateen-test c"), "{error}");
+                let left = nft::installed(&["lateen-test"]).unwrap();
+                assert_eq!(left[0].chains[0].rules.len(), 1);
+                nft::remove(&["lateen-test"]).unwrap();
+            })
+            .unwrap();
+    });
+}
