@@ -1,1 +1,36 @@
-//! TODO
+//! Pure decisions of the data plane: match a route, authorize, pick an endpoint, eject a host, retry.
+//!
+//! Everything here is a function over borrowed data: no I/O, no runtime, no clock of its own. What the control plane sends
+//! ([`lateen_model::dataplane`]) is compiled once into immutable tables; a request then asks them questions through the
+//! views of [`request`]. State that workers share (ejections, circuit breakers) is made of atomics; state that a worker
+//! keeps for itself (a round-robin cursor) is a separate value. Nothing locks.
+//!
+//! | question | module |
+//! |---|---|
+//! | what is this path, in its one normal form? | [`path`] |
+//! | which filter chain serves this connection? | [`filter_chain`] |
+//! | who is the client? | [`forwarded`] |
+//! | may it? | [`rbac`] |
+//! | which route, which cluster, which changes? | [`route`], [`template`] |
+//! | how long may it take? | [`timeout`] |
+//! | is there room? | [`breaker`] |
+//! | which endpoint? | [`balance`], [`outlier`] |
+//! | again? | [`retry`] |
+
+// pub mod balance;
+pub mod breaker;
+mod error;
+// pub mod filter_chain;
+pub mod forwarded;
+pub mod header_match;
+// pub mod outlier;
+pub mod path;
+// pub mod rbac;
+pub mod request;
+// pub mod retry;
+pub mod route;
+pub mod template;
+pub mod timeout;
+
+pub use error::CompileError;
+pub use request::{ConnectionView, Peer, RequestView};

@@ -1,0 +1,63 @@
+//! The client's address, and what may be trusted of the headers that tell it.
+
+use std::net::IpAddr;
+
+/// The connection manager's settings that matter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Whether the peer is the client itself, unless `trusted_hops` says otherwise (`use_remote_address`; gateways).
+    pub use_remote_address: bool,
+    /// Proxies in front that are trusted to have appended to `x-forwarded-for` (`xff_num_trusted_hops`).
+    pub trusted_hops: u32,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The client's address (`remote.ip`, `%DOWNSTREAM_REMOTE_ADDRESS%`).
+    pub address: IpAddr,
+    /// Whether `x-forwarded-for` gave it.
+    pub from_header: bool,
+    /// Whether the peer may steer the proxy by `x-envoy-*` headers: only a part of the mesh may. Never concluded from an address
+    /// being private (ISTIO-SECURITY-2024-006). Where this is false those headers must be removed.
+    pub envoy_headers_trusted: bool,
+    /// Whether `x-forwarded-proto` and `x-forwarded-host` of the peer hold: it is a part of the mesh, or one of the trusted hops.
+    pub forwarded_headers_trusted: bool,
+    /// Whether the proxy appends the direct peer's address to `x-forwarded-for`.
+    pub append_forwarded_for: bool,
+}
+
+/// The address `hops` from the right end of all `x-forwarded-for` values (0 is the last). `None` if there are not so many, or if
+/// it is not a plain IP address: Envoy then keeps the peer's address.
+pub fn forwarded_for<'a>(values: impl Iterator<Item = &'a [u8]>, hops: u32) -> Option<IpAddr> {
+    let mut last = smallvec::SmallVec::<[&[u8]; 16]>::new();
+    for value in values {
+        last.extend(value.split(|b| *b == b','));
+    }
+    let index = last.len().checked_sub(usize::try_from(hops).ok()?.checked_add(1)?)?;
+    let text = std::str::from_utf8(last[index]).ok()?.trim_matches([' ', '\t']);
+    text.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+/// Derives the client's address by Envoy's rules.
+///
+/// - With `use_remote_address` and no trusted hops the peer is the client. With N trusted hops the client is the N-th address from
+///   the right of `x-forwarded-for` (the peer itself is the first hop), or the peer if there are fewer.
+/// - Without it (sidecars) the client is the (N+1)-th address from the right, or the peer.
+///
+/// `in_mesh` says that the peer proved a mesh identity by mTLS, or that it is the pod's own application.
+pub fn derive<'a>(peer: IpAddr, values: impl Iterator<Item = &'a [u8]>, trust: Trust, in_mesh: bool) -> Client {
+    let hops = match (trust.use_remote_address, trust.trusted_hops) {
+        (true, 0) => None,
+        (true, n) => Some(n - 1),
+        (false, n) => Some(n),
+    };
+    let found = hops.and_then(|h| forwarded_for(values, h));
+    Client {
+        address: found.unwrap_or_else(|| peer.to_canonical()),
+        from_header: found.is_some(),
+        envoy_headers_trusted: in_mesh,
+        forwarded_headers_trusted: in_mesh || trust.trusted_hops > 0,
+        append_forwarded_for: trust.use_remote_address,
+    }
+}

@@ -1,0 +1,266 @@
+//! One normal form of a path, made before anything looks at it: authorization, routing and the upstream then see the same text
+//! (CVE-2021-31920, CVE-2021-29492, CVE-2021-39156, CVE-2020-8595).
+
+use lateen_model::dataplane::PathNormalization;
+use std::borrow::Cow;
+
+/// Why a request's path is refused (with 400).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// `#fragment` never belongs into a request (RFC 9112 section 3.2.1).
+    #[error("the path has a '#'")]
+    Fragment,
+    /// A request's target must begin with `/` (or be `*`).
+    #[error("the path does not begin with '/'")]
+    NotAbsolute,
+    /// An escaped NUL, where escapes are made normal: programs disagree about what follows it.
+    #[error("the path has %00")]
+    Nul,
+}
+
+/// The normal form of `path_and_query`, borrowed where nothing changes. The query, from the first `?`, is never changed.
+///
+/// `*` (for `OPTIONS`) is left as it is. With [`PathNormalization::None`] only the checks for `#` and for the leading `/` remain.
+///
+/// # Errors
+/// See [`PathError`]; the request must be answered with 400.
+pub fn normalize(path_and_query: &str, mode: PathNormalization) -> Result<Cow<'_, str>, PathError> {
+    if memchr::memchr(b'#', path_and_query.as_bytes()).is_some() {
+        return Err(PathError::Fragment);
+    }
+    if path_and_query == "*" {
+        return Ok(Cow::Borrowed(path_and_query));
+    }
+    if !path_and_query.starts_with('/') {
+        return Err(PathError::NotAbsolute);
+    }
+    let (path, query) = path_and_query.split_at(memchr::memchr(b'?', path_and_query.as_bytes()).unwrap_or(path_and_query.len()));
+    if mode == PathNormalization::None || is_normal(path, mode) {
+        return Ok(Cow::Borrowed(path_and_query));
+    }
+    let mut out = String::with_capacity(path_and_query.len());
+    rewrite(path, mode, &mut out)?;
+    out.push_str(query);
+    Ok(Cow::Owned(out))
+}
+
+/// Whether [`rewrite`] would change nothing.
+fn is_normal(path: &str, mode: PathNormalization) -> bool {
+    let bytes = path.as_bytes();
+    let mut i = 0;
+    while let Some(at) = memchr::memchr3(b'%', b'\\', b'/', &bytes[i..]) {
+        i += at;
+        match bytes[i] {
+            b'\\' => return false,
+            b'/' => {
+                let rest = &bytes[i + 1..];
+                let merges = mode != PathNormalization::Base;
+                if (merges && rest.first() == Some(&b'/')) || begins_with_dot_segment(rest) {
+                    return false;
+                }
+            }
+            _ => {
+                if let Some(byte) = escaped_byte(&bytes[i..])
+                    && (byte == 0
+                        || decodes(byte, mode)
+                        || bytes[i + 1].is_ascii_lowercase()
+                        || bytes[i + 2].is_ascii_lowercase())
+                {
+                    return false;
+                }
+            }
+        }
+        i += 1;
+    }
+    true
+}
+
+fn begins_with_dot_segment(rest: &[u8]) -> bool {
+    let ends = |n: usize| rest.get(n).is_none_or(|b| *b == b'/');
+    (rest.starts_with(b".") && ends(1)) || (rest.starts_with(b"..") && ends(2))
+}
+
+/// The byte that `%XX` at the beginning of `text` stands for.
+fn escaped_byte(text: &[u8]) -> Option<u8> {
+    let digit = |i: usize| text.get(i).and_then(|b| char::from(*b).to_digit(16));
+    u8::try_from(digit(1)? * 16 + digit(2)?).ok()
+}
+
+/// Whether an escape is replaced by the byte that it stands for: unreserved characters (RFC 3986 section 6.2.2.2), and slashes
+/// where asked for.
+fn decodes(byte: u8, mode: PathNormalization) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~')
+        || (mode == PathNormalization::DecodeAndMergeSlashes && matches!(byte, b'/' | b'\\'))
+}
+
+/// Escapes and backslashes, then dot segments, then slashes: Envoy's order.
+fn rewrite(path: &str, mode: PathNormalization, out: &mut String) -> Result<(), PathError> {
+    let unescaped = unescape(path, mode)?;
+    let start = out.len();
+    remove_dot_segments(&unescaped, out);
+    if mode != PathNormalization::Base {
+        let mut previous = '\0';
+        let merged: String = out[start..]
+            .chars()
+            .filter(|c| {
+                let keep = *c != '/' || previous != '/';
+                previous = *c;
+                keep
+            })
+            .collect();
+        out.truncate(start);
+        out.push_str(&merged);
+    }
+    Ok(())
+}
+
+fn unescape(path: &str, mode: PathNormalization) -> Result<String, PathError> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = memchr::memchr2(b'%', b'\\', rest.as_bytes()) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix('\\') {
+            out.push('/');
+            rest = after;
+            continue;
+        }
+        match escaped_byte(rest.as_bytes()) {
+            Some(0) => return Err(PathError::Nul),
+            // What is decoded must not complete an escape that a lone `%` before it has begun (`%2%65`): the next reader would
+            // decode a second time.
+            Some(byte) if decodes(byte, mode) && !opens_escape(&out) => {
+                out.push(if byte == b'\\' { '/' } else { char::from(byte) });
+                rest = &rest[3..];
+            }
+            Some(_) => {
+                out.push_str(&rest[..3].to_ascii_uppercase());
+                rest = &rest[3..];
+            }
+            None => {
+                out.push('%');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Whether `text` ends in `%` or `%` and one hexadecimal digit.
+fn opens_escape(text: &str) -> bool {
+    match text.as_bytes() {
+        [.., b'%'] => true,
+        [.., b'%', digit] => digit.is_ascii_hexdigit(),
+        _ => false,
+    }
+}
+
+/// RFC 3986 section 5.2.4 on an absolute path.
+fn remove_dot_segments(path: &str, out: &mut String) {
+    let start = out.len();
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." if last => out.push('/'),
+            "." => {}
+            ".." => {
+                let parent = out[start..].rfind('/').unwrap_or(0);
+                out.truncate(start + parent);
+                if last {
+                    out.push('/');
+                }
+            }
+            _ => {
+                out.push('/');
+                out.push_str(segment);
+            }
+        }
+    }
+    if out.len() == start {
+        out.push('/');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PathNormalization::{Base, DecodeAndMergeSlashes, MergeSlashes, None as Off};
+    use proptest::prelude::*;
+
+    #[test]
+    fn normal_forms() {
+        for (input, mode, expected) in [
+            ("/", Base, "/"),
+            ("/a/b?x=/../y", Base, "/a/b?x=/../y"),
+            ("/a/./b", Base, "/a/b"),
+            ("/a/../b", Base, "/b"),
+            ("/a/..", Base, "/"),
+            ("/a/b/..", Base, "/a/"),
+            ("/a/.", Base, "/a/"),
+            ("/../../x", Base, "/x"),
+            ("/a/%2e%2E/b", Base, "/b"),
+            ("/..%2Fa", Base, "/..%2Fa"),
+            ("/a\\b\\..\\c", Base, "/a/c"),
+            ("/%7euser/%41", Base, "/~user/A"),
+            ("/a%2fb%5cc", Base, "/a%2Fb%5Cc"),
+            ("//admin", Base, "//admin"),
+            ("/...", Base, "/..."),
+            ("/100%", Base, "/100%"),
+            ("/%zz", Base, "/%zz"),
+            ("/%2%65%2%65/x", Base, "/%2%65%2%65/x"),
+            ("/%252e%252e/x", Base, "/%252e%252e/x"),
+            ("//admin///x", MergeSlashes, "/admin/x"),
+            ("/a//../b", MergeSlashes, "/a/b"),
+            ("/a%2f%2fb", MergeSlashes, "/a%2F%2Fb"),
+            ("/a%2F%2fb", DecodeAndMergeSlashes, "/a/b"),
+            ("/a%5c..%5Cadmin", DecodeAndMergeSlashes, "/admin"),
+            ("/%252fadmin", DecodeAndMergeSlashes, "/%252fadmin"),
+            ("/a/../b%2e", Off, "/a/../b%2e"),
+            ("*", Base, "*"),
+            ("/é/../ü", Base, "/ü"),
+        ] {
+            assert_eq!(normalize(input, mode).as_deref(), Ok(expected), "{input} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn unchanged_is_borrowed() {
+        for input in ["/", "/api/v1/items?id=1&x=%2e", "/a%20b", "//x", "/100%"] {
+            assert!(matches!(normalize(input, Base), Ok(Cow::Borrowed(_))), "{input}");
+        }
+    }
+
+    #[test]
+    fn refused() {
+        for (input, expected) in [
+            ("/a#b", PathError::Fragment),
+            ("/a?x#b", PathError::Fragment),
+            ("a", PathError::NotAbsolute),
+            ("", PathError::NotAbsolute),
+            ("/a%00b", PathError::Nul),
+            ("**", PathError::NotAbsolute),
+        ] {
+            assert_eq!(normalize(input, Base), Err(expected), "{input}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normal_form_is_a_fixed_point(
+            path in "/([a.%/\\\\]|%2[eEfF]|%5[cC]|%6[15]|\\.\\.|2|e){0,24}(\\?[a/.%]{0,4})?",
+            mode in prop::sample::select(vec![Base, MergeSlashes, DecodeAndMergeSlashes]),
+        ) {
+            if let Ok(once) = normalize(&path, mode) {
+                let twice = normalize(&once, mode).expect("a normal form is valid");
+                prop_assert_eq!(&twice, &once);
+                prop_assert!(matches!(twice, Cow::Borrowed(_)));
+                let before_query = once.split('?').next().unwrap_or_default();
+                prop_assert!(before_query.split('/').all(|s| s != "." && s != ".."), "{} has dot segments", once);
+                prop_assert!(!before_query.contains('\\'));
+            }
+        }
+    }
+}

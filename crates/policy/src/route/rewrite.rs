@@ -1,0 +1,114 @@
+//! Rewriting of paths.
+
+use crate::CompileError;
+use lateen_model::dataplane::PathRewrite;
+use std::borrow::Cow;
+
+/// A compiled [`PathRewrite`].
+#[derive(Debug)]
+pub(super) enum CompiledPathRewrite {
+    Prefix(String),
+    Regex { pattern: regex::Regex, substitution: Vec<Part> },
+}
+
+/// A piece of a substitution.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Literal(String),
+    Group(usize),
+}
+
+/// The largest compiled program, in bytes, as for every regular expression that comes from configuration.
+const SIZE_LIMIT: usize = lateen_model::dataplane::SafeRegex::SIZE_LIMIT;
+
+impl CompiledPathRewrite {
+    pub(super) fn compile(model: &PathRewrite) -> Result<Self, CompileError> {
+        match model {
+            PathRewrite::Prefix(prefix) => Ok(Self::Prefix(prefix.clone())),
+            PathRewrite::Regex { pattern, substitution } => {
+                let pattern = regex::RegexBuilder::new(pattern)
+                    .size_limit(SIZE_LIMIT)
+                    .dfa_size_limit(SIZE_LIMIT)
+                    .build()
+                    .map_err(|e| CompileError::new("regex_rewrite.pattern", e.to_string()))?;
+                let substitution = parse_substitution(substitution, pattern.captures_len())?;
+                Ok(Self::Regex { pattern, substitution })
+            }
+        }
+    }
+
+    /// `path_len` is the length of the path without query, `matched` of the part that the route's predicate matched.
+    pub(super) fn apply<'a>(&self, path_and_query: &'a str, path_len: usize, matched: usize) -> Cow<'a, str> {
+        let (path, query) = path_and_query.split_at(path_len);
+        let mut out = String::with_capacity(path_and_query.len() + 16);
+        match self {
+            Self::Prefix(prefix) => {
+                out.push_str(prefix);
+                out.push_str(path.get(matched..).unwrap_or_default());
+            }
+            Self::Regex { pattern, substitution } => {
+                if !substitute(pattern, substitution, path, &mut out) {
+                    return Cow::Borrowed(path_and_query);
+                }
+            }
+        }
+        // An upstream that got a target without a slash could not even parse the request.
+        if !out.starts_with('/') {
+            out.insert(0, '/');
+        }
+        out.push_str(query);
+        Cow::Owned(out)
+    }
+}
+
+/// Replaces every match (RE2's `GlobalReplace`); `false` if there is none.
+fn substitute(pattern: &regex::Regex, substitution: &[Part], path: &str, out: &mut String) -> bool {
+    let mut from = 0;
+    let mut found = false;
+    for captures in pattern.captures_iter(path) {
+        let Some(whole) = captures.get(0) else { continue };
+        found = true;
+        out.push_str(&path[from..whole.start()]);
+        for part in substitution {
+            match part {
+                Part::Literal(text) => out.push_str(text),
+                Part::Group(n) => out.push_str(captures.get(*n).map_or("", |m| m.as_str())),
+            }
+        }
+        from = whole.end();
+    }
+    out.push_str(&path[from..]);
+    found
+}
+
+/// `\0` to `\9` are groups, `\\` is a backslash (RE2's rewrite syntax).
+fn parse_substitution(text: &str, groups: usize) -> Result<Vec<Part>, CompileError> {
+    let error = |reason: String| Err(CompileError::new("regex_rewrite.substitution", reason));
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            literal.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('\\') => literal.push('\\'),
+            Some(digit) if digit.is_ascii_digit() => {
+                let group = digit as usize - '0' as usize;
+                if group >= groups {
+                    return error(format!("\\{group} refers to a group that the pattern does not have ({} groups)", groups - 1));
+                }
+                if !literal.is_empty() {
+                    parts.push(Part::Literal(std::mem::take(&mut literal)));
+                }
+                parts.push(Part::Group(group));
+            }
+            _ => return error(format!("{text:?}: '\\' must be followed by a digit or by another '\\'")),
+        }
+    }
+    if !literal.is_empty() {
+        parts.push(Part::Literal(literal));
+    }
+    Ok(parts)
+}

@@ -1,0 +1,99 @@
+//! How long a request and each of its tries may take.
+
+use lateen_model::dataplane::Forward;
+use std::time::Duration;
+
+/// The longest `grpc-timeout` that is understood: eight digits of hours, cut to this (CVE-2021-28682 was an overflow here).
+pub const MAX_GRPC_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The times of one request. `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the end of the request to the end of the response, all tries together.
+    pub global: Option<Duration>,
+    /// For one try.
+    pub per_try: Option<Duration>,
+    /// No activity on the stream; `None`: the connection manager's setting holds.
+    pub idle: Option<Duration>,
+}
+
+/// What the request's headers say about time. Read them only where they are trusted (see [`Requested::from_headers`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// `grpc-timeout`, for a gRPC request.
+    pub grpc: Option<Duration>,
+    /// `x-envoy-upstream-rq-timeout-ms`; zero is unlimited.
+    pub global: Option<Duration>,
+    /// `x-envoy-upstream-rq-per-try-timeout-ms`; zero is unlimited.
+    pub per_try: Option<Duration>,
+}
+
+impl Requested {
+    /// Reads the headers. `trusted` says whether the peer may set `x-envoy-*`: inside of the mesh it may, at an edge it may not
+    /// (ISTIO-SECURITY-2024-006 is about a wrong answer to this question). `grpc-timeout` is part of gRPC and read for every
+    /// `application/grpc` request. What cannot be understood counts as absent.
+    pub fn from_headers<R: crate::RequestView>(request: &R, trusted: bool) -> Self {
+        let millis = |name| trusted.then(|| request.header_text(name)).flatten().and_then(parse_millis);
+        let grpc = is_grpc(request).then(|| request.header_text("grpc-timeout")).flatten().and_then(parse_grpc_timeout);
+        Self { grpc, global: millis("x-envoy-upstream-rq-timeout-ms"), per_try: millis("x-envoy-upstream-rq-per-try-timeout-ms") }
+    }
+}
+
+/// Whether a request is gRPC: `content-type` is `application/grpc`, or that followed by `+` or `;`.
+pub fn is_grpc<R: crate::RequestView>(request: &R) -> bool {
+    request.header_text("content-type").is_some_and(is_grpc_content_type)
+}
+
+/// Whether a `content-type` is gRPC's.
+pub fn is_grpc_content_type(content_type: &str) -> bool {
+    content_type.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+}
+
+/// Envoy's rules: the route's timeout, replaced by `grpc-timeout` where the route honours it (cut to `max_grpc_timeout` if that is
+/// not zero; a gRPC request without `grpc-timeout` gets `max_grpc_timeout` itself, zero being unlimited), replaced by
+/// `x-envoy-upstream-rq-timeout-ms`. A per-try timeout that is not shorter than the global one has no effect.
+pub fn effective(forward: &Forward, is_grpc: bool, requested: &Requested) -> Timeouts {
+    let mut global = forward.timeout.filter(|t| !t.is_zero());
+    if is_grpc && let Some(max) = forward.max_grpc_timeout {
+        let asked = requested.grpc.unwrap_or(Duration::ZERO);
+        let cut = match (max.is_zero(), asked.is_zero()) {
+            (true, _) => asked,
+            (false, true) => max,
+            (false, false) => asked.min(max),
+        };
+        global = Some(cut).filter(|t| !t.is_zero());
+    }
+    if let Some(asked) = requested.global {
+        global = Some(asked).filter(|t| !t.is_zero());
+    }
+    let configured = forward.retry.as_ref().and_then(|r| r.per_try_timeout);
+    let per_try = requested.per_try.or(configured).filter(|t| !t.is_zero()).filter(|t| global.is_none_or(|g| *t < g));
+    Timeouts { global, per_try, idle: forward.idle_timeout }
+}
+
+/// `grpc-timeout`: one to eight digits and a unit of `H M S m u n` (gRPC over HTTP/2, "Timeout"). Zero is a timeout of zero
+/// digits' worth and means no limit, as in Envoy. Cut to [`MAX_GRPC_TIMEOUT`].
+pub fn parse_grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    let duration = match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    };
+    Some(duration.min(MAX_GRPC_TIMEOUT))
+}
+
+/// A number of milliseconds in at most ten digits.
+fn parse_millis(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let valid = !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
+    valid.then(|| text.parse().ok().map(Duration::from_millis)).flatten()
+}
