@@ -64,6 +64,11 @@ pub fn set_up_bridge(addresses: BridgeAddresses) -> Result<(), LinkError> {
     sysctl("net/ipv6/conf/default/accept_dad", "0")?;
     sysctl("net/ipv6/conf/default/accept_ra", "0")?;
     sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+    // Where br_netfilter is loaded (Docker does), a bridge would translate addresses itself, and a pod that calls itself
+    // through a service would be sent back out of the port on which it came, which bridges refuse.
+    for name in ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"] {
+        sysctl(name, "0")?;
+    }
     on_netlink(async |netlink| {
         netlink.up("lo").await?;
         netlink
@@ -180,8 +185,8 @@ fn sysctl(name: &str, value: &str) -> Result<(), LinkError> {
     let path = Path::new("/proc/sys").join(name);
     match std::fs::write(&path, value) {
         Ok(()) => Ok(()),
-        // Machines booted without IPv6 have no such settings; addresses will say so if they are needed.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && name.starts_with("net/ipv6/") => Ok(()),
+        // Machines booted without IPv6, or without br_netfilter, have no such settings.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !name.starts_with("net/ipv4/") => Ok(()),
         Err(source) => Err(LinkError { step: format!("write {value} to {}", path.display()), source }),
     }
 }

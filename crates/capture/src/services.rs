@@ -31,7 +31,8 @@ pub fn plan(ports: &[ServicePort], ranges: &[IpNet]) -> Table {
         .base("prerouting", Hook::Prerouting, ChainKind::Nat, -100)
         .base("output", Hook::Output, ChainKind::Nat, -100)
         .base("postrouting", Hook::Postrouting, ChainKind::Nat, 100)
-        .base("forward", Hook::Forward, ChainKind::Filter, 0)
+        // After the translation, and before routing, which knows no way to a service's address.
+        .base("refuse", Hook::Prerouting, ChainKind::Filter, 0)
         .base("refuse-local", Hook::Output, ChainKind::Filter, 0)
         .regular("services");
     t.push("prerouting", Vec::new(), Action::Jump("services".to_owned()));
@@ -56,7 +57,7 @@ pub fn plan(ports: &[ServicePort], ranges: &[IpNet]) -> Table {
     for pod in pods.into_iter().map(IpNet::from) {
         t.push("postrouting", vec![Match::Source(pod), Match::Destination { net: pod, negate: false }], Action::Masquerade);
     }
-    for chain in ["forward", "refuse-local"] {
+    for chain in ["refuse", "refuse-local"] {
         for net in ranges {
             let to = Match::Destination { net: *net, negate: false };
             t.push(chain, vec![to.clone(), Match::Protocol(Transport::Tcp)], Action::TcpReset);
@@ -105,7 +106,7 @@ mod tests {
         let t = plan(&[service(&[])], &["10.96.0.0/16".parse().unwrap()]);
         assert!(t.rules_of("services").is_empty());
         assert_eq!(
-            t.rules_of("forward"),
+            t.rules_of("refuse"),
             ["ip daddr 10.96.0.0/16 meta l4proto tcp reject with tcp reset", "ip daddr 10.96.0.0/16 reject"]
         );
     }

@@ -86,8 +86,6 @@ pub struct Base {
 pub enum Hook {
     /// Packets that arrive.
     Prerouting,
-    /// Packets that are passed on.
-    Forward,
     /// Packets that local processes send.
     Output,
     /// Packets that leave.
@@ -98,7 +96,6 @@ impl Hook {
     pub(crate) const fn number(self) -> u32 {
         match self {
             Self::Prerouting => 0,
-            Self::Forward => 2,
             Self::Output => 3,
             Self::Postrouting => 4,
         }
