@@ -17,17 +17,17 @@
 //! | which endpoint? | [`balance`], [`outlier`] |
 //! | again? | [`retry`] |
 
-// pub mod balance;
+pub mod balance;
 pub mod breaker;
 mod error;
-// pub mod filter_chain;
+pub mod filter_chain;
 pub mod forwarded;
 pub mod header_match;
-// pub mod outlier;
+pub mod outlier;
 pub mod path;
-// pub mod rbac;
+pub mod rbac;
 pub mod request;
-// pub mod retry;
+pub mod retry;
 pub mod route;
 pub mod template;
 pub mod timeout;

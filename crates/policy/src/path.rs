@@ -41,10 +41,11 @@ pub fn normalize(path_and_query: &str, mode: PathNormalization) -> Result<Cow<'_
     let mut out = String::with_capacity(path_and_query.len());
     rewrite(path, mode, &mut out)?;
     out.push_str(query);
-    Ok(Cow::Owned(out))
+    // A path with a lone `%` can look abnormal and still be its own normal form.
+    Ok(if out == path_and_query { Cow::Borrowed(path_and_query) } else { Cow::Owned(out) })
 }
 
-/// Whether [`rewrite`] would change nothing.
+/// Whether [`rewrite`] would certainly change nothing.
 fn is_normal(path: &str, mode: PathNormalization) -> bool {
     let bytes = path.as_bytes();
     let mut i = 0;

@@ -1,0 +1,253 @@
+//! Which endpoint gets the next request.
+//!
+//! A [`HostSet`] is the immutable list of a cluster's hosts by priority and locality, shared by all workers. A [`Picker`] is one
+//! worker's own state: lists of usable hosts, which are made anew only when the *health epoch* changes, and cursors. A pick is
+//! then: choose a priority by load, a locality by weight, a host by policy; constant time, or logarithmic where weights differ.
+//!
+//! Priorities, panic and locality weights follow Envoy's documented arithmetic (see [`priority`]). Two things are our own: the
+//! random policy respects weights, and a round robin over equal weights keeps its place when health changes.
+
+mod edf;
+mod hosts;
+pub mod priority;
+#[cfg(test)]
+mod tests;
+
+use crate::retry::PrioritySet;
+use hosts::HostList;
+use lateen_model::dataplane::LbPolicy;
+use priority::{Availability, Plan};
+use rand::Rng;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a policy asks of a host.
+pub trait HostView {
+    /// Load-balancing weight; 0 counts as 1.
+    fn weight(&self) -> u32;
+
+    /// Requests (or connections) that it serves now, for least-request.
+    fn active_requests(&self) -> u32;
+
+    /// Whether new requests may go there: healthy for the control plane, not draining and not ejected.
+    fn is_usable(&self) -> bool;
+}
+
+impl<T: HostView + ?Sized> HostView for Arc<T> {
+    fn weight(&self) -> u32 {
+        (**self).weight()
+    }
+
+    fn active_requests(&self) -> u32 {
+        (**self).active_requests()
+    }
+
+    fn is_usable(&self) -> bool {
+        (**self).is_usable()
+    }
+}
+
+/// How hosts are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BalanceSettings {
+    /// The policy. [`LbPolicy::ClusterProvided`] has no list to choose from and is treated as round robin.
+    pub policy: LbPolicy,
+    /// Below this percentage of usable hosts all hosts of a priority are used; 0 never.
+    pub panic_threshold: u8,
+    /// Whether localities are chosen by their weights (`locality_weighted_lb_config`).
+    pub weighted_localities: bool,
+}
+
+impl BalanceSettings {
+    /// Envoy's `healthy_panic_threshold` where it is not set.
+    pub const DEFAULT_PANIC_THRESHOLD: u8 = 50;
+}
+
+/// The hosts of one locality at one priority.
+#[derive(Clone, Debug)]
+pub struct HostGroup<H> {
+    /// 0 is the highest.
+    pub priority: u32,
+    /// Weight of the locality; only with [`BalanceSettings::weighted_localities`], where a locality without weight gets nothing.
+    pub weight: Option<u32>,
+    /// The hosts.
+    pub hosts: Vec<H>,
+}
+
+/// The hosts of a cluster, shared by all workers.
+#[derive(Debug)]
+pub struct HostSet<H> {
+    settings: BalanceSettings,
+    /// By priority, then by locality.
+    hosts: Vec<H>,
+    priorities: Vec<PrioritySpan>,
+}
+
+#[derive(Debug)]
+struct PrioritySpan {
+    number: u32,
+    hosts: Range<usize>,
+    localities: Vec<(Range<usize>, u32)>,
+}
+
+impl<H> HostSet<H> {
+    /// Puts the groups in order of priority; groups of equal priority keep theirs.
+    pub fn new(settings: BalanceSettings, mut groups: Vec<HostGroup<H>>) -> Self {
+        groups.sort_by_key(|g| g.priority);
+        let mut set = Self { settings, hosts: Vec::new(), priorities: Vec::new() };
+        for group in groups {
+            let start = set.hosts.len();
+            set.hosts.extend(group.hosts);
+            let span = start..set.hosts.len();
+            let locality = (span.clone(), group.weight.unwrap_or(0));
+            match set.priorities.last_mut() {
+                Some(last) if last.number == group.priority => {
+                    last.hosts.end = span.end;
+                    last.localities.push(locality);
+                }
+                _ => set.priorities.push(PrioritySpan { number: group.priority, hosts: span, localities: vec![locality] }),
+            }
+        }
+        set
+    }
+
+    /// All hosts, by priority and locality.
+    pub fn hosts(&self) -> &[H] {
+        &self.hosts
+    }
+
+    /// How hosts are chosen.
+    pub fn settings(&self) -> &BalanceSettings {
+        &self.settings
+    }
+}
+
+/// A chosen host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pick<'a, H> {
+    /// The host.
+    pub host: &'a H,
+    /// Its priority.
+    pub priority: u32,
+    /// Whether its priority is in panic, so that the host may be unusable.
+    pub panic: bool,
+}
+
+/// What a pick should avoid.
+#[derive(Clone, Copy, Debug)]
+pub struct Avoid {
+    /// How often another host is picked because `exclude` refused one; the last one is taken then.
+    pub attempts: u32,
+    /// Priorities that get no load as long as another one is available.
+    pub priorities: PrioritySet,
+}
+
+impl Avoid {
+    /// Nothing: the first pick of a request.
+    pub const NOTHING: Self = Self { attempts: 0, priorities: PrioritySet::EMPTY };
+}
+
+/// One worker's state for one [`HostSet`].
+#[derive(Debug)]
+pub struct Picker<H> {
+    set: Arc<HostSet<H>>,
+    epoch: Option<u64>,
+    plan: Plan,
+    priorities: Vec<PriorityState>,
+}
+
+/// Lists of one priority.
+#[derive(Debug, Default)]
+struct PriorityState {
+    /// All usable hosts, or all hosts in panic.
+    all: HostList,
+    /// By locality, where localities have weights and there is no panic.
+    localities: Vec<HostList>,
+    /// Chooses one of `localities`.
+    schedule: edf::Schedule,
+}
+
+impl<H: HostView> Picker<H> {
+    /// A worker's state that has seen nothing yet.
+    pub fn new(set: Arc<HostSet<H>>) -> Self {
+        let priorities = set.priorities.iter().map(|_| PriorityState::default()).collect();
+        Self { set, epoch: None, plan: Plan::default(), priorities }
+    }
+
+    /// The hosts.
+    pub fn set(&self) -> &Arc<HostSet<H>> {
+        &self.set
+    }
+
+    /// Chooses a host. `epoch` is any number that changes when [`HostView::is_usable`] of some host may have changed
+    /// ([`crate::outlier::Detector::epoch`]); lists are made anew then. `exclude` says which hosts should not be taken again.
+    ///
+    /// `None`: no host (response flag `UH`).
+    pub fn pick<G: Rng + ?Sized>(
+        &mut self,
+        epoch: u64,
+        rng: &mut G,
+        avoid: Avoid,
+        exclude: impl Fn(&H) -> bool,
+    ) -> Option<Pick<'_, H>> {
+        if self.epoch != Some(epoch) {
+            self.refresh(rng);
+            self.epoch = Some(epoch);
+        }
+        let mut attempts = avoid.attempts;
+        let (at, index) = loop {
+            let (at, index) = self.pick_once(rng, avoid.priorities)?;
+            if attempts == 0 || !exclude(&self.set.hosts[index]) {
+                break (at, index);
+            }
+            attempts -= 1;
+        };
+        let priority = self.set.priorities[at].number;
+        Some(Pick { host: &self.set.hosts[index], priority, panic: self.plan.is_panic(at) })
+    }
+
+    /// A position among the priorities and an index of a host.
+    fn pick_once<G: Rng + ?Sized>(&mut self, rng: &mut G, avoided: PrioritySet) -> Option<(usize, usize)> {
+        let set = &*self.set;
+        let at = if avoided.is_empty() {
+            self.plan.choose(rng.random_range(0..100))
+        } else {
+            self.plan.choose_without(|i| avoided.contains(set.priorities[i].number), rng.random_range(0..100))
+        };
+        let state = self.priorities.get_mut(at)?;
+        let list = match state.schedule.next() {
+            Some(locality) => &mut state.localities[locality],
+            None => &mut state.all,
+        };
+        Some((at, list.pick(set.settings.policy, &set.hosts, rng)?))
+    }
+
+    /// Makes the lists anew.
+    fn refresh<G: Rng + ?Sized>(&mut self, rng: &mut G) {
+        let set = &*self.set;
+        let usable = |range: &Range<usize>| range.clone().filter(|i| set.hosts[*i].is_usable()).collect::<Vec<usize>>();
+        let lists: Vec<Vec<usize>> = set.priorities.iter().map(|p| usable(&p.hosts)).collect();
+        let availability: Vec<Availability> =
+            set.priorities.iter().zip(&lists).map(|(p, l)| Availability { hosts: p.hosts.len(), usable: l.len() }).collect();
+        self.plan = Plan::new(&availability, set.settings.panic_threshold);
+        for (i, ((span, usable_hosts), state)) in set.priorities.iter().zip(lists).zip(&mut self.priorities).enumerate() {
+            let panic = self.plan.is_panic(i);
+            let list = if panic { span.hosts.clone().collect() } else { usable_hosts };
+            state.all.replace(list, set.settings.policy, &set.hosts, rng);
+            state.localities.clear();
+            state.schedule = edf::Schedule::default();
+            if !set.settings.weighted_localities || panic {
+                continue;
+            }
+            let mut weights = Vec::with_capacity(span.localities.len());
+            for (hosts, weight) in &span.localities {
+                let list = usable(hosts);
+                weights.push(priority::locality_weight(*weight, Availability { hosts: hosts.len(), usable: list.len() }));
+                let mut locality = HostList::default();
+                locality.replace(list, set.settings.policy, &set.hosts, rng);
+                state.localities.push(locality);
+            }
+            state.schedule = edf::Schedule::new(&weights, rng);
+        }
+    }
+}
