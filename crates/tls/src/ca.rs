@@ -139,6 +139,12 @@ impl From<CertificateError> for CaError {
     }
 }
 
+impl From<rcgen::Error> for CaError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Signing(error.to_string())
+    }
+}
+
 impl From<CsrError> for CaError {
     fn from(error: CsrError) -> Self {
         Self::Signing(error.to_string())
@@ -236,7 +242,7 @@ impl CertificateAuthority {
     /// [`CaError`]; its [`class`](CaError::class) tells whose fault it is.
     pub fn sign(&self, csr_pem: &str, identity: &SpiffeId, ttl: Duration) -> Result<Vec<String>, CaError> {
         let key = check_request(csr_pem, identity)?;
-        let uri = SanType::URI(identity.as_uri().try_into().map_err(signing_failed)?);
+        let uri = SanType::URI(identity.as_uri().try_into()?);
         let purposes = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = self.issue(&key, vec![uri], &purposes, ttl)?;
         Ok(self.chain_of(leaf).chain([self.roots.clone()]).collect())
@@ -251,7 +257,7 @@ impl CertificateAuthority {
         let key = WorkloadKey::generate()?;
         let san = |name: &&str| match name.parse() {
             Ok(ip) => Ok(SanType::IpAddress(ip)),
-            Err(_) => Ok(SanType::DnsName((*name).try_into().map_err(signing_failed)?)),
+            Err(_) => Ok(SanType::DnsName((*name).try_into()?)),
         };
         let sans = names.iter().map(san).collect::<Result<Vec<_>, CaError>>()?;
         let leaf = self.issue(&key, sans, &[ExtendedKeyUsagePurpose::ServerAuth], ttl)?;
@@ -282,7 +288,7 @@ impl CertificateAuthority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = purposes.to_vec();
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(key, &self.issuer).map_err(signing_failed)?;
+        let certificate = params.signed_by(key, &self.issuer)?;
         Ok(crate::pem::encode("CERTIFICATE", certificate.der()))
     }
 
@@ -307,7 +313,7 @@ impl CertificateAuthority {
     /// subject that cannot be repeated exactly as an issuer.
     fn self_check(&self) -> Result<(), CaError> {
         let key = WorkloadKey::generate()?;
-        let name = SanType::DnsName("self-check.invalid".try_into().map_err(signing_failed)?);
+        let name = SanType::DnsName("self-check.invalid".try_into()?);
         let leaf = self.issue(&key, vec![name], &[ExtendedKeyUsagePurpose::ServerAuth], Duration::ZERO)?;
         let chain: String = self.chain_of(leaf).collect();
         let chain = chain_from_pem(chain.as_bytes())?;
@@ -321,10 +327,6 @@ impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateAuthority").field("not_after", &self.not_after).finish_non_exhaustive()
     }
-}
-
-fn signing_failed(error: rcgen::Error) -> CaError {
-    CaError::Signing(error.to_string())
 }
 
 /// Checks form, signature, key and names of a request; answers its public key.
@@ -407,7 +409,7 @@ pub(crate) fn self_signed_root(
     params.serial_number = Some(random_serial()?);
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let certificate = params.self_signed(&IssuerKey::from_der(key)?).map_err(signing_failed)?;
+    let certificate = params.self_signed(&IssuerKey::from_der(key)?)?;
     Ok(certificate.der().clone())
 }
 
