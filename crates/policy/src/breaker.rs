@@ -157,3 +157,100 @@ impl Breakers {
         self.counters.of(resource).try_take(limit).then(|| Permit { counters: Arc::clone(&self.counters), resource })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(n: u32) -> CircuitBreakers {
+        CircuitBreakers {
+            max_connections: n,
+            max_pending_requests: n,
+            max_requests: n,
+            max_retries: n,
+            retry_budget: None,
+        }
+    }
+
+    #[test]
+    fn permits_give_back() {
+        let breakers = Breakers::new(limits(2));
+        let first = breakers.try_acquire_connection().unwrap();
+        let second = breakers.try_acquire_connection();
+        assert!(second.is_some() && breakers.is_open(Resource::Connections));
+        assert!(breakers.try_acquire_connection().is_none());
+        assert_eq!(breakers.overflows(Resource::Connections), 1);
+        drop(first);
+        assert_eq!(breakers.active(Resource::Connections), 1);
+        assert!(breakers.try_acquire_connection().is_some());
+        // Resources do not share a limit.
+        assert!(breakers.try_acquire_pending().is_some() && breakers.try_acquire_request().is_some());
+    }
+
+    #[test]
+    fn zero_refuses_and_max_counts() {
+        assert!(Breakers::new(limits(0)).try_acquire_pending().is_none());
+        let breakers = Breakers::new(CircuitBreakers::default());
+        let permits: Vec<_> = (0..100).map(|_| breakers.try_acquire_request().unwrap()).collect();
+        assert_eq!(breakers.active(Resource::Requests), 100);
+        assert!(!breakers.is_open(Resource::Requests));
+        drop(permits);
+        assert_eq!(breakers.active(Resource::Requests), 0);
+    }
+
+    #[test]
+    fn retries_without_a_budget_use_max_retries() {
+        let breakers = Breakers::new(limits(1));
+        let held = breakers.try_acquire_retry();
+        assert!(held.is_some() && breakers.try_acquire_retry().is_none());
+        assert_eq!(breakers.overflows(Resource::Retries), 1);
+    }
+
+    /// `max(min_concurrency, percent of (active + pending))`; a budget makes max_retries meaningless.
+    #[test]
+    fn retry_budget() {
+        let budget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 3 };
+        let breakers = Breakers::new(CircuitBreakers {
+            max_retries: 0,
+            retry_budget: Some(budget),
+            ..CircuitBreakers::default()
+        });
+        assert_eq!(breakers.retry_limit(), 3);
+        let mut held: Vec<_> = (0..15).map(|_| breakers.try_acquire_request().unwrap()).collect();
+        assert_eq!(breakers.retry_limit(), 3);
+        held.extend((0..10).map(|_| breakers.try_acquire_pending().unwrap()));
+        assert_eq!(breakers.retry_limit(), 5);
+        let retries: Vec<_> = (0..5).map(|_| breakers.try_acquire_retry().unwrap()).collect();
+        assert!(breakers.try_acquire_retry().is_none());
+        drop((held, retries));
+        assert_eq!(breakers.retry_limit(), 3);
+    }
+
+    #[test]
+    fn new_limits_keep_what_is_in_flight() {
+        let old = Breakers::new(limits(5));
+        let held: Vec<_> = (0..4).map(|_| old.try_acquire_request().unwrap()).collect();
+        let new = old.with_limits(limits(4));
+        assert!(new.try_acquire_request().is_none());
+        drop(old);
+        drop(held);
+        assert_eq!(new.active(Resource::Requests), 0);
+    }
+
+    #[test]
+    fn threads_never_exceed_a_limit() {
+        let breakers = Breakers::new(limits(7));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let held = (breakers.try_acquire_request(), breakers.try_acquire_request(), breakers.try_acquire_request());
+                        assert!(breakers.active(Resource::Requests) <= 7);
+                        drop(held);
+                    }
+                });
+            }
+        });
+        assert_eq!(breakers.active(Resource::Requests), 0);
+    }
+}

@@ -61,3 +61,67 @@ pub fn derive<'a>(peer: IpAddr, values: impl Iterator<Item = &'a [u8]>, trust: T
         append_forwarded_for: trust.use_remote_address,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn xff(values: &[&'static str]) -> impl Iterator<Item = &'static [u8]> {
+        values.iter().map(|v| v.as_bytes()).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn addresses_from_the_right() {
+        for (values, hops, expected) in [
+            (&["1.1.1.1"][..], 0, Some("1.1.1.1")),
+            (&["1.1.1.1, 2.2.2.2"], 0, Some("2.2.2.2")),
+            (&["1.1.1.1, 2.2.2.2"], 1, Some("1.1.1.1")),
+            (&["1.1.1.1, 2.2.2.2"], 2, None),
+            (&["1.1.1.1", "2.2.2.2,3.3.3.3"], 2, Some("1.1.1.1")),
+            (&["1.1.1.1,\t2001:db8::1 "], 0, Some("2001:db8::1")),
+            (&["::ffff:1.2.3.4"], 0, Some("1.2.3.4")),
+            (&["1.1.1.1:80"], 0, None),
+            (&["unknown"], 0, None),
+            (&[""], 0, None),
+            (&[], 0, None),
+            (&["1.1.1.1"], u32::MAX, None),
+        ] {
+            let expected = expected.map(|e: &str| e.parse::<IpAddr>().unwrap());
+            assert_eq!(forwarded_for(xff(values), hops), expected, "{values:?} {hops}");
+        }
+    }
+
+    /// The examples of Envoy's page on `x-forwarded-for`.
+    #[test]
+    fn client_addresses() {
+        let trust = |use_remote_address, trusted_hops| Trust { use_remote_address, trusted_hops };
+        let header = "203.0.113.128,203.0.113.10,203.0.113.1";
+        for (peer, trust, values, expected) in [
+            // Edge: the peer is the client, whatever the header says.
+            ("192.0.2.5", trust(true, 0), &[header][..], "192.0.2.5"),
+            // Sidecar: the last address.
+            ("10.11.12.13", trust(false, 0), &[header], "203.0.113.1"),
+            ("10.11.12.13", trust(false, 0), &[], "10.11.12.13"),
+            // Two trusted hops.
+            ("192.0.2.5", trust(true, 2), &[header], "203.0.113.10"),
+            ("10.11.12.13", trust(false, 2), &[header], "203.0.113.128"),
+            ("10.11.12.13", trust(false, 3), &[header], "10.11.12.13"),
+            ("::ffff:10.0.0.1", trust(true, 0), &[], "10.0.0.1"),
+        ] {
+            let client = derive(peer.parse().unwrap(), xff(values), trust, false);
+            assert_eq!(client.address, expected.parse::<IpAddr>().unwrap(), "{peer} {trust:?} {values:?}");
+            assert_eq!(client.append_forwarded_for, trust.use_remote_address);
+        }
+    }
+
+    #[test]
+    fn a_private_address_earns_no_trust() {
+        for peer in ["10.0.0.1", "192.168.1.1", "127.0.0.1", "::1"] {
+            let client = derive(peer.parse().unwrap(), xff(&["10.0.0.2"]), Trust::default(), false);
+            assert!(!client.envoy_headers_trusted && !client.forwarded_headers_trusted, "{peer}");
+        }
+        let hop = derive("10.0.0.1".parse().unwrap(), xff(&[]), Trust { use_remote_address: true, trusted_hops: 1 }, false);
+        assert!(hop.forwarded_headers_trusted && !hop.envoy_headers_trusted);
+        assert!(derive("10.0.0.1".parse().unwrap(), xff(&[]), Trust::default(), true).envoy_headers_trusted);
+    }
+}

@@ -71,8 +71,8 @@ pub fn effective(forward: &Forward, is_grpc: bool, requested: &Requested) -> Tim
     Timeouts { global, per_try, idle: forward.idle_timeout }
 }
 
-/// `grpc-timeout`: one to eight digits and a unit of `H M S m u n` (gRPC over HTTP/2, "Timeout"). Zero is a timeout of zero
-/// digits' worth and means no limit, as in Envoy. Cut to [`MAX_GRPC_TIMEOUT`].
+/// `grpc-timeout`: one to eight digits and a unit of `H M S m u n` (gRPC over HTTP/2, "Timeout"), cut to [`MAX_GRPC_TIMEOUT`].
+/// `None` for anything else. [`effective`] takes a timeout of zero as no limit, as Envoy does.
 pub fn parse_grpc_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -96,4 +96,123 @@ fn parse_millis(text: &str) -> Option<Duration> {
     let text = text.trim();
     let valid = !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
     valid.then(|| text.parse().ok().map(Duration::from_millis)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::testing::Request;
+    use lateen_model::dataplane::{ClusterSpecifier, RetryBackOff, RetryOn, RetryPolicy};
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn forward(timeout: Option<u64>, max_grpc: Option<u64>, per_try: Option<u64>) -> Forward {
+        let retry = RetryPolicy {
+            on: RetryOn::RESET,
+            num_retries: 2,
+            per_try_timeout: per_try.map(ms),
+            retriable_statuses: vec![],
+            avoid_previous_hosts: false,
+            host_selection_attempts: 1,
+            avoid_previous_priorities: None,
+            back_off: RetryBackOff::default(),
+        };
+        Forward {
+            cluster: ClusterSpecifier::Single("c".into()),
+            timeout: timeout.map(ms),
+            idle_timeout: Some(ms(7)),
+            max_grpc_timeout: max_grpc.map(ms),
+            path_rewrite: None,
+            host_rewrite: None,
+            retry: Some(retry),
+            cluster_not_found_status: 503,
+        }
+    }
+
+    #[test]
+    fn grpc_timeouts() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("100m", Some(ms(100))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("99999999H", Some(MAX_GRPC_TIMEOUT)),
+            ("0S", Some(Duration::ZERO)),
+            ("123456789m", None),
+            ("S", None),
+            ("", None),
+            ("5", None),
+            ("5x", None),
+            ("-5S", None),
+            ("+5S", None),
+            ("5 S", None),
+            ("5é", None),
+        ] {
+            assert_eq!(parse_grpc_timeout(text), expected, "{text}");
+        }
+    }
+
+    /// Columns: route timeout, max_grpc_timeout, per try, is gRPC, requested (grpc, global, per try) and what follows.
+    #[test]
+    fn effective_timeouts() {
+        let asked = |grpc: Option<u64>, global: Option<u64>, per_try: Option<u64>| Requested {
+            grpc: grpc.map(ms),
+            global: global.map(ms),
+            per_try: per_try.map(ms),
+        };
+        let nothing = Requested::default();
+        for (f, grpc, requested, global, per_try) in [
+            (forward(Some(100), None, None), false, nothing, Some(100), None),
+            (forward(Some(0), None, None), false, nothing, None, None),
+            (forward(None, None, Some(10)), false, nothing, None, Some(10)),
+            (forward(Some(100), None, Some(10)), false, nothing, Some(100), Some(10)),
+            (forward(Some(100), None, Some(100)), false, nothing, Some(100), None),
+            (forward(Some(100), None, Some(200)), false, nothing, Some(100), None),
+            // gRPC: ignored without max_grpc_timeout, bounded by it, unlimited by zero.
+            (forward(Some(100), None, None), true, asked(Some(50), None, None), Some(100), None),
+            (forward(Some(100), Some(80), None), true, asked(Some(50), None, None), Some(50), None),
+            (forward(Some(100), Some(80), None), true, asked(Some(500), None, None), Some(80), None),
+            (forward(Some(100), Some(80), None), true, nothing, Some(80), None),
+            (forward(Some(100), Some(0), None), true, asked(Some(500), None, None), Some(500), None),
+            (forward(Some(100), Some(0), None), true, nothing, None, None),
+            (forward(Some(100), Some(80), None), false, asked(Some(50), None, None), Some(100), None),
+            // Headers.
+            (forward(Some(100), None, Some(10)), false, asked(None, Some(30), Some(20)), Some(30), Some(20)),
+            (forward(Some(100), None, Some(10)), false, asked(None, Some(0), None), None, Some(10)),
+            (forward(Some(100), None, Some(10)), false, asked(None, Some(5), None), Some(5), None),
+        ] {
+            let expected = Timeouts { global: global.map(ms), per_try: per_try.map(ms), idle: Some(ms(7)) };
+            assert_eq!(effective(&f, grpc, &requested), expected, "{f:?} {grpc} {requested:?}");
+        }
+    }
+
+    #[test]
+    fn headers_count_only_where_trusted() {
+        let request = Request::get("a", "/")
+            .with("content-type", "application/grpc+proto")
+            .with("grpc-timeout", "3S")
+            .with("x-envoy-upstream-rq-timeout-ms", "250")
+            .with("x-envoy-upstream-rq-per-try-timeout-ms", "99999999999");
+        let trusted = Requested::from_headers(&request, true);
+        assert_eq!(trusted, Requested { grpc: Some(ms(3000)), global: Some(ms(250)), per_try: None });
+        assert_eq!(Requested::from_headers(&request, false), Requested { grpc: Some(ms(3000)), ..Requested::default() });
+    }
+
+    #[test]
+    fn grpc_content_types() {
+        for (text, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc; charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc_content_type(text), expected, "{text}");
+        }
+    }
 }
