@@ -6,4 +6,6 @@
 
 pub mod dataplane;
 pub mod identity;
+pub mod manifest;
+pub mod mesh_config;
 pub mod resource;

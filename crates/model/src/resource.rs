@@ -5,9 +5,13 @@
 //! and `unsupported` what is valid there and not implemented here yet.
 
 mod authorization_policy;
+pub(crate) mod check;
 mod config_map;
 mod deployment;
 mod destination_rule;
+mod export_to;
+mod field;
+mod host;
 mod kind;
 mod meta;
 mod namespace;
@@ -29,12 +33,17 @@ pub use authorization_policy::{
 };
 pub use config_map::ConfigMap;
 pub use deployment::{Deployment, DeploymentSpec, DeploymentStrategy, DeploymentStrategyType, PodTemplateSpec, RollingUpdate};
+pub(crate) use destination_rule::check_keepalive;
 pub use destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, DestinationRule, DestinationRuleSpec,
     H2UpgradePolicy, Http2KeepAlive, HttpCookie, HttpCookieAttribute, HttpPoolSettings, LoadBalancerSettings, LocalityDistribute,
     LocalityFailover, LocalityLbSetting, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, RingHash, SimpleLb, Subset, TcpKeepalive, TcpPoolSettings, TrafficPolicy, TunnelSettings, Warmup,
 };
+pub use export_to::ExportTo;
+pub(crate) use field::shorten;
+pub use field::{FieldIssue, FieldPath, Issues, Segment, Warning};
+pub use host::{Host, HostError, HostMap};
 pub use kind::{Kind, Resource, ResourceKey, Scope};
 pub use meta::{Dropped, Object, ObjectMeta, Origin, Provenance, StringMap};
 pub use namespace::{Namespace, NamespaceSpec};
@@ -52,17 +61,19 @@ pub use scalar::{Base64Bytes, DurationError, IntOrString, Passthrough, ProtoDura
 pub use secret::{Secret, SecretText};
 pub use selector::{LabelSelector, LabelSelectorRequirement, SelectorOperator, SidecarSelector, WorkloadSelector, is_subset};
 pub use service::{
-    IpFamily, IpFamilyPolicy, NodeTrafficPolicy, Service, ServicePort, ServiceSpec, ServiceType, SessionAffinity,
-    TrafficDistribution, TransportProtocol,
+    EXPORT_TO_ANNOTATION, IpFamily, IpFamilyPolicy, NodeTrafficPolicy, Service, ServicePort, ServiceSpec, ServiceType,
+    SessionAffinity, TrafficDistribution, TransportProtocol,
 };
 pub use service_account::ServiceAccount;
 pub use sidecar::{
-    CaptureMode, IstioEgressListener, IstioIngressListener, OutboundTrafficMode, OutboundTrafficPolicy, Sidecar, SidecarPort,
-    SidecarSpec,
+    CaptureMode, EgressHost, EgressNamespace, IstioEgressListener, IstioIngressListener, OutboundTrafficMode,
+    OutboundTrafficPolicy, Sidecar, SidecarPort, SidecarSpec,
 };
+pub(crate) use virtual_service::retry_on;
 pub use virtual_service::{
     CorsPolicy, Delegate, Destination, FaultAbort, FaultDelay, FaultInjection, HeaderOperations, Headers, HttpBody,
     HttpDirectResponse, HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
-    HttpRouteDestination, L4MatchAttributes, Percent, PortSelector, RedirectPortSelection, RegexRewrite, RouteDestination,
-    StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, UnmatchedPreflights, VirtualService, VirtualServiceSpec,
+    HttpRouteDestination, L4MatchAttributes, MESH_GATEWAY, Percent, PortSelector, RedirectPortSelection, RegexRewrite,
+    RouteDestination, StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, UnmatchedPreflights, VirtualService,
+    VirtualServiceSpec,
 };

@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::meta::Object;
 use super::selector::WorkloadSelector;
 
+mod validate;
+mod value_check;
+
+pub(crate) use validate::DRY_RUN_ANNOTATION;
+
 /// Who may do what.
 pub type AuthorizationPolicy = Object<AuthorizationPolicySpec>;
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Base64Bytes;
+use super::check::{self, report_at};
 use super::meta::{ObjectMeta, StringMap};
+use super::{Base64Bytes, FieldIssue, Issues};
 
 /// A set of texts and of byte strings, for volumes and environment variables; `istio-system/istio` holds the mesh's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,5 +37,29 @@ impl ConfigMap {
     pub fn entries(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let texts = self.data.iter().map(|(key, text)| (key.as_str(), text.as_bytes()));
         texts.chain(self.binary_data.iter().map(|(key, bytes)| (key.as_str(), bytes.as_bytes())))
+    }
+}
+
+impl ConfigMap {
+    /// Finds what Kubernetes' validation would refuse.
+    pub fn validate(&self, issues: &mut Issues) {
+        issues.field("data", |issues| {
+            for key in self.data.keys() {
+                report_at(issues, key, check::data_key(key));
+            }
+        });
+        issues.field("binaryData", |issues| {
+            for key in self.binary_data.keys() {
+                report_at(issues, key, check::data_key(key));
+                if self.data.contains_key(key) {
+                    issues.error_at(key, "is in data too");
+                }
+            }
+        });
+    }
+
+    /// Everything is implemented.
+    pub(super) fn unsupported(&self) -> Vec<FieldIssue> {
+        Vec::new()
     }
 }

@@ -7,6 +7,8 @@ use super::pod::PodSpec;
 use super::selector::LabelSelector;
 use super::{Dropped, IntOrString};
 
+mod validate;
+
 /// A set of equal pods, replaced step by step when their template changes.
 pub type Deployment = Object<DeploymentSpec>;
 

@@ -9,7 +9,10 @@ use super::virtual_service::PortSelector;
 
 mod connection_pool;
 mod load_balancer;
+mod settings_check;
 mod tls;
+mod unsupported;
+mod validate;
 
 pub use connection_pool::{
     ConnectionPoolSettings, H2UpgradePolicy, Http2KeepAlive, HttpPoolSettings, TcpKeepalive, TcpPoolSettings,
@@ -18,6 +21,7 @@ pub use load_balancer::{
     ConsistentHash, HttpCookie, HttpCookieAttribute, LoadBalancerSettings, LocalityDistribute, LocalityFailover,
     LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup,
 };
+pub(crate) use settings_check::{connection_pool as check_connection_pool, keepalive as check_keepalive};
 pub use tls::{ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion, TunnelSettings};
 
 /// How a service is called.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::meta::validate_metadata;
 use super::{
-    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, Namespace, ObjectMeta, Origin, PeerAuthentication, Pod, Secret,
-    Service, ServiceAccount, Sidecar, VirtualService,
+    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, Issues, Namespace, ObjectMeta, Origin,
+    PeerAuthentication, Pod, Secret, Service, ServiceAccount, Sidecar, VirtualService,
 };
 
 /// Makes [`Kind`] and [`Resource`] from one table, so that no kind is forgotten anywhere.
@@ -64,6 +65,22 @@ macro_rules! kinds {
                 }
             }
 
+            /// Finds what Istio's or Kubernetes' own validation would refuse or warn about.
+            pub fn validate(&self, issues: &mut Issues) {
+                validate_metadata(self.kind(), self.metadata(), issues);
+                match self {
+                    $(Self::$kind(object) => object.validate(issues),)+
+                }
+            }
+
+            /// Lists fields that are valid in Istio or Kubernetes and that this version does not implement. They would change
+            /// what the mesh does, so the object is refused instead of being followed in part.
+            pub fn unsupported(&self) -> Vec<FieldIssue> {
+                match self {
+                    $(Self::$kind(object) => object.unsupported(),)+
+                }
+            }
+
             /// Its metadata, to be changed; copies the object if it is shared.
             pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
                 match self {
@@ -105,6 +122,13 @@ kinds! {
     PeerAuthentication, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
     /// Istio's `AuthorizationPolicy`.
     AuthorizationPolicy, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+}
+
+impl Kind {
+    /// Whether Istio defines it.
+    pub fn is_istio(self) -> bool {
+        self.api_versions().iter().any(|version| version.contains(".istio.io/"))
+    }
 }
 
 /// Where the objects of a kind live.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Passthrough, Timestamp};
+use super::authorization_policy::DRY_RUN_ANNOTATION;
+use super::check::{self, report, report_at};
+use super::{Issues, Kind, Passthrough, Scope, Timestamp};
 
 /// Text keys to text values: labels, annotations, selectors. Ordered, so that what is made from it is reproducible.
 pub type StringMap = BTreeMap<String, String>;
@@ -125,5 +127,68 @@ pub struct Dropped;
 impl<'de> Deserialize<'de> for Dropped {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// All annotations of an object together, in bytes (Kubernetes' limit).
+const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
+
+/// Annotations that the control plane writes for itself.
+const INTERNAL_ANNOTATIONS: &[&str] = &["internal.istio.io/parents", "internal.istio.io/parent-namespace"];
+
+/// Checks the metadata of an object of its own.
+pub(super) fn validate_metadata(kind: Kind, metadata: &ObjectMeta, issues: &mut Issues) {
+    issues.field("metadata", |issues| {
+        match (metadata.name.as_str(), &metadata.generate_name) {
+            ("", Some(_)) => {
+                issues.error_at("generateName", "cannot be used in files, where an edit must find its object again: write a name");
+            }
+            ("", None) => issues.error_at("name", "is required"),
+            (name, _) => report_at(issues, "name", name_check(kind)(name)),
+        }
+        match kind.scope() {
+            Scope::Cluster if !metadata.namespace.is_empty() => {
+                issues.error_at("namespace", format!("must not be set: a {kind} does not live in a namespace"));
+            }
+            Scope::Cluster => {}
+            Scope::Namespaced => report_at(issues, "namespace", check::dns_label(&metadata.namespace)),
+        }
+        validate_labels_and_annotations(metadata, issues);
+        for name in INTERNAL_ANNOTATIONS.iter().filter(|name| metadata.annotations.contains_key(**name)) {
+            issues.field("annotations", |issues| issues.error_at(name, "is reserved for the control plane"));
+        }
+        if kind != Kind::AuthorizationPolicy && kind.is_istio() && metadata.annotations.contains_key(DRY_RUN_ANNOTATION) {
+            issues.field("annotations", |issues| issues.error_at(DRY_RUN_ANNOTATION, "is for AuthorizationPolicy only"));
+        }
+    });
+}
+
+/// Checks labels and annotations, at the metadata that `issues` is at.
+pub(super) fn validate_labels_and_annotations(metadata: &ObjectMeta, issues: &mut Issues) {
+    issues.field("labels", |issues| {
+        for (key, value) in &metadata.labels {
+            issues.field(key, |issues| {
+                report(issues, check::qualified_name(key));
+                report(issues, check::label_value(value));
+            });
+        }
+    });
+    issues.field("annotations", |issues| {
+        for key in metadata.annotations.keys() {
+            issues.field(key, |issues| report(issues, check::qualified_name(&key.to_ascii_lowercase())));
+        }
+        let size: usize = metadata.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if size > MAX_ANNOTATIONS_BYTES {
+            issues.error(format!("have {size} bytes together; {MAX_ANNOTATIONS_BYTES} are allowed"));
+        }
+    });
+}
+
+/// What names of a kind must look like.
+fn name_check(kind: Kind) -> fn(&str) -> check::Check {
+    match kind {
+        // They become single labels of DNS names.
+        Kind::Namespace | Kind::Service => check::dns_label,
+        _ => check::dns_subdomain,
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::Object;
+use super::{FieldIssue, Issues};
 
 /// A namespace. Its labels decide injection (`istio-injection`).
 pub type Namespace = Object<NamespaceSpec>;
@@ -13,4 +14,14 @@ pub type Namespace = Object<NamespaceSpec>;
 pub struct NamespaceSpec {
     /// No meaning without an API server.
     pub finalizers: Vec<String>,
+}
+
+impl Namespace {
+    /// Its metadata says it all.
+    pub(super) fn validate(&self, _issues: &mut Issues) {}
+
+    /// Everything is implemented.
+    pub(super) fn unsupported(&self) -> Vec<FieldIssue> {
+        Vec::new()
+    }
 }

@@ -7,6 +7,8 @@ use super::meta::Object;
 
 mod container;
 mod probe;
+mod unsupported;
+mod validate;
 mod volume;
 
 pub use container::{

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Base64Bytes;
+use super::check::{self, report_at};
 use super::meta::ObjectMeta;
+use super::{Base64Bytes, FieldIssue, Issues};
 
 /// A set of secret byte strings. Its debug form shows keys and lengths only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,4 +54,31 @@ impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{} bytes>", self.0.len())
     }
+}
+
+impl Secret {
+    /// Finds what Kubernetes' validation would refuse.
+    pub fn validate(&self, issues: &mut Issues) {
+        for (field, keys) in [("data", keys(&self.data)), ("stringData", keys(&self.string_data))] {
+            issues.field(field, |issues| {
+                for key in keys {
+                    report_at(issues, key, check::data_key(key));
+                }
+            });
+        }
+        if self.type_.as_deref() == Some("kubernetes.io/tls") {
+            for key in ["tls.crt", "tls.key"].into_iter().filter(|key| self.get(key).is_none()) {
+                issues.field("data", |issues| issues.error_at(key, "is required in a Secret of type kubernetes.io/tls"));
+            }
+        }
+    }
+
+    /// Everything is implemented.
+    pub(super) fn unsupported(&self) -> Vec<FieldIssue> {
+        Vec::new()
+    }
+}
+
+fn keys<T>(map: &BTreeMap<String, T>) -> Vec<&str> {
+    map.keys().map(String::as_str).collect()
 }

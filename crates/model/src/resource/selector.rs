@@ -2,7 +2,63 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Issues;
+use super::check::{self, report};
 use super::meta::StringMap;
+
+/// Checks the `matchLabels` of Istio's selectors, at the selector that `issues` is at: no wildcards, no empty keys. An empty
+/// selector is a warning.
+pub(super) fn validate_match_labels(labels: &StringMap, issues: &mut Issues) {
+    if labels.is_empty() {
+        issues.warn("has no labels and so selects every pod of the namespace; leave it out to say so");
+    }
+    issues.field("matchLabels", |issues| validate_istio_labels(labels, issues));
+}
+
+/// Checks pairs of one of Istio's selectors.
+pub(super) fn validate_istio_labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>, issues: &mut Issues) {
+    for (key, value) in labels {
+        issues.field(key, |issues| {
+            if key.is_empty() {
+                issues.error("a label's key must not be empty");
+            } else if key.contains('*') || value.contains('*') {
+                issues.error("labels are compared exactly: '*' is not allowed");
+            } else {
+                report(issues, check::qualified_name(key));
+                report(issues, check::label_value(value));
+            }
+        });
+    }
+}
+
+impl LabelSelector {
+    /// Checks a selector of Kubernetes', which must demand something.
+    pub(super) fn validate(&self, issues: &mut Issues) {
+        if self.is_empty() {
+            issues.error("must not be empty: it would select every pod");
+        }
+        issues.field("matchLabels", |issues| {
+            for (key, value) in &self.match_labels {
+                issues.field(key, |issues| {
+                    report(issues, check::qualified_name(key));
+                    report(issues, check::label_value(value));
+                });
+            }
+        });
+        issues.each("matchExpressions", &self.match_expressions, |issues, requirement| {
+            check::report_at(issues, "key", check::qualified_name(&requirement.key));
+            let needs_values = matches!(requirement.operator, SelectorOperator::In | SelectorOperator::NotIn);
+            match (needs_values, requirement.values.is_empty()) {
+                (true, true) => issues.error_at("values", "must not be empty with In and NotIn"),
+                (false, false) => issues.error_at("values", "must be empty with Exists and DoesNotExist"),
+                _ => {}
+            }
+            issues.each("values", &requirement.values, |issues, value| {
+                report(issues, check::label_value(value));
+            });
+        });
+    }
+}
 
 /// Whether every pair of `selector` is in `labels`. An empty selector matches everything, as in Istio and Kubernetes.
 pub fn is_subset(selector: &StringMap, labels: &StringMap) -> bool {

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::meta::{Object, StringMap};
 use super::{IntOrString, Passthrough};
 
+mod validate;
+
+pub use validate::EXPORT_TO_ANNOTATION;
+
 /// A service: a name, ports, and the pods behind them.
 pub type Service = Object<ServiceSpec>;
 

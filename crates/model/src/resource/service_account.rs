@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::ObjectMeta;
-use super::{Dropped, Passthrough};
+use super::{Dropped, FieldIssue, Issues, Passthrough};
 
 /// A service account: what a workload's SPIFFE identity names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,4 +24,14 @@ pub struct ServiceAccount {
     /// Read and dropped.
     #[serde(skip_serializing)]
     pub status: Dropped,
+}
+
+impl ServiceAccount {
+    /// Its metadata says it all.
+    pub(super) fn validate(&self, _issues: &mut Issues) {}
+
+    /// Everything is implemented.
+    pub(super) fn unsupported(&self) -> Vec<FieldIssue> {
+        Vec::new()
+    }
 }

@@ -1,12 +1,17 @@
 //! `networking.istio.io Sidecar`: what a sidecar knows and where it listens.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
-use super::Passthrough;
-use super::destination_rule::ConnectionPoolSettings;
+use super::check::{self, report_at};
+use super::destination_rule::{ConnectionPoolSettings, check_connection_pool};
+use super::host::Host;
 use super::meta::Object;
-use super::selector::SidecarSelector;
-use super::virtual_service::Destination;
+use super::selector::{SidecarSelector, validate_istio_labels};
+use super::virtual_service::{Destination, check_destination};
+use super::{FieldIssue, Issues, Passthrough, shorten};
 
 /// What a sidecar knows and where it listens.
 pub type Sidecar = Object<SidecarSpec>;
@@ -107,4 +112,203 @@ pub enum OutboundTrafficMode {
     AllowAny,
     /// Only in `MeshConfig`, and not supported yet.
     AllowAnyDynamicDns,
+}
+
+impl Sidecar {
+    /// Finds what Istio's validation would refuse or warn about.
+    pub fn validate(&self, issues: &mut Issues) {
+        issues.field("spec", |issues| {
+            let spec = &self.spec;
+            if *spec == SidecarSpec::default() {
+                issues.error("must set at least one field");
+            }
+            issues.optional("workloadSelector", spec.workload_selector.as_ref(), check_selector);
+            check_egress(&spec.egress, issues);
+            check_ingress(&spec.ingress, issues);
+            issues.optional("outboundTrafficPolicy", spec.outbound_traffic_policy.as_ref(), |issues, policy| {
+                if policy.mode == OutboundTrafficMode::AllowAnyDynamicDns {
+                    issues.error_at("mode", "ALLOW_ANY_DYNAMIC_DNS is for MeshConfig only");
+                }
+                issues.optional("egressProxy", policy.egress_proxy.as_ref(), |issues, destination| {
+                    if policy.mode != OutboundTrafficMode::AllowAny {
+                        issues.error("needs mode: ALLOW_ANY");
+                    }
+                    check_destination(destination, issues);
+                });
+            });
+            issues.optional("inboundConnectionPool", spec.inbound_connection_pool.as_ref(), check_connection_pool);
+        });
+    }
+
+    /// Fields that are set and not implemented.
+    pub fn unsupported(&self) -> Vec<FieldIssue> {
+        let mut issues = Issues::default();
+        issues.field("spec", |issues| {
+            issues.unsupported_if(!self.spec.ingress.is_empty(), "ingress");
+            issues.unsupported_if(self.spec.inbound_connection_pool.is_some(), "inboundConnectionPool");
+            issues.each("egress", &self.spec.egress, |issues, listener| {
+                issues.unsupported_if(listener.port.is_some(), "port");
+                issues.unsupported_if(!listener.bind.is_empty(), "bind");
+                issues.unsupported_if(listener.capture_mode == CaptureMode::None, "captureMode");
+            });
+            issues.optional("outboundTrafficPolicy", self.spec.outbound_traffic_policy.as_ref(), |issues, policy| {
+                issues.unsupported_if(policy.egress_proxy.is_some(), "egressProxy");
+            });
+        });
+        issues.into_errors()
+    }
+}
+
+fn check_selector(issues: &mut Issues, selector: &SidecarSelector) {
+    if selector.labels.is_some() && selector.match_labels.is_some() {
+        issues.error("has labels and matchLabels, which mean the same here: keep one of them");
+    }
+    if selector.is_empty() {
+        issues.warn("has no labels and so selects every pod of the namespace; leave it out to say so");
+    }
+    for (key, labels) in [("labels", &selector.labels), ("matchLabels", &selector.match_labels)] {
+        issues.optional(key, labels.as_ref(), |issues, labels| validate_istio_labels(labels, issues));
+    }
+}
+
+fn check_egress(egress: &[IstioEgressListener], issues: &mut Issues) {
+    let mut ports = BTreeSet::new();
+    issues.each("egress", egress, |issues, listener| {
+        if listener.hosts.is_empty() {
+            issues.error_at("hosts", "must not be empty");
+        }
+        check_egress_hosts(&listener.hosts, issues);
+        check_listener_port(listener.port.as_ref(), &listener.bind, listener.capture_mode, issues);
+        if listener.port.as_ref().is_some_and(|port| port.number != 0 && !ports.insert(port.number)) {
+            issues.error_at("port", "is used by an earlier listener");
+        }
+    });
+    let catch_all: Vec<usize> =
+        egress.iter().enumerate().filter(|(_, l)| l.port.is_none() && l.bind.is_empty()).map(|(i, _)| i).collect();
+    issues.field("egress", |issues| match catch_all.as_slice() {
+        [] => {}
+        [one] if one + 1 == egress.len() => {}
+        [one] => issues.index(*one, |issues| issues.error("has no port and so must be the last listener")),
+        [_, rest @ ..] => {
+            for index in rest {
+                issues.index(*index, |issues| issues.error("is a second listener without a port: only one is allowed"));
+            }
+        }
+    });
+}
+
+fn check_egress_hosts(hosts: &[String], issues: &mut Issues) {
+    let mut seen = BTreeSet::new();
+    issues.each("hosts", hosts, |issues, host| {
+        match EgressHost::parse(host) {
+            Err(text) => issues.error(text),
+            Ok(host) if host.is_everything() && hosts.len() > 1 && !hosts.iter().any(|host| host.starts_with('~')) => {
+                issues.warn("\"*/*\" covers the other hosts of the list");
+            }
+            Ok(_) => {}
+        }
+        if !seen.insert(host) {
+            issues.warn(format!("{:?} is listed twice", shorten(host)));
+        }
+    });
+}
+
+fn check_ingress(ingress: &[IstioIngressListener], issues: &mut Issues) {
+    let mut ports = BTreeSet::new();
+    issues.each("ingress", ingress, |issues, listener| {
+        match &listener.port {
+            None => issues.error_at("port", "is required"),
+            Some(port) if !ports.insert(port.number) => issues.error_at("port", "is used by an earlier listener"),
+            Some(_) => {}
+        }
+        check_listener_port(listener.port.as_ref(), &listener.bind, listener.capture_mode, issues);
+        if !is_default_endpoint(&listener.default_endpoint) {
+            issues.error_at("defaultEndpoint", "must be 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT or unix:///PATH");
+        }
+        issues.optional("connectionPool", listener.connection_pool.as_ref(), check_connection_pool);
+    });
+}
+
+fn check_listener_port(port: Option<&SidecarPort>, bind: &str, capture: CaptureMode, issues: &mut Issues) {
+    let is_socket = bind.starts_with("unix://");
+    if is_socket && capture != CaptureMode::Default {
+        issues.error_at("captureMode", "has no meaning for a Unix socket");
+    }
+    if !bind.is_empty() && !is_socket && bind.parse::<IpAddr>().is_err() {
+        issues.error_at("bind", format!("{:?} must be an IP address or unix:///PATH", shorten(bind)));
+    }
+    issues.optional("port", port, |issues, port| {
+        match (is_socket, port.number) {
+            (true, 0) => {}
+            (true, _) => issues.error_at("number", "must be 0 for a Unix socket"),
+            (false, number) => report_at(issues, "number", check::port(number.into())),
+        }
+        issues.require("protocol", &port.protocol);
+    });
+}
+
+fn is_default_endpoint(endpoint: &str) -> bool {
+    if endpoint.is_empty() {
+        return true;
+    }
+    if let Some(path) = endpoint.strip_prefix("unix://") {
+        return path.starts_with('/') || path.starts_with('@');
+    }
+    let address = endpoint.parse::<SocketAddr>();
+    address.is_ok_and(|address| address.port() != 0 && (address.ip().is_loopback() || address.ip().is_unspecified()))
+}
+
+/// One entry of `egress.hosts`: services of namespaces, or (with `~` before it) services that are taken out again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressHost {
+    /// Whether it takes services out.
+    pub excludes: bool,
+    /// Whose services.
+    pub namespace: EgressNamespace,
+    /// Which of them; `*` is all.
+    pub host: Host,
+}
+
+/// The namespace of an [`EgressHost`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EgressNamespace {
+    /// `*`: all.
+    Any,
+    /// `.`: that of the sidecar's pod.
+    Own,
+    /// `~`: none, so nothing is known of other services.
+    Nothing,
+    /// One by name.
+    Named(String),
+}
+
+impl EgressHost {
+    /// Parses `NAMESPACE/HOST` or `~NAMESPACE/HOST`. Host names are not expanded: short names are names as they stand.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let form = || {
+            format!(
+                "{:?} must be NAMESPACE/HOST, where NAMESPACE may be '.', '*' or '~' and HOST may be '*' or '*.NAME'",
+                shorten(text)
+            )
+        };
+        let (namespace, host) = text.split_once('/').ok_or_else(form)?;
+        let (excludes, namespace) = match namespace.strip_prefix('~') {
+            Some(rest) if !rest.is_empty() => (true, rest),
+            _ => (false, namespace),
+        };
+        let namespace = match namespace {
+            "*" => EgressNamespace::Any,
+            "." => EgressNamespace::Own,
+            "~" => EgressNamespace::Nothing,
+            name if check::dns_label(name).is_ok() => EgressNamespace::Named(name.to_owned()),
+            _ => return Err(form()),
+        };
+        let host = Host::try_new(host).map_err(|error| error.to_string())?;
+        Ok(Self { excludes, namespace, host })
+    }
+
+    /// Whether it is `*/*`.
+    pub fn is_everything(&self) -> bool {
+        !self.excludes && self.namespace == EgressNamespace::Any && self.host.as_str() == "*"
+    }
 }

@@ -8,12 +8,19 @@ use super::ProtoDuration;
 use super::meta::{Object, StringMap};
 
 mod fault;
+mod reachability;
+mod route_check;
 mod string_match;
 mod tcp;
+mod unsupported;
+mod validate;
 
 pub use fault::{CorsPolicy, FaultAbort, FaultDelay, FaultInjection, HttpMirrorPolicy, Percent, UnmatchedPreflights};
+pub(crate) use route_check::retry_on;
 pub use string_match::StringMatch;
 pub use tcp::{L4MatchAttributes, RouteDestination, TcpRoute, TlsMatchAttributes, TlsRoute};
+pub use validate::MESH_GATEWAY;
+pub(crate) use validate::check_destination;
 
 /// How requests to a host are routed.
 pub type VirtualService = Object<VirtualServiceSpec>;

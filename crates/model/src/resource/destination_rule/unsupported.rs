@@ -1,0 +1,55 @@
+//! Fields of a DestinationRule that Istio implements and this version does not yet.
+
+use super::{ClientTlsMode, ClientTlsSettings, DestinationRule, LoadBalancerSettings, SimpleLb, TrafficPolicy};
+use crate::resource::{FieldIssue, Issues};
+
+impl DestinationRule {
+    /// Fields that are set and not implemented.
+    pub fn unsupported(&self) -> Vec<FieldIssue> {
+        let mut issues = Issues::default();
+        issues.field("spec", |issues| {
+            issues.unsupported_if(self.spec.workload_selector.is_some(), "workloadSelector");
+            issues.optional("trafficPolicy", self.spec.traffic_policy.as_ref(), policy);
+            issues.each("subsets", &self.spec.subsets, |issues, subset| {
+                issues.optional("trafficPolicy", subset.traffic_policy.as_ref(), policy);
+            });
+        });
+        issues.into_errors()
+    }
+}
+
+fn policy(issues: &mut Issues, policy: &TrafficPolicy) {
+    issues.unsupported_if(policy.tunnel.is_some(), "tunnel");
+    issues.unsupported_if(policy.proxy_protocol.is_some(), "proxyProtocol");
+    issues.optional("loadBalancer", policy.load_balancer.as_ref(), load_balancer);
+    issues.optional("tls", policy.tls.as_ref(), tls);
+    issues.each("portLevelSettings", &policy.port_level_settings, |issues, port| {
+        issues.optional("loadBalancer", port.load_balancer.as_ref(), load_balancer);
+        issues.optional("tls", port.tls.as_ref(), tls);
+    });
+}
+
+fn load_balancer(issues: &mut Issues, settings: &LoadBalancerSettings) {
+    issues.unsupported_if(settings.consistent_hash.is_some(), "consistentHash");
+    issues.unsupported_if(settings.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting");
+    issues.unsupported_if(settings.warmup.is_some(), "warmup");
+    issues.unsupported_if(settings.warmup_duration_secs.is_some(), "warmupDurationSecs");
+    // Turned off, the setting asks for what happens anyway.
+    let locality = settings.locality_lb_setting.as_ref().filter(|setting| setting.enabled != Some(false));
+    issues.unsupported_if(locality.is_some(), "localityLbSetting");
+    if settings.simple == Some(SimpleLb::Passthrough) {
+        issues.error_at(
+            "simple",
+            "PASSTHROUGH is not supported by this version of Lateen; LEAST_REQUEST, ROUND_ROBIN and RANDOM are",
+        );
+    }
+}
+
+fn tls(issues: &mut Issues, settings: &ClientTlsSettings) {
+    match settings.mode {
+        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => {}
+        ClientTlsMode::Simple | ClientTlsMode::Mutual => {
+            issues.error_at("mode", "is not supported by this version of Lateen; DISABLE and ISTIO_MUTUAL are");
+        }
+    }
+}
