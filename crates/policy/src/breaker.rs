@@ -163,13 +163,7 @@ mod tests {
     use super::*;
 
     fn limits(n: u32) -> CircuitBreakers {
-        CircuitBreakers {
-            max_connections: n,
-            max_pending_requests: n,
-            max_requests: n,
-            max_retries: n,
-            retry_budget: None,
-        }
+        CircuitBreakers { max_connections: n, max_pending_requests: n, max_requests: n, max_retries: n, retry_budget: None }
     }
 
     #[test]
@@ -210,11 +204,8 @@ mod tests {
     #[test]
     fn retry_budget() {
         let budget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 3 };
-        let breakers = Breakers::new(CircuitBreakers {
-            max_retries: 0,
-            retry_budget: Some(budget),
-            ..CircuitBreakers::default()
-        });
+        let breakers =
+            Breakers::new(CircuitBreakers { max_retries: 0, retry_budget: Some(budget), ..CircuitBreakers::default() });
         assert_eq!(breakers.retry_limit(), 3);
         let mut held: Vec<_> = (0..15).map(|_| breakers.try_acquire_request().unwrap()).collect();
         assert_eq!(breakers.retry_limit(), 3);
@@ -244,7 +235,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..2000 {
-                        let held = (breakers.try_acquire_request(), breakers.try_acquire_request(), breakers.try_acquire_request());
+                        let held =
+                            (breakers.try_acquire_request(), breakers.try_acquire_request(), breakers.try_acquire_request());
                         assert!(breakers.active(Resource::Requests) <= 7);
                         drop(held);
                     }

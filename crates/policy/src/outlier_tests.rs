@@ -59,7 +59,8 @@ fn local_failures_count_as_statuses_unless_split() {
         let ejected = Detector::new(limits, 1).on_result(&HostHealth::default(), Outcome::LocalOrigin(kind), s(0));
         assert_eq!(ejected.is_some(), gateway, "{kind:?}");
     }
-    let split = OutlierDetection { consecutive_5xx: 1, consecutive_local_origin_failure: 2, split_local_origin: true, ..config() };
+    let split =
+        OutlierDetection { consecutive_5xx: 1, consecutive_local_origin_failure: 2, split_local_origin: true, ..config() };
     let (detector, host) = (Detector::new(split, 1), HostHealth::default());
     let local = Outcome::LocalOrigin(LocalOrigin::Reset);
     assert_eq!(detector.on_result(&host, local, s(0)), None);
@@ -105,7 +106,8 @@ fn ejection_times() {
 
 #[test]
 fn a_host_that_comes_back_starts_afresh() {
-    let (detector, host) = (Detector::new(OutlierDetection { consecutive_gateway_failure: 4, ..config() }, 1), HostHealth::default());
+    let (detector, host) =
+        (Detector::new(OutlierDetection { consecutive_gateway_failure: 4, ..config() }, 1), HostHealth::default());
     for _ in 0..3 {
         detector.on_result(&host, Outcome::Status(503), s(0));
     }
@@ -116,8 +118,18 @@ fn a_host_that_comes_back_starts_afresh() {
 
 #[test]
 fn maximum_share() {
-    for (hosts, percent, expected) in [(10, 10, 1), (10, 19, 1), (10, 20, 2), (10, 50, 5), (3, 50, 1), (3, 67, 2), (3, 10, 1), (3, 0, 1), (3, 100, 3), (1, 10, 1)]
-    {
+    for (hosts, percent, expected) in [
+        (10, 10, 1),
+        (10, 19, 1),
+        (10, 20, 2),
+        (10, 50, 5),
+        (3, 50, 1),
+        (3, 67, 2),
+        (3, 10, 1),
+        (3, 0, 1),
+        (3, 100, 3),
+        (1, 10, 1),
+    ] {
         let detector = Detector::new(OutlierDetection { max_ejection_percent: percent, consecutive_5xx: 1, ..config() }, hosts);
         let all: Vec<HostHealth> = (0..hosts).map(|_| HostHealth::default()).collect();
         for host in &all {

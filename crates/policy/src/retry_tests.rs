@@ -135,13 +135,17 @@ fn request_headers() {
     let mut alone = RetryState::new(None, &overrides).unwrap();
     assert_eq!(alone.on_response(&Response(500, vec![])), Decision::Retry);
     let mut both = RetryState::new(Some(&policy("retriable-status-codes,retriable-headers", 1)), &overrides).unwrap();
-    for response in [Response(418, vec![]), Response(404, vec![]), Response(500, vec![]), Response(200, vec![("x-retry-me", "")])] {
+    for response in [Response(418, vec![]), Response(404, vec![]), Response(500, vec![]), Response(200, vec![("x-retry-me", "")])]
+    {
         assert_eq!(both.on_response(&response), Decision::Retry, "{}", response.0);
     }
     let garbage = Request::get("a", "/").with("x-envoy-max-retries", "-1").with("x-envoy-retry-on", "");
     assert_eq!(Overrides::from_headers(&garbage), Overrides::default());
     let long = "404,".repeat(1000);
-    assert_eq!(Overrides::from_headers(&Request::get("a", "/").with("x-envoy-retriable-status-codes", &long)).statuses.len(), MAX_LIST);
+    assert_eq!(
+        Overrides::from_headers(&Request::get("a", "/").with("x-envoy-retriable-status-codes", &long)).statuses.len(),
+        MAX_LIST
+    );
 }
 
 #[test]

@@ -1,1 +1,291 @@
+use super::*;
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
+#[derive(Debug)]
+struct Host {
+    id: usize,
+    weight: u32,
+    active: Cell<u32>,
+    usable: Cell<bool>,
+}
+
+impl HostView for Rc<Host> {
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn active_requests(&self) -> u32 {
+        self.active.get()
+    }
+
+    fn is_usable(&self) -> bool {
+        self.usable.get()
+    }
+}
+
+struct Lab {
+    hosts: Vec<Rc<Host>>,
+    picker: Picker<Rc<Host>>,
+    rng: SmallRng,
+    epoch: u64,
+}
+
+impl Lab {
+    /// Groups of (priority, locality weight, host weights).
+    fn new(policy: LbPolicy, panic_threshold: u8, groups: &[(u32, Option<u32>, &[u32])]) -> Self {
+        let mut hosts = Vec::new();
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|(priority, weight, weights)| {
+                let first = hosts.len();
+                for (i, weight) in weights.iter().enumerate() {
+                    let host = Host { id: first + i, weight: *weight, active: Cell::new(0), usable: Cell::new(true) };
+                    hosts.push(Rc::new(host));
+                }
+                HostGroup { priority: *priority, weight: *weight, hosts: hosts[first..].to_vec() }
+            })
+            .collect();
+        let weighted_localities = groups.iter().any(|g| g.weight.is_some());
+        let set = HostSet::new(BalanceSettings { policy, panic_threshold, weighted_localities }, groups);
+        #[expect(clippy::arc_with_non_send_sync, reason = "a test on one thread")]
+        let picker = Picker::new(Arc::new(set));
+        Self { hosts, picker, rng: SmallRng::seed_from_u64(42), epoch: 0 }
+    }
+
+    fn simple(policy: LbPolicy, weights: &[u32]) -> Self {
+        Self::new(policy, 50, &[(0, None, weights)])
+    }
+
+    fn set_usable(&mut self, ids: &[usize], usable: bool) {
+        ids.iter().for_each(|id| self.hosts[*id].usable.set(usable));
+        self.epoch += 1;
+    }
+
+    fn pick(&mut self) -> Option<usize> {
+        self.picker.pick(self.epoch, &mut self.rng, Avoid::NOTHING, |_| false).map(|p| p.host.id)
+    }
+
+    fn counts(&mut self, n: usize) -> Vec<u32> {
+        let mut counts = vec![0; self.hosts.len()];
+        for _ in 0..n {
+            counts[self.pick().expect("a host")] += 1;
+        }
+        counts
+    }
+}
+
+#[test]
+fn round_robin_is_exact() {
+    let mut lab = Lab::simple(LbPolicy::RoundRobin, &[1, 1, 1]);
+    assert_eq!(lab.counts(3000), [1000; 3]);
+    let picks: Vec<_> = (0..6).map(|_| lab.pick().unwrap()).collect();
+    assert_eq!(picks[..3], picks[3..]);
+    assert_eq!(picks[..3].iter().collect::<HashSet<_>>().len(), 3);
+    // Weighted: exact over a period, within one pick.
+    let counts = Lab::simple(LbPolicy::RoundRobin, &[1, 3, 6]).counts(10_000);
+    for (count, expected) in counts.iter().zip([1000i64, 3000, 6000]) {
+        assert!((i64::from(*count) - expected).abs() <= 1, "{counts:?}");
+    }
+}
+
+#[test]
+fn random_follows_weights() {
+    // Six standard deviations of a binomial distribution.
+    for weights in [&[1u32, 1, 1, 1][..], &[1, 2, 5]] {
+        let n = 20_000;
+        let total: u32 = weights.iter().sum();
+        let counts = Lab::simple(LbPolicy::Random, weights).counts(n);
+        for (count, weight) in counts.iter().zip(weights) {
+            let p = f64::from(*weight) / f64::from(total);
+            let deviation = (f64::from(*count) - p * n as f64).abs();
+            assert!(deviation < 6.0 * (n as f64 * p * (1.0 - p)).sqrt(), "{weights:?} {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn least_request_takes_the_better_of_two() {
+    let mut lab = Lab::simple(LbPolicy::LeastRequest, &[1, 1, 1]);
+    lab.hosts[0].active.set(10);
+    let counts = lab.counts(9000);
+    // The loaded host is taken only if both draws are it: one in nine.
+    assert!((800..1200).contains(&counts[0]), "{counts:?}");
+    // Requests that stay: the load evens out.
+    let mut lab = Lab::simple(LbPolicy::LeastRequest, &[1; 10]);
+    for _ in 0..1000 {
+        let id = lab.pick().unwrap();
+        lab.hosts[id].active.set(lab.hosts[id].active.get() + 1);
+    }
+    assert!(lab.hosts.iter().all(|h| (95..=105).contains(&h.active.get())), "{:?}", lab.hosts);
+}
+
+#[test]
+fn least_request_with_weights() {
+    // Idle hosts: by weight.
+    let counts = Lab::simple(LbPolicy::LeastRequest, &[1, 4]).counts(5000);
+    assert!((i64::from(counts[0]) - 1000).abs() <= 5, "{counts:?}");
+    // Nine requests in flight divide the weight by ten.
+    let mut lab = Lab::simple(LbPolicy::LeastRequest, &[1, 4]);
+    lab.hosts[1].active.set(9);
+    let counts = lab.counts(7000);
+    assert!((i64::from(counts[0]) - 5000).abs() <= 10, "{counts:?}");
+}
+
+#[test]
+fn unusable_hosts_are_left_out_and_come_back() {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random] {
+        for weights in [[1, 1, 1, 1], [1, 2, 3, 4]] {
+            let mut lab = Lab::simple(policy, &weights);
+            lab.counts(10);
+            lab.set_usable(&[1], false);
+            let counts = lab.counts(1000);
+            assert!(counts[1] == 0 && counts[0] > 0 && counts[2] > 0, "{policy:?} {counts:?}");
+            lab.set_usable(&[1], true);
+            assert!(lab.counts(1000)[1] > 0);
+        }
+    }
+}
+
+#[test]
+fn lists_are_made_anew_only_with_the_epoch() {
+    let mut lab = Lab::simple(LbPolicy::RoundRobin, &[1, 1, 1, 1]);
+    lab.pick();
+    lab.hosts[1].usable.set(false);
+    assert!(lab.counts(100)[1] > 0, "the same epoch");
+    lab.epoch += 1;
+    assert_eq!(lab.counts(100)[1], 0);
+}
+
+#[test]
+fn panic_uses_all_hosts() {
+    let mut lab = Lab::simple(LbPolicy::RoundRobin, &[1, 1, 1, 1]);
+    lab.set_usable(&[0, 1, 2], false);
+    assert_eq!(lab.counts(400), [100; 4]);
+    let epoch = lab.epoch;
+    assert!(lab.picker.pick(epoch, &mut lab.rng, Avoid::NOTHING, |_| false).unwrap().panic);
+    // Without panic the one that is left takes all, or nobody does.
+    let mut lab = Lab::new(LbPolicy::RoundRobin, 0, &[(0, None, &[1, 1, 1, 1])]);
+    lab.set_usable(&[0, 1, 2], false);
+    assert_eq!(lab.counts(400), [0, 0, 0, 400]);
+    lab.set_usable(&[3], false);
+    assert_eq!(lab.pick(), None);
+}
+
+#[test]
+fn empty_sets() {
+    assert_eq!(Lab::new(LbPolicy::RoundRobin, 50, &[]).pick(), None);
+    assert_eq!(Lab::new(LbPolicy::LeastRequest, 50, &[(0, None, &[])]).pick(), None);
+    assert_eq!(Lab::new(LbPolicy::Random, 50, &[(0, None, &[]), (3, None, &[1])]).pick(), Some(0));
+}
+
+#[test]
+fn failover() {
+    let mut lab = Lab::new(LbPolicy::RoundRobin, 50, &[(0, None, &[1; 10]), (1, None, &[1; 10]), (5, None, &[1; 10])]);
+    let share = |lab: &mut Lab, range: Range<usize>| {
+        lab.epoch += 1;
+        lab.counts(10_000)[range].iter().sum::<u32>()
+    };
+    assert_eq!(share(&mut lab, 0..10), 10_000);
+    // 80 % are usable: still everything, by overprovisioning.
+    lab.set_usable(&[0, 1], false);
+    assert_eq!(share(&mut lab, 0..10), 10_000);
+    // 50 %: 70 % stay.
+    lab.set_usable(&[2, 3, 4], false);
+    assert!((6_700..7_300).contains(&share(&mut lab, 0..10)));
+    assert_eq!(share(&mut lab, 20..30), 0);
+    // None: the next priority, whole.
+    lab.set_usable(&[5, 6, 7, 8, 9], false);
+    assert_eq!(share(&mut lab, 10..20), 10_000);
+    lab.set_usable(&(10..20).collect::<Vec<_>>(), false);
+    assert_eq!(share(&mut lab, 20..30), 10_000);
+    let epoch = lab.epoch;
+    assert_eq!(lab.picker.pick(epoch, &mut lab.rng, Avoid::NOTHING, |_| false).unwrap().priority, 5);
+}
+
+#[test]
+fn localities_by_weight() {
+    let mut lab = Lab::new(LbPolicy::RoundRobin, 50, &[(0, Some(80), &[1; 10]), (0, Some(20), &[1; 10]), (0, None, &[1; 10])]);
+    let counts = lab.counts(1000);
+    assert!(counts[..10].iter().sum::<u32>().abs_diff(800) <= 1, "{counts:?}");
+    assert_eq!(counts[20..].iter().sum::<u32>(), 0, "a locality without weight gets nothing");
+    // Half of the first is gone: 80 * 0.7 = 56 to 20.
+    lab.set_usable(&[0, 1, 2, 3, 4], false);
+    let counts = lab.counts(7600);
+    assert!(counts[5..10].iter().sum::<u32>().abs_diff(5600) <= 1, "{counts:?}");
+}
+
+#[test]
+fn hosts_that_were_tried_are_avoided_as_long_as_attempts_last() {
+    let mut lab = Lab::simple(LbPolicy::RoundRobin, &[1, 1, 1]);
+    let avoid = |attempts| Avoid { attempts, priorities: PrioritySet::EMPTY };
+    for _ in 0..100 {
+        let pick = lab.picker.pick(0, &mut lab.rng, avoid(5), |h| h.id != 2).unwrap();
+        assert_eq!(pick.host.id, 2);
+    }
+    // All refused: the last one is taken.
+    assert!(lab.picker.pick(0, &mut lab.rng, avoid(5), |_| true).is_some());
+    let asked = Cell::new(0);
+    let count = |_: &Rc<Host>| {
+        asked.set(asked.get() + 1);
+        true
+    };
+    lab.picker.pick(0, &mut lab.rng, avoid(2), count).unwrap();
+    assert_eq!(asked.get(), 2);
+}
+
+#[test]
+fn priorities_that_were_tried_are_avoided() {
+    let mut lab = Lab::new(LbPolicy::Random, 50, &[(0, None, &[1]), (1, None, &[1])]);
+    let mut priorities = PrioritySet::EMPTY;
+    priorities.insert(0);
+    let avoid = Avoid { attempts: 0, priorities };
+    for _ in 0..50 {
+        assert_eq!(lab.picker.pick(0, &mut lab.rng, avoid, |_| false).unwrap().priority, 1);
+    }
+    lab.set_usable(&[1], false);
+    let epoch = lab.epoch;
+    assert_eq!(lab.picker.pick(epoch, &mut lab.rng, avoid, |_| false).unwrap().priority, 0);
+}
+
+fn any_policy() -> impl Strategy<Value = LbPolicy> {
+    prop::sample::select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random])
+}
+
+proptest! {
+    /// Outside of panic only usable hosts are picked; `None` only if there is nothing to pick.
+    #[test]
+    fn only_usable_hosts(
+        policy in any_policy(),
+        threshold in prop::sample::select(vec![0u8, 50, 100]),
+        groups in prop::collection::vec((0u32..3, prop::option::of(1u32..5), prop::collection::vec(1u32..4, 0..5)), 0..5),
+        unusable in prop::collection::vec(0usize..25, 0..20),
+    ) {
+        let all_or_none = groups.iter().all(|g| g.1.is_some());
+        let groups: Vec<_> = groups.iter().map(|(p, w, h)| (*p, w.filter(|_| all_or_none), h.as_slice())).collect();
+        let mut lab = Lab::new(policy, threshold, &groups);
+        let unusable: Vec<_> = unusable.into_iter().filter(|i| *i < lab.hosts.len()).collect();
+        lab.set_usable(&unusable, false);
+        let usable = lab.hosts.iter().filter(|h| h.usable.get()).count();
+        for _ in 0..40 {
+            match lab.picker.pick(1, &mut lab.rng, Avoid::NOTHING, |_| false) {
+                Some(pick) => prop_assert!(pick.panic || pick.host.usable.get()),
+                None => prop_assert!(usable == 0 && (threshold == 0 || lab.hosts.is_empty())),
+            }
+        }
+    }
+
+    /// Every usable host is picked in a while: none starves.
+    #[test]
+    fn none_starves(policy in any_policy(), weights in prop::collection::vec(1u32..5, 1..8)) {
+        let mut lab = Lab::simple(policy, &weights);
+        let counts = lab.counts(2000);
+        prop_assert!(counts.iter().all(|c| *c > 0), "{counts:?}");
+        let by_host: BTreeMap<usize, u32> = counts.into_iter().enumerate().collect();
+        prop_assert_eq!(by_host.len(), weights.len());
+    }
+}
