@@ -1,1 +1,9 @@
-//! TODO
+//! The control plane: sources → store → world → change set → generate → push; the certificate authority; debug pages.
+
+pub mod debounce;
+pub mod generate;
+pub mod metrics;
+pub mod names;
+pub mod push;
+pub mod store;
+pub mod world;

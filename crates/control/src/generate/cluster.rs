@@ -1,0 +1,265 @@
+//! Clusters (CDS).
+
+use super::destination::{MergedRule, Policy};
+use super::proxy::Proxy;
+use super::scope::ScopedService;
+use super::{inbound, mesh, tls};
+use crate::names;
+use crate::world::{Protocol, Service, ServicePort, World};
+use lateen_model::dataplane::{
+    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
+    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
+    UpstreamHttp,
+};
+use lateen_model::resource::{self, ConnectionPoolSettings, H2UpgradePolicy, SimpleLb};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// All clusters of one service: each known port, whole and by subset.
+pub fn of_service(world: &World, scoped: &ScopedService, rule: &MergedRule) -> Vec<Cluster> {
+    let service = &*scoped.service;
+    if service.alias.is_some() {
+        return Vec::new();
+    }
+    let subsets = rule.subsets();
+    let mut out = Vec::new();
+    for port in scoped.ports() {
+        out.push(outbound(world, service, port, rule, ""));
+        out.extend(subsets.iter().map(|subset| outbound(world, service, port, rule, &subset.name)));
+    }
+    out
+}
+
+fn outbound(world: &World, service: &Service, port: &ServicePort, rule: &MergedRule, subset: &str) -> Cluster {
+    let policy = rule.policy(port.number, subset);
+    let name = names::outbound_cluster(port.number, subset, &service.host);
+    let protocol = outbound_protocol(world, port.protocol, policy.connection_pool);
+    let transport = tls::outbound(
+        world,
+        &tls::Upstream {
+            service,
+            endpoints: world.endpoints(&service.host).map(|e| &**e),
+            port: port.number,
+            subset,
+            http2: matches!(protocol, HttpProtocolOptions::Http2 { .. }),
+            settings: policy.tls,
+        },
+    );
+    let discovery = match service.headless {
+        true => Discovery::OriginalDst { port_override: None },
+        false => Discovery::Eds { service_name: name.clone() },
+    };
+    let lb_policy = match (service.headless, policy.load_balancer.and_then(|l| l.simple)) {
+        (true, _) => LbPolicy::ClusterProvided,
+        (_, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
+        (_, Some(SimpleLb::Random)) => LbPolicy::Random,
+        (_, None | Some(SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough)) => {
+            LbPolicy::LeastRequest
+        }
+    };
+    let mutual = transport != TransportSocket::Plaintext;
+    let base = Cluster {
+        metadata: ClusterMetadata {
+            services: vec![service_ref(service)],
+            subset: (!subset.is_empty()).then(|| subset.to_owned()),
+            original_port: Some(port.number),
+            config_source: rule.base().map(|r| names::config_source("destination-rule", r.namespace(), r.name())),
+            alpn_override: None,
+            external: false,
+        },
+        transport,
+        lb_policy,
+        tcp_metadata_exchange: mutual,
+        ..plain(world, name, discovery, protocol)
+    };
+    with_policy(base, &policy)
+}
+
+/// A cluster without any policy.
+fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtocolOptions) -> Cluster {
+    Cluster {
+        name,
+        stat_name: String::new(),
+        discovery,
+        connect_timeout: mesh::connect_timeout(world.mesh()),
+        lb_policy: LbPolicy::LeastRequest,
+        transport: TransportSocket::Plaintext,
+        http: UpstreamHttp { protocol, idle_timeout: None, max_requests_per_connection: None, max_connection_duration: None },
+        circuit_breakers: CircuitBreakers::default(),
+        outlier_detection: None,
+        healthy_panic_threshold: None,
+        weighted_localities: None,
+        tcp_keepalive: mesh::tcp_keepalive(world.mesh()),
+        bind_source: None,
+        tcp_metadata_exchange: false,
+        metadata: ClusterMetadata::default(),
+    }
+}
+
+fn service_ref(service: &Service) -> ServiceRef {
+    ServiceRef { host: service.host.to_string(), name: service.name.to_string(), namespace: service.namespace.to_string() }
+}
+
+fn positive(n: i32) -> Option<u32> {
+    u32::try_from(n).ok().filter(|n| *n > 0)
+}
+
+/// The client's own choice beats an upgrade, an upgrade beats what the port declares.
+fn outbound_protocol(world: &World, declared: Protocol, pool: Option<&ConnectionPoolSettings>) -> HttpProtocolOptions {
+    let http = pool.and_then(|p| p.http.as_ref());
+    let max_concurrent_streams = http.and_then(|h| positive(h.max_concurrent_streams));
+    if http.is_some_and(|h| h.use_client_protocol) {
+        return HttpProtocolOptions::Downstream { max_concurrent_streams };
+    }
+    let upgrade = match http.map(|h| h.h2_upgrade_policy).unwrap_or_default() {
+        H2UpgradePolicy::Upgrade => true,
+        H2UpgradePolicy::DoNotUpgrade => false,
+        H2UpgradePolicy::Default => declared.is_http() && mesh::h2_upgrade(world.mesh()),
+    };
+    if upgrade || declared.is_http2() {
+        HttpProtocolOptions::Http2 { max_concurrent_streams }
+    } else if declared.is_auto() {
+        HttpProtocolOptions::Downstream { max_concurrent_streams }
+    } else {
+        HttpProtocolOptions::Http1
+    }
+}
+
+fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
+    if let Some(pool) = policy.connection_pool {
+        apply_pool(&mut cluster, pool);
+    }
+    if let Some(outlier) = policy.outlier_detection {
+        cluster.outlier_detection = Some(outlier_detection(outlier));
+        cluster.healthy_panic_threshold = Some(percent(outlier.min_health_percent));
+    }
+    cluster.circuit_breakers.retry_budget = policy.retry_budget.map(retry_budget);
+    cluster
+}
+
+/// Limits and timeouts of a pool; zero is unset.
+fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
+    let limit = |n: i32| positive(n).unwrap_or(u32::MAX);
+    if let Some(tcp) = &pool.tcp {
+        cluster.circuit_breakers.max_connections = limit(tcp.max_connections);
+        if let Some(timeout) = tcp.connect_timeout {
+            cluster.connect_timeout = timeout.get();
+        }
+        if let Some(keepalive) = &tcp.tcp_keepalive {
+            cluster.tcp_keepalive = Some(TcpKeepalive {
+                probes: Some(keepalive.probes).filter(|n| *n > 0),
+                time: keepalive.time.map(Duration::from),
+                interval: keepalive.interval.map(Duration::from),
+            });
+        }
+        cluster.http.max_connection_duration = tcp.max_connection_duration.map(Duration::from);
+        cluster.http.idle_timeout = tcp.idle_timeout.map(Duration::from);
+    }
+    if let Some(http) = &pool.http {
+        cluster.circuit_breakers.max_pending_requests = limit(http.http1_max_pending_requests);
+        cluster.circuit_breakers.max_requests = limit(http.http2_max_requests);
+        cluster.circuit_breakers.max_retries = limit(http.max_retries);
+        cluster.http.max_requests_per_connection = positive(http.max_requests_per_connection);
+        if let Some(idle) = http.idle_timeout {
+            cluster.http.idle_timeout = Some(idle.get());
+        }
+    }
+}
+
+fn percent(n: i32) -> u8 {
+    u8::try_from(n.clamp(0, 100)).unwrap_or(100)
+}
+
+/// Envoy's defaults where nothing is written; gateway errors count only where a number is written.
+fn outlier_detection(written: &resource::OutlierDetection) -> OutlierDetection {
+    let base_ejection_time = written.base_ejection_time.map_or(Duration::from_secs(30), Duration::from);
+    let split = written.split_external_local_origin_errors;
+    OutlierDetection {
+        consecutive_5xx: written.consecutive_5xx_errors.unwrap_or(5),
+        consecutive_gateway_failure: written.consecutive_gateway_errors.unwrap_or(0),
+        consecutive_local_origin_failure: if split { written.consecutive_local_origin_failures.unwrap_or(5) } else { 0 },
+        split_local_origin: split,
+        interval: written.interval.map_or(Duration::from_secs(10), Duration::from),
+        base_ejection_time,
+        max_ejection_time: base_ejection_time.max(Duration::from_secs(300)),
+        max_ejection_percent: if written.max_ejection_percent == 0 { 10 } else { percent(written.max_ejection_percent) },
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=10,000 before")]
+fn retry_budget(written: &resource::RetryBudget) -> RetryBudget {
+    let hundredths = (written.percent.unwrap_or(20.0).clamp(0.0, 100.0) * 100.0).round() as u32;
+    RetryBudget { percent_hundredths: hundredths, min_concurrency: written.min_retry_concurrency.unwrap_or(3) }
+}
+
+/// Traffic that must go nowhere.
+pub fn black_hole(world: &World) -> Cluster {
+    let name = names::BLACK_HOLE.to_owned();
+    let nothing = ClusterLoadAssignment { cluster_name: name.clone(), localities: Vec::new() };
+    plain(world, name, Discovery::Static(nothing), HttpProtocolOptions::Http1)
+}
+
+/// Traffic to destinations that the mesh does not know.
+pub fn passthrough(world: &World) -> Cluster {
+    let protocol = HttpProtocolOptions::Downstream { max_concurrent_streams: None };
+    Cluster {
+        lb_policy: LbPolicy::ClusterProvided,
+        ..plain(world, names::PASSTHROUGH.to_owned(), Discovery::OriginalDst { port_override: None }, protocol)
+    }
+}
+
+/// Clusters of a sidecar's own application.
+pub fn inbound(world: &World, proxy: &Proxy) -> Vec<Cluster> {
+    let source = proxy.families.inbound_source();
+    let downstream = HttpProtocolOptions::Downstream { max_concurrent_streams: None };
+    let mut out = vec![Cluster {
+        lb_policy: LbPolicy::ClusterProvided,
+        bind_source: Some(source),
+        ..plain(world, names::INBOUND_PASSTHROUGH.to_owned(), Discovery::OriginalDst { port_override: None }, downstream)
+    }];
+    for port in inbound::ports(world, proxy) {
+        out.push(inbound_port(world, proxy, &port));
+    }
+    out
+}
+
+fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cluster {
+    let name = names::inbound_cluster(port.target);
+    let max_concurrent_streams = None;
+    let protocol = if port.protocol.is_http2() {
+        HttpProtocolOptions::Http2 { max_concurrent_streams }
+    } else if port.protocol.is_auto() {
+        HttpProtocolOptions::Downstream { max_concurrent_streams }
+    } else {
+        HttpProtocolOptions::Http1
+    };
+    let localhost = mesh::inbound_localhost(world.mesh());
+    let discovery = if localhost {
+        local_endpoint(&name, SocketAddr::new(proxy.families.loopback(), port.target))
+    } else {
+        Discovery::OriginalDst { port_override: None }
+    };
+    let mut cluster = Cluster {
+        lb_policy: if localhost { LbPolicy::RoundRobin } else { LbPolicy::ClusterProvided },
+        bind_source: (!localhost).then(|| proxy.families.inbound_source()),
+        metadata: ClusterMetadata {
+            services: port.services.iter().map(|s| service_ref(s)).collect(),
+            original_port: Some(port.service_port),
+            ..ClusterMetadata::default()
+        },
+        ..plain(world, name, discovery, protocol)
+    };
+    // Of the rules that clients go by only the limits concern the server's side.
+    let rule = MergedRule::lookup(world, &proxy.namespace, &port.services[0]);
+    if let Some(pool) = rule.policy(port.service_port, "").connection_pool {
+        apply_pool(&mut cluster, pool);
+    }
+    cluster
+}
+
+fn local_endpoint(cluster: &str, address: SocketAddr) -> Discovery {
+    let endpoint =
+        Endpoint { address, health: EndpointHealth::Healthy, weight: 1, tls_mode: TlsMode::Disabled, workload: None };
+    let group = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints: vec![endpoint] };
+    Discovery::Static(ClusterLoadAssignment { cluster_name: cluster.to_owned(), localities: vec![group] })
+}

@@ -1,0 +1,259 @@
+//! The listener for connections to the application.
+
+use super::{http, plain_http, stats, tcp_proxy};
+use crate::generate::inbound::{self, InboundPort};
+use crate::generate::mtls::{Mode, WorkloadModes};
+use crate::generate::proxy::Proxy;
+use crate::generate::rbac::{self, Layer};
+use crate::generate::{mesh, route, tls};
+use crate::names;
+use crate::world::{Protocol, World};
+use lateen_model::dataplane::{
+    Direction, FilterChain, FilterChainMatch, HttpInspector, Listener, ListenerFilters, NetworkFilter, Rbac, RouteConfiguration,
+    RouteSource, Terminal, TransportProtocol,
+};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+/// How a port's bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Http,
+    Tcp,
+    Auto,
+}
+
+impl Class {
+    fn of(protocol: Protocol) -> Self {
+        if protocol.is_http() {
+            Self::Http
+        } else if protocol.is_auto() {
+            Self::Auto
+        } else {
+            Self::Tcp
+        }
+    }
+}
+
+/// One chain of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kind {
+    /// `None`: with or without TLS.
+    transport: Option<TransportProtocol>,
+    /// ALPN, or what the inspector found; empty: any.
+    protocols: Vec<String>,
+    /// Whether the proxy ends TLS.
+    mutual: bool,
+    /// Whether requests are read.
+    http: bool,
+}
+
+/// Which chains serve a port: by what it accepts and what it speaks. The order is of no matter: a chain with application
+/// protocols is more specific than one without.
+fn kinds(mode: Mode, class: Class, http10: bool) -> Vec<Kind> {
+    let tls = |protocols: Vec<String>, mutual, http| Kind { transport: Some(TransportProtocol::Tls), protocols, mutual, http };
+    let raw = |protocols: Vec<String>, http| Kind { transport: Some(TransportProtocol::RawBuffer), protocols, mutual: false, http };
+    let bytes = || Kind { transport: None, protocols: Vec::new(), mutual: false, http: false };
+    let any = Vec::new;
+    let istio_http = || tls::ISTIO_HTTP.map(str::to_owned).to_vec();
+    let istio_tcp = || vec![tls::PEER_EXCHANGE.to_owned(), tls::ISTIO.to_owned()];
+    match (mode, class) {
+        (Mode::Strict, Class::Http) => vec![tls(any(), true, true)],
+        (Mode::Strict, Class::Tcp) => vec![tls(any(), true, false)],
+        (Mode::Strict, Class::Auto) => vec![tls(istio_http(), true, true), tls(any(), true, false)],
+        (Mode::Permissive, Class::Http) => vec![tls(tls::istio_alpns(), true, true), raw(any(), true)],
+        (Mode::Permissive, Class::Tcp) => {
+            vec![tls(tls::istio_alpns(), true, false), tls(any(), false, false), raw(any(), false)]
+        }
+        (Mode::Permissive, Class::Auto) => vec![
+            tls(istio_http(), true, true),
+            raw(plain_http(http10), true),
+            tls(istio_tcp(), true, false),
+            raw(any(), false),
+            tls(any(), false, false),
+        ],
+        (Mode::Disable, Class::Http) => vec![raw(any(), true)],
+        // TLS from the application itself passes, without being looked for.
+        (Mode::Disable, Class::Tcp) => vec![bytes()],
+        (Mode::Disable, Class::Auto) => vec![raw(plain_http(http10), true), bytes()],
+    }
+}
+
+struct Inbound<'a> {
+    world: &'a World,
+    proxy: &'a Proxy,
+    http_rbac: Vec<Rbac>,
+    tcp_rbac: Vec<Rbac>,
+}
+
+/// What a set of chains has in common.
+struct Target<'a> {
+    /// `None`: ports that no service names.
+    port: Option<u16>,
+    cluster: String,
+    tcp_name: &'a str,
+    http_name: &'a str,
+    routes: RouteConfiguration,
+}
+
+/// `virtualInbound`, which all connections to the pod arrive at.
+pub fn listener(world: &World, proxy: &Proxy) -> Listener {
+    let inbound = Inbound {
+        world,
+        proxy,
+        http_rbac: rbac::filters(world, proxy, Layer::Http),
+        tcp_rbac: rbac::filters(world, proxy, Layer::Tcp),
+    };
+    let modes = WorkloadModes::of_proxy(world, proxy);
+    let ports: Vec<InboundPort> = inbound::ports(world, proxy).into_iter().filter(|p| p.target != names::INBOUND_PORT).collect();
+    let mut chains = vec![super::black_hole("virtualInbound-blackhole", names::INBOUND_PORT, Direction::Inbound)];
+    let served: BTreeSet<u16> = ports.iter().map(|p| p.target).collect();
+    chains.extend(inbound.passthrough(None, modes.default));
+    for (port, mode) in modes.ports.iter().filter(|(port, _)| !served.contains(port)) {
+        chains.extend(inbound.passthrough(Some(*port), *mode));
+    }
+    for port in &ports {
+        chains.extend(inbound.port(port, modes.port(port.target)));
+    }
+    let declared = ports.iter().filter(|p| Class::of(p.protocol) != Class::Auto).map(|p| p.target).collect();
+    let addresses: Vec<SocketAddr> =
+        proxy.families.wildcards().iter().map(|ip| SocketAddr::new(*ip, names::INBOUND_PORT)).collect();
+    Listener {
+        name: "virtualInbound".into(),
+        address: addresses[0],
+        additional_addresses: addresses[1..].to_vec(),
+        bind_to_port: true,
+        use_original_dst: false,
+        direction: Direction::Inbound,
+        listener_filters: ListenerFilters {
+            original_dst: true,
+            // Where nothing tells TLS from the rest, servers that speak first are not held up by looking for it.
+            tls_inspector: chains.iter().any(|c| c.matches.transport_protocol.is_some()),
+            http_inspector: Some(HttpInspector { disabled_ports: declared }),
+            timeout: mesh::protocol_detection_timeout(world.mesh()),
+            continue_on_timeout: true,
+        },
+        filter_chains: chains,
+        default_filter_chain: None,
+        access_log: mesh::listener_access_log(world.mesh()),
+    }
+}
+
+impl Inbound<'_> {
+    fn port(&self, port: &InboundPort, mode: Mode) -> Vec<FilterChain> {
+        let name = names::listener(self.proxy.families.wildcard(), port.target);
+        let target = Target {
+            port: Some(port.target),
+            cluster: names::inbound_cluster(port.target),
+            tcp_name: &name,
+            http_name: &name,
+            routes: route::inbound(self.world, port),
+        };
+        self.chains(&target, mode, Class::of(port.protocol))
+    }
+
+    fn passthrough(&self, port: Option<u16>, mode: Mode) -> Vec<FilterChain> {
+        let target = Target {
+            port,
+            cluster: names::INBOUND_PASSTHROUGH.to_owned(),
+            tcp_name: "virtualInbound",
+            http_name: "virtualInbound-catchall-http",
+            routes: route::inbound_passthrough(self.world),
+        };
+        self.chains(&target, mode, Class::Auto)
+    }
+
+    fn chains(&self, target: &Target<'_>, mode: Mode, class: Class) -> Vec<FilterChain> {
+        kinds(mode, class, self.proxy.http10).into_iter().map(|kind| self.chain(target, kind)).collect()
+    }
+
+    fn chain(&self, target: &Target<'_>, kind: Kind) -> FilterChain {
+        let alpn: &[&str] = if kind.http { &["h2", "http/1.1"] } else { &[tls::PEER_EXCHANGE, "h2", "http/1.1"] };
+        let terminal = if kind.http { self.http(target) } else { tcp_proxy(&target.cluster, &mesh::access_log(self.world.mesh())) };
+        FilterChain {
+            name: if kind.http { target.http_name } else { target.tcp_name }.to_owned(),
+            matches: FilterChainMatch {
+                destination_port: target.port,
+                transport_protocol: kind.transport,
+                application_protocols: kind.protocols,
+                ..FilterChainMatch::default()
+            },
+            tls: kind.mutual.then(|| Box::new(tls::inbound(self.world, alpn))),
+            network_filters: if kind.http { Vec::new() } else { self.tcp_filters() },
+            terminal,
+        }
+    }
+
+    fn http(&self, target: &Target<'_>) -> Terminal {
+        let port = target.port.unwrap_or(0);
+        let stat_prefix = format!("inbound_{}", names::listener(self.proxy.families.wildcard(), port));
+        let routes = RouteSource::Inline(Box::new(target.routes.clone()));
+        Terminal::Http(Box::new(http::inbound(self.world, self.proxy, stat_prefix, (routes, &self.http_rbac))))
+    }
+
+    fn tcp_filters(&self) -> Vec<NetworkFilter> {
+        let mut filters = vec![NetworkFilter::MetadataExchange];
+        filters.extend(self.tcp_rbac.iter().cloned().map(NetworkFilter::Rbac));
+        filters.push(NetworkFilter::Stats(stats(Direction::Inbound)));
+        filters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(mode: Mode, class: Class) -> Vec<String> {
+        let text = |k: &Kind| {
+            let transport = match k.transport {
+                Some(TransportProtocol::Tls) => "tls",
+                Some(TransportProtocol::RawBuffer) => "raw",
+                None => "any",
+            };
+            let kind = if k.http { "http" } else { "tcp" };
+            format!("{transport}[{}] -> {}{kind}", k.protocols.join(","), if k.mutual { "mtls " } else { "" })
+        };
+        kinds(mode, class, false).iter().map(text).collect()
+    }
+
+    #[test]
+    fn chains_by_mode_and_protocol() {
+        let all = "istio,istio-peer-exchange,istio-http/1.0,istio-http/1.1,istio-h2";
+        for (mode, class, expected) in [
+            (Mode::Strict, Class::Http, vec!["tls[] -> mtls http".to_owned()]),
+            (Mode::Strict, Class::Tcp, vec!["tls[] -> mtls tcp".to_owned()]),
+            (
+                Mode::Strict,
+                Class::Auto,
+                vec!["tls[istio-http/1.0,istio-http/1.1,istio-h2] -> mtls http".to_owned(), "tls[] -> mtls tcp".to_owned()],
+            ),
+            (Mode::Permissive, Class::Http, vec![format!("tls[{all}] -> mtls http"), "raw[] -> http".to_owned()]),
+            (
+                Mode::Permissive,
+                Class::Tcp,
+                vec![format!("tls[{all}] -> mtls tcp"), "tls[] -> tcp".to_owned(), "raw[] -> tcp".to_owned()],
+            ),
+            (
+                Mode::Permissive,
+                Class::Auto,
+                vec![
+                    "tls[istio-http/1.0,istio-http/1.1,istio-h2] -> mtls http".to_owned(),
+                    "raw[http/1.1,h2c] -> http".to_owned(),
+                    "tls[istio-peer-exchange,istio] -> mtls tcp".to_owned(),
+                    "raw[] -> tcp".to_owned(),
+                    "tls[] -> tcp".to_owned(),
+                ],
+            ),
+            (Mode::Disable, Class::Http, vec!["raw[] -> http".to_owned()]),
+            (Mode::Disable, Class::Tcp, vec!["any[] -> tcp".to_owned()]),
+            (
+                Mode::Disable,
+                Class::Auto,
+                vec!["raw[http/1.1,h2c] -> http".to_owned(), "any[] -> tcp".to_owned()],
+            ),
+        ] {
+            assert_eq!(shape(mode, class), expected, "{mode:?} {class:?}");
+        }
+        assert!(kinds(Mode::Permissive, Class::Auto, true)[1].protocols.contains(&"http/1.0".to_owned()));
+    }
+}

@@ -1,0 +1,23 @@
+//! Pure functions from the world and a proxy's scope to the data plane's configuration, with Istio's names.
+
+pub mod cluster;
+pub mod destination;
+pub mod endpoint;
+pub mod inbound;
+pub mod listener;
+pub mod mesh;
+pub mod mtls;
+pub mod proxy;
+pub mod rbac;
+pub mod retry;
+pub mod route;
+pub mod scope;
+pub mod secret;
+pub mod tls;
+
+pub use destination::MergedRule;
+pub use proxy::Proxy;
+pub use scope::{Scope, ScopeKey, ScopedService};
+
+#[cfg(test)]
+pub(crate) mod fixture;

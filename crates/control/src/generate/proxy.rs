@@ -1,0 +1,146 @@
+//! What a proxy's configuration depends on besides the world. Proxies that are equal here share every resource.
+
+use crate::world::{Name, World};
+use lateen_model::resource::{PodPort, StringMap, TransportProtocol};
+use lateen_wire::ProxyFlavor;
+use lateen_xds::{Node, NodeType};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A proxy, as generation sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    /// Its namespace.
+    pub namespace: Name,
+    /// The labels of its pod.
+    pub labels: StringMap,
+    /// The TCP ports of its pod that have names.
+    pub ports: BTreeMap<String, u16>,
+    /// The families of its addresses, the primary one first.
+    pub families: Families,
+    /// What it can read.
+    pub flavor: ProxyFlavor,
+    /// The name of its service in traces (`node.cluster`).
+    pub service_name: Name,
+    /// Whether it serves HTTP/1.0 (metadata `HTTP10`).
+    pub http10: bool,
+    /// The namespace of its proven identity, whose secrets it may have. `None` on a plaintext port.
+    pub verified_namespace: Option<Name>,
+}
+
+impl Proxy {
+    /// A sidecar, described by its node and, where the platform knows the pod, by that (a pod's labels decide which
+    /// policies it is under, so that the platform's word counts for more than the proxy's own).
+    pub fn new(node: &Node, verified_namespace: Option<&str>, world: &World) -> Self {
+        let workload = world.workload(&node.namespace, &node.name);
+        let labels = match workload {
+            Some(workload) => workload.record.labels.clone(),
+            None => metadata_labels(node),
+        };
+        let ips = workload.map(|w| w.record.ips.clone()).filter(|ips| !ips.is_empty()).unwrap_or_else(|| node.ip_addresses());
+        Self {
+            namespace: node.namespace.as_str().into(),
+            labels,
+            ports: named_ports(node, workload.map(|w| w.record.ports.as_slice())),
+            families: Families::of(&ips),
+            flavor: node.flavor(),
+            service_name: node.cluster.as_str().into(),
+            http10: node.metadata_bool("HTTP10").unwrap_or(false),
+            verified_namespace: verified_namespace.map(Name::from),
+        }
+    }
+
+    /// Kinds of proxies that are served.
+    pub fn is_supported(node_type: NodeType) -> bool {
+        node_type == NodeType::Sidecar
+    }
+}
+
+/// From the platform, else from metadata `POD_PORTS`, a list of `{name, containerPort, protocol}` as JSON or as text of it.
+fn named_ports(node: &Node, platform: Option<&[PodPort]>) -> BTreeMap<String, u16> {
+    if let Some(ports) = platform {
+        let named = ports.iter().filter(|p| !p.name.is_empty() && p.protocol == TransportProtocol::Tcp);
+        return named.map(|p| (p.name.clone(), p.port)).collect();
+    }
+    let list = match node.metadata.get("POD_PORTS") {
+        Some(serde_json::Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
+        Some(value) => value.clone(),
+        None => serde_json::Value::Null,
+    };
+    let port = |entry: &serde_json::Value| {
+        let tcp = entry.get("protocol").and_then(|p| p.as_str()).is_none_or(|p| p == "TCP");
+        let name = entry.get("name")?.as_str().filter(|n| tcp && !n.is_empty())?.to_owned();
+        Some((name, u16::try_from(entry.get("containerPort")?.as_u64()?).ok()?))
+    };
+    list.as_array().map(|list| list.iter().filter_map(port).collect()).unwrap_or_default()
+}
+
+fn metadata_labels(node: &Node) -> StringMap {
+    let labels = node.metadata.get("LABELS").and_then(|v| v.as_object());
+    let text = |(k, v): (&String, &serde_json::Value)| Some((k.clone(), v.as_str()?.to_owned()));
+    labels.map(|map| map.iter().filter_map(text).collect()).unwrap_or_default()
+}
+
+/// Which families of addresses a proxy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Families {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// Both, IPv4 first.
+    V4V6,
+    /// Both, IPv6 first.
+    V6V4,
+}
+
+impl Families {
+    /// The families of a list of addresses. None is IPv4.
+    pub fn of(ips: &[IpAddr]) -> Self {
+        let (v4, v6) = (ips.iter().any(IpAddr::is_ipv4), ips.iter().any(IpAddr::is_ipv6));
+        match (v4, v6, ips.first()) {
+            (true, true, Some(IpAddr::V6(_))) => Self::V6V4,
+            (true, true, _) => Self::V4V6,
+            (false, true, _) => Self::V6,
+            (_, false, _) => Self::V4,
+        }
+    }
+
+    /// Any address, of each family, the primary one first.
+    pub fn wildcards(self) -> &'static [IpAddr] {
+        const V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        const V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        match self {
+            Self::V4 => &[V4],
+            Self::V6 => &[V6],
+            Self::V4V6 => &[V4, V6],
+            Self::V6V4 => &[V6, V4],
+        }
+    }
+
+    /// Any address of the primary family.
+    pub fn wildcard(self) -> IpAddr {
+        self.wildcards()[0]
+    }
+
+    /// The source of connections to the application: an address of the loopback network that capture lets pass.
+    pub fn inbound_source(self) -> IpAddr {
+        match self.wildcard() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
+        }
+    }
+
+    /// The loopback address of the primary family.
+    pub fn loopback(self) -> IpAddr {
+        match self.wildcard() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        }
+    }
+
+    /// Whether the proxy has addresses of the family of `ip`.
+    pub fn has(self, ip: IpAddr) -> bool {
+        self.wildcards().iter().any(|w| w.is_ipv4() == ip.is_ipv4())
+    }
+}

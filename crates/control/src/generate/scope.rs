@@ -1,0 +1,259 @@
+//! What a proxy may know: the services and VirtualServices that its Sidecar resource lets it see.
+
+use super::proxy::Proxy;
+use crate::world::{Entry, Name, Service, ServicePort, World, host};
+use lateen_model::resource::{Destination, OutboundTrafficMode, Sidecar, VirtualService};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Which scope: proxies with equal keys see the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScopeKey {
+    /// The proxy's namespace.
+    pub namespace: Name,
+    /// Namespace and name of the Sidecar; `None` is the default, which sees everything.
+    pub sidecar: Option<(Name, Name)>,
+}
+
+/// A service in a scope.
+#[derive(Clone, Debug)]
+pub struct ScopedService {
+    /// The service.
+    pub service: Arc<Service>,
+    /// The ports that are known; `None`: all. A service that is known only as a destination of a VirtualService is known
+    /// by the ports that are named there.
+    pub only_ports: Option<BTreeSet<u16>>,
+}
+
+impl ScopedService {
+    /// The ports that are known.
+    pub fn ports(&self) -> impl Iterator<Item = &ServicePort> {
+        self.service.ports.iter().filter(|p| self.only_ports.as_ref().is_none_or(|only| only.contains(&p.number)))
+    }
+
+    /// The port of this number, if it is known.
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports().find(|p| p.number == number)
+    }
+
+    fn same_as(&self, other: &Self) -> bool {
+        self.service.rev == other.service.rev && self.only_ports == other.only_ports
+    }
+}
+
+/// What proxies of one key may know.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Which.
+    pub key: ScopeKey,
+    /// Oldest first.
+    pub services: Vec<ScopedService>,
+    /// In the order in which they win a host: private ones, those exported to the namespace, public ones; each oldest first.
+    pub virtual_services: Vec<Arc<Entry<VirtualService>>>,
+    /// Whether traffic to unknown destinations is dropped.
+    pub registry_only: bool,
+    by_host: HashMap<Name, usize>,
+}
+
+/// The Sidecar of a proxy: the oldest in its namespace whose selector matches, else the oldest there without a selector,
+/// else the oldest without a selector in the root namespace.
+pub fn sidecar_of<'a>(world: &'a World, proxy: &Proxy) -> Option<&'a Arc<Entry<Sidecar>>> {
+    let unselective = |e: &&Arc<Entry<Sidecar>>| e.resource.spec.workload_selector.as_ref().is_none_or(|s| s.is_empty());
+    let own = world.namespace(&proxy.namespace).map(|ns| &ns.sidecars);
+    let selected = own.and_then(|list| {
+        let selects = |e: &&Arc<Entry<Sidecar>>| {
+            e.resource.spec.workload_selector.as_ref().is_some_and(|s| !s.is_empty() && s.matches(&proxy.labels))
+        };
+        list.iter().find(selects).or_else(|| list.iter().find(unselective))
+    });
+    selected.or_else(|| world.namespace(world.root_namespace())?.sidecars.iter().find(unselective))
+}
+
+/// One `NAMESPACE/HOST` of `egress.hosts`.
+struct EgressHost {
+    /// `None`: any namespace.
+    namespace: Option<Name>,
+    host: Name,
+}
+
+#[derive(Default)]
+struct Egress {
+    included: Vec<EgressHost>,
+    excluded: Vec<EgressHost>,
+}
+
+impl EgressHost {
+    fn in_namespace(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|ns| ns == namespace)
+    }
+
+    fn imports(&self, service: &Service) -> bool {
+        self.in_namespace(&service.namespace) && host::subset_of(&service.host, &self.host)
+    }
+}
+
+impl Egress {
+    fn new(sidecar: Option<&Entry<Sidecar>>, own: &str) -> Self {
+        let hosts: Vec<&str> = match sidecar {
+            Some(entry) => entry.resource.spec.egress.iter().flat_map(|l| &l.hosts).map(String::as_str).collect(),
+            None => Vec::new(),
+        };
+        let mut egress = Self::default();
+        for text in &hosts {
+            let (text, excluded) = match text.strip_prefix('~') {
+                Some(rest) if !rest.starts_with('/') => (rest, true),
+                _ => (*text, false),
+            };
+            let (namespace, host) = text.split_once('/').unwrap_or(("*", text));
+            let namespace = match namespace {
+                "~" => continue,
+                "*" => None,
+                "." => Some(own.into()),
+                name => Some(name.into()),
+            };
+            let entry = EgressHost { namespace, host: host.to_ascii_lowercase().into() };
+            if excluded { egress.excluded.push(entry) } else { egress.included.push(entry) }
+        }
+        // No egress listener at all is the default, everything; `~/*` alone is nothing.
+        if hosts.is_empty() {
+            egress.included.push(EgressHost { namespace: None, host: "*".into() });
+        }
+        egress
+    }
+
+    fn imports(&self, service: &Service) -> bool {
+        self.included.iter().any(|e| e.imports(service)) && !self.excluded.iter().any(|e| e.imports(service))
+    }
+
+    /// A VirtualService is known if any of its hosts meets an imported one, in either direction.
+    fn imports_virtual_service(&self, entry: &Entry<VirtualService>) -> bool {
+        let meets = |e: &EgressHost| e.in_namespace(entry.namespace()) && entry.hosts.iter().any(|h| host::matches(h, &e.host));
+        let excluded =
+            |e: &EgressHost| e.in_namespace(entry.namespace()) && entry.hosts.iter().all(|h| host::subset_of(h, &e.host));
+        self.included.iter().any(meets) && !self.excluded.iter().any(excluded)
+    }
+}
+
+impl Scope {
+    /// Works out the scope of a proxy.
+    pub fn new(world: &World, proxy: &Proxy) -> Self {
+        let sidecar = sidecar_of(world, proxy);
+        let own: &str = &proxy.namespace;
+        let egress = Egress::new(sidecar.map(|s| &**s), own);
+        let virtual_services = virtual_services(world, own, &egress);
+
+        let visible = |s: &Service| s.visibility.includes(own, &s.namespace, &world.mesh().default_service_export_to);
+        let mut known: BTreeMap<&Name, ScopedService> = BTreeMap::new();
+        for service in world.services().filter(|s| visible(s) && egress.imports(s)) {
+            known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports: None });
+        }
+        for (host, ports) in destinations(world, &virtual_services) {
+            let Some(service) = world.service(&host).filter(|s| visible(s)) else { continue };
+            let Some(scoped) = known.get_mut(&service.host) else {
+                let only_ports = (!ports.is_empty()).then_some(ports);
+                known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports });
+                continue;
+            };
+            if let Some(only) = &mut scoped.only_ports {
+                only.extend(ports);
+            }
+        }
+        let mut services: Vec<ScopedService> = known.into_values().collect();
+        services.sort_by(|a, b| a.service.order.cmp(&b.service.order));
+        let by_host = services.iter().enumerate().map(|(i, s)| (Name::clone(&s.service.host), i)).collect();
+        Self {
+            key: Self::key(world, proxy),
+            services,
+            virtual_services,
+            registry_only: registry_only(world, sidecar.map(|s| &**s)),
+            by_host,
+        }
+    }
+
+    /// Which scope a proxy has, without working it out.
+    pub fn key(world: &World, proxy: &Proxy) -> ScopeKey {
+        let sidecar = sidecar_of(world, proxy).map(|s| (s.namespace().into(), s.name().into()));
+        ScopeKey { namespace: Name::clone(&proxy.namespace), sidecar }
+    }
+
+    /// The service of this host, if it is known.
+    pub fn service(&self, host: &str) -> Option<&ScopedService> {
+        self.by_host.get(host).map(|i| &self.services[*i])
+    }
+
+    /// Whether all that is made from this scope would be made alike from the other.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.registry_only == other.registry_only
+            && self.services.len() == other.services.len()
+            && self.services.iter().zip(&other.services).all(|(a, b)| a.same_as(b))
+            && self.virtual_services.len() == other.virtual_services.len()
+            && self.virtual_services.iter().zip(&other.virtual_services).all(|(a, b)| a.rev == b.rev)
+    }
+}
+
+fn registry_only(world: &World, sidecar: Option<&Entry<Sidecar>>) -> bool {
+    let own = sidecar.and_then(|s| s.resource.spec.outbound_traffic_policy.as_ref());
+    match own {
+        Some(policy) => policy.mode == OutboundTrafficMode::RegistryOnly,
+        None => super::mesh::registry_only(world.mesh()),
+    }
+}
+
+/// The VirtualServices for sidecars that a namespace sees and its egress imports.
+fn virtual_services(world: &World, own: &str, egress: &Egress) -> Vec<Arc<Entry<VirtualService>>> {
+    let default = &world.mesh().default_virtual_service_export_to;
+    let mut ranked: Vec<(u8, &Arc<Entry<VirtualService>>)> = Vec::new();
+    for (namespace, ns) in world.namespaces() {
+        for entry in ns.virtual_services.iter() {
+            let spec = &entry.resource.spec;
+            let for_sidecars = spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh");
+            if !for_sidecars || spec.hosts.is_empty() || !entry.visibility.includes(own, namespace, default) {
+                continue;
+            }
+            let rank = match (entry.visibility.is_public(default), **namespace == *own) {
+                (true, _) => 2,
+                (false, true) => 0,
+                (false, false) => 1,
+            };
+            if egress.imports_virtual_service(entry) {
+                ranked.push((rank, entry));
+            }
+        }
+    }
+    ranked.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.order.cmp(&y.order)));
+    ranked.into_iter().map(|(_, entry)| Arc::clone(entry)).collect()
+}
+
+/// Hosts that routes lead to, each with the ports that are named; no port: all.
+fn destinations(world: &World, virtual_services: &[Arc<Entry<VirtualService>>]) -> BTreeMap<String, BTreeSet<u16>> {
+    let mut out: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
+    let mut whole: BTreeSet<String> = BTreeSet::new();
+    for entry in virtual_services {
+        let routes = entry.resource.spec.http.iter().flat_map(|h| &h.route);
+        for destination in routes.filter_map(|r| r.destination.as_ref()) {
+            let host = destination_host(world, destination, entry.namespace());
+            match destination.port.as_ref().and_then(|p| u16::try_from(p.number).ok()) {
+                Some(port) => {
+                    out.entry(host).or_default().insert(port);
+                }
+                None => {
+                    whole.insert(host);
+                }
+            }
+        }
+    }
+    for host in whole {
+        out.insert(host, BTreeSet::new());
+    }
+    out
+}
+
+/// The full host of a destination in a resource of `namespace`; an `ExternalName` service is an alias.
+pub fn destination_host(world: &World, destination: &Destination, namespace: &str) -> String {
+    let host = host::resolve(&destination.host, namespace, world.domain());
+    match world.service(&host).and_then(|s| s.alias.as_deref()) {
+        Some(alias) => alias.to_owned(),
+        None => host,
+    }
+}

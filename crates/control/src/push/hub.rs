@@ -1,0 +1,254 @@
+//! The connected proxies, grouped by what they get, and how a new world reaches them.
+
+use super::memo::{self, Memo};
+use super::view::View;
+use super::{affected, convergence::Convergence};
+use crate::generate::Proxy;
+use crate::metrics::Metrics;
+use crate::world::{ChangeSet, Kind, World};
+use arc_swap::ArcSwap;
+use lateen_xds::server::{
+    Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Rejection, Watch,
+};
+use lateen_xds::{Generation, ResourceType};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant as StdInstant;
+
+/// Serves all proxies from one world, and tells them of the next.
+pub struct Hub {
+    state: Mutex<State>,
+    memo: Arc<Memo>,
+    connections: Arc<Connections>,
+    convergence: Arc<Convergence>,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    world: World,
+    generation: Generation,
+    /// Which generation first had which state of the platform: (platform's generation, ours), rising; see
+    /// [`Hub::generation_with_cluster`].
+    cluster: Option<(u64, Generation)>,
+    /// Whether all sources were read once.
+    ready: bool,
+    classes: HashMap<Arc<Proxy>, Class>,
+    class_of: HashMap<ConnectionId, Arc<Proxy>>,
+}
+
+/// Proxies that are equal.
+struct Class {
+    view: Arc<View>,
+    members: HashMap<ConnectionId, Arc<Slot>>,
+}
+
+/// One connection's place.
+struct Slot {
+    client: Arc<ClientInfo>,
+    view: ArcSwap<View>,
+}
+
+impl Hub {
+    /// Not ready: every connection is refused until the first world comes.
+    pub fn new(world: World, connections: Arc<Connections>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let state = State {
+            world,
+            generation: Generation(0),
+            cluster: None,
+            ready: false,
+            classes: HashMap::new(),
+            class_of: HashMap::new(),
+        };
+        let convergence = Convergence::new(Arc::clone(&connections), Arc::clone(&metrics));
+        Arc::new(Self { state: Mutex::new(state), memo: Arc::default(), connections, convergence, metrics })
+    }
+
+    /// The connections that are served.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// What watches how far proxies are.
+    pub fn convergence(&self) -> &Arc<Convergence> {
+        &self.convergence
+    }
+
+    /// Whether proxies are served.
+    pub fn is_ready(&self) -> bool {
+        self.lock().ready
+    }
+
+    /// The world that proxies are told of.
+    pub fn world(&self) -> (World, Generation) {
+        let state = self.lock();
+        (state.world.clone(), state.generation)
+    }
+
+    /// What a connection gets.
+    pub fn view(&self, connection: ConnectionId) -> Option<Arc<View>> {
+        let state = self.lock();
+        let class = state.class_of.get(&connection)?;
+        state.classes.get(class).map(|c| Arc::clone(&c.view))
+    }
+
+    /// Proxies with equal resources share them: how many different ones there are.
+    pub fn classes(&self) -> usize {
+        self.lock().classes.len()
+    }
+
+    /// The generation that includes the platform's state `cluster`, if proxies were told of it.
+    pub fn generation_with_cluster(&self, cluster: u64) -> Option<Generation> {
+        let state = self.lock();
+        let (seen, generation) = state.cluster?;
+        (seen >= cluster).then_some(generation)
+    }
+
+    /// The first world is complete: proxies are served from now on.
+    pub fn set_ready(&self) {
+        self.lock().ready = true;
+    }
+
+    /// Makes `world` the one that is served, and tells every proxy which of its resources may differ.
+    pub fn push(&self, world: World, changes: &ChangeSet) -> Generation {
+        let started = StdInstant::now();
+        let mut state = self.lock();
+        let generation = Generation(state.generation.0 + 1);
+        let shared = affected::shared(&state.world, &world, changes, generation);
+        if let Some(cluster) = world.cluster_generation()
+            && state.cluster.is_none_or(|(seen, _)| seen != cluster)
+        {
+            state.cluster = Some((cluster, generation));
+        }
+        state.world = world;
+        state.generation = generation;
+        let state = &mut *state;
+        for class in state.classes.values_mut() {
+            let (view, change) = class.view.next(generation, &state.world, changes, &shared);
+            class.view = Arc::new(view);
+            for (id, slot) in &class.members {
+                slot.view.store(Arc::clone(&class.view));
+                if let Some(connection) = self.connections.get(*id) {
+                    connection.notify(&change);
+                }
+            }
+        }
+        if changes.touches(Kind::Workload) || changes.touches(Kind::Service) {
+            self.reclassify(state, changes);
+        }
+        let in_use: BTreeSet<usize> = state.classes.values().map(|c| memo::address(&c.view.scope)).collect();
+        if changes.touches(Kind::Service) || changes.touches(Kind::Sidecar) {
+            self.memo.retain(&state.world, &in_use);
+        }
+        self.metrics.observe_push(started.elapsed(), &self.memo, &state.world);
+        self.convergence.pushed(generation, changes.since);
+        generation
+    }
+
+    /// Proxies whose own pod has changed may belong to another class now.
+    fn reclassify(&self, state: &mut State, changes: &ChangeSet) {
+        for key in changes.of(Kind::Workload) {
+            let moved: Vec<(ConnectionId, Arc<Slot>)> = state
+                .classes
+                .values()
+                .flat_map(|c| &c.members)
+                .filter(|(_, s)| *s.client.node.namespace == *key.namespace && *s.client.node.name == *key.name)
+                .map(|(id, s)| (*id, Arc::clone(s)))
+                .collect();
+            for (id, slot) in moved {
+                let proxy = Arc::new(proxy_of(&slot.client, &state.world));
+                if state.class_of.get(&id).is_some_and(|old| *old == proxy) {
+                    continue;
+                }
+                leave(state, id);
+                let view = self.join(state, id, &proxy, &slot);
+                slot.view.store(view);
+                if let Some(connection) = self.connections.get(id) {
+                    connection.notify(&Change::everything(state.generation));
+                }
+            }
+        }
+    }
+
+    fn join(&self, state: &mut State, id: ConnectionId, proxy: &Arc<Proxy>, slot: &Arc<Slot>) -> Arc<View> {
+        let view = self.class_view(state, proxy);
+        if let Some(class) = state.classes.get_mut(proxy) {
+            class.members.insert(id, Arc::clone(slot));
+        }
+        state.class_of.insert(id, Arc::clone(proxy));
+        view
+    }
+
+    /// The view of a class, which is made if it is the first of its kind.
+    fn class_view(&self, state: &mut State, proxy: &Arc<Proxy>) -> Arc<View> {
+        let (world, generation) = (&state.world, state.generation);
+        let class = state.classes.entry(Arc::clone(proxy)).or_insert_with(|| Class {
+            view: Arc::new(View::new(generation, world, Arc::clone(proxy), &self.memo)),
+            members: HashMap::new(),
+        });
+        Arc::clone(&class.view)
+    }
+
+    /// Nothing in here panics while it holds the lock, except on a fault of our own, after which the state still is whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn proxy_of(client: &ClientInfo, world: &World) -> Proxy {
+    Proxy::new(&client.node, client.identity.as_ref().map(|id| id.namespace()), world)
+}
+
+/// Takes a connection out of its class; a class without members is forgotten.
+fn leave(state: &mut State, id: ConnectionId) {
+    let Some(proxy) = state.class_of.remove(&id) else { return };
+    if let Some(class) = state.classes.get_mut(&proxy) {
+        class.members.remove(&id);
+        if class.members.is_empty() {
+            state.classes.remove(&proxy);
+        }
+    }
+}
+
+/// What the ADS server asks.
+pub struct HubControlPlane(pub Arc<Hub>);
+
+impl ControlPlane for HubControlPlane {
+    fn connect(&self, client: &Arc<ClientInfo>) -> Result<Box<dyn Generator>, Rejection> {
+        let hub = &self.0;
+        let mut state = hub.lock();
+        if !state.ready {
+            return Err(Rejection::Unavailable("server is not ready to serve discovery information".to_owned()));
+        }
+        if !Proxy::is_supported(client.node.node_type) {
+            let kind = client.node.node_type.as_str();
+            return Err(Rejection::Denied(format!("proxies of type {kind:?} are not served yet; only \"sidecar\" is")));
+        }
+        let id = client.connection;
+        let proxy = Arc::new(proxy_of(client, &state.world));
+        let view = hub.class_view(&mut state, &proxy);
+        let slot = Arc::new(Slot { client: Arc::clone(client), view: ArcSwap::new(view) });
+        hub.join(&mut state, id, &proxy, &slot);
+        Ok(Box::new(ConnectionGenerator { hub: Arc::clone(hub), slot, id }))
+    }
+}
+
+struct ConnectionGenerator {
+    hub: Arc<Hub>,
+    slot: Arc<Slot>,
+    id: ConnectionId,
+}
+
+impl Generator for ConnectionGenerator {
+    fn generate(&mut self, ty: ResourceType, watch: Watch<'_>) -> Generated {
+        let view = self.slot.view.load_full();
+        let generated = view.generate(ty, watch);
+        self.hub.metrics.pushed(ty, &generated.resources);
+        generated
+    }
+}
+
+impl Drop for ConnectionGenerator {
+    fn drop(&mut self) {
+        leave(&mut self.hub.lock(), self.id);
+    }
+}

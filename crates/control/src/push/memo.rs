@@ -1,0 +1,160 @@
+//! What was made before and still holds: encoded once, shared by every proxy that may have it.
+//!
+//! Each entry is kept with a fingerprint of all that it was made from. A request with another fingerprint makes a new one.
+
+use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster, endpoint};
+use crate::names::OutboundName;
+use crate::world::{Kind, Name, Rev, World};
+use bytes::Bytes;
+use lateen_wire::{EncodeOptions, ProxyFlavor, encode};
+use lateen_xds::Resource;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Variants of one resource that are kept: proxies of different namespaces may see it by different rules.
+const VARIANTS: usize = 8;
+
+type Fingerprint = Vec<u64>;
+
+/// Shared between all classes of proxies.
+#[derive(Default)]
+pub struct Memo {
+    scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
+    endpoints: Mutex<HashMap<Arc<str>, Vec<(Fingerprint, Arc<Resource>)>>>,
+    clusters: Mutex<HashMap<ClusterKey, Vec<(Fingerprint, ClusterBundle)>>>,
+    reads: Mutex<Reads>,
+}
+
+/// How often something was there already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// It was.
+    pub hits: u64,
+    /// It was not.
+    pub misses: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ClusterKey {
+    host: Name,
+    only_ports: Option<BTreeSet<u16>>,
+    flavor: ProxyFlavor,
+}
+
+type ClusterBundle = Arc<[Arc<Resource>]>;
+
+impl Memo {
+    /// The scope of a proxy in this world. An unchanged scope is the same object as before.
+    pub fn scope(&self, world: &World, proxy: &Proxy) -> Arc<Scope> {
+        let fresh = Scope::new(world, proxy);
+        let mut scopes = lock(&self.scopes);
+        match scopes.get(&fresh.key) {
+            Some(old) if old.same_as(&fresh) => Arc::clone(old),
+            _ => {
+                let fresh = Arc::new(fresh);
+                scopes.insert(fresh.key.clone(), Arc::clone(&fresh));
+                fresh
+            }
+        }
+    }
+
+    /// Forgets scopes that no class uses any more, and endpoints and clusters of services that are gone.
+    pub fn retain(&self, world: &World, in_use: &BTreeSet<usize>) {
+        lock(&self.scopes).retain(|_, scope| in_use.contains(&address(scope)));
+        lock(&self.endpoints).retain(|name, _| OutboundName::parse(name).is_some_and(|n| world.service(n.host).is_some()));
+        lock(&self.clusters).retain(|key, _| world.service(&key.host).is_some());
+    }
+
+    /// Hits and misses so far, and how many entries there are.
+    pub fn statistics(&self) -> (Reads, usize) {
+        let size = lock(&self.endpoints).len() + lock(&self.clusters).len();
+        (*lock(&self.reads), size)
+    }
+
+    /// The clusters of one service.
+    pub fn clusters(&self, world: &World, namespace: &str, scoped: &ScopedService, flavor: ProxyFlavor) -> ClusterBundle {
+        let service = &scoped.service;
+        let rule = MergedRule::lookup(world, namespace, service);
+        let endpoints = world.endpoints(&service.host);
+        let mut print = vec![service.rev.get(), world.mesh_rev().get()];
+        print.extend(endpoints.map(|e| e.accounts_rev.get()));
+        if service.headless {
+            print.extend(endpoints.map(|e| e.rev.get()));
+        }
+        print.extend(peer_authentication_revs(world, &service.namespace));
+        print.extend(rule.revs().map(Rev::get));
+        let key = ClusterKey { host: Name::clone(&service.host), only_ports: scoped.only_ports.clone(), flavor };
+        self.get(&self.clusters, key, print, || {
+            let options = EncodeOptions { flavor };
+            let encode = |c: &lateen_model::dataplane::Cluster| resource(&c.name, encode::cluster(c, options));
+            cluster::of_service(world, scoped, &rule).iter().map(encode).collect()
+        })
+    }
+
+    /// The endpoints of one cluster.
+    pub fn endpoints(&self, world: &World, namespace: &str, name: &Arc<str>) -> Arc<Resource> {
+        let service = OutboundName::parse(name).and_then(|n| world.service(n.host));
+        let Some(service) = service else {
+            let nothing = endpoint::of_cluster(world, &MergedRule::default(), name);
+            return resource(name, encode::cluster_load_assignment(&nothing));
+        };
+        let rule = MergedRule::lookup(world, namespace, service);
+        let mut print = vec![service.rev.get(), world.mesh_rev().get()];
+        print.extend(world.endpoints(&service.host).map(|e| e.rev.get()));
+        print.extend(peer_authentication_revs(world, &service.namespace));
+        print.extend(rule.revs().map(Rev::get));
+        self.get(&self.endpoints, Arc::clone(name), print, || {
+            resource(name, encode::cluster_load_assignment(&endpoint::of_cluster(world, &rule, name)))
+        })
+    }
+
+    /// What is kept for the key under this fingerprint, else what `make` makes.
+    fn get<K: Eq + std::hash::Hash, V: Clone>(
+        &self,
+        map: &Mutex<HashMap<K, Vec<(Fingerprint, V)>>>,
+        key: K,
+        print: Fingerprint,
+        make: impl FnOnce() -> V,
+    ) -> V {
+        let found = lock(map).get(&key).and_then(|v| v.iter().find(|(p, _)| *p == print)).map(|(_, v)| v.clone());
+        if let Some(value) = found {
+            lock(&self.reads).hits += 1;
+            return value;
+        }
+        let value = make();
+        lock(&self.reads).misses += 1;
+        let mut map = lock(map);
+        let variants = map.entry(key).or_default();
+        if variants.len() >= VARIANTS {
+            variants.remove(0);
+        }
+        variants.push((print, value.clone()));
+        value
+    }
+}
+
+/// Both lists that decide about mutual TLS in a namespace.
+fn peer_authentication_revs(world: &World, namespace: &str) -> [u64; 2] {
+    let rev = |ns: &str| world.namespace(ns).map_or(0, |n| n.peer_authentications.rev.get());
+    [rev(namespace), rev(world.root_namespace())]
+}
+
+/// An encoded resource.
+pub(super) fn resource(name: &str, body: Bytes) -> Arc<Resource> {
+    Arc::new(Resource::new(name, body))
+}
+
+/// Tells one scope object from another.
+pub(super) fn address(scope: &Arc<Scope>) -> usize {
+    Arc::as_ptr(scope) as usize
+}
+
+/// Whether a change of this kind can change what a proxy may know.
+pub(super) fn concerns_scope(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::VirtualService | Kind::Sidecar | Kind::MeshConfig)
+}
+
+/// Nothing panics while one of these locks is held, so that a poisoned one holds no half-made state.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,260 @@
+//! The resources of a class of equal proxies, at one generation of the world.
+
+use super::memo::{self, Memo, resource};
+use crate::generate::listener::{inbound, outbound};
+use crate::generate::route::{self, RouteContext};
+use crate::generate::{Proxy, Scope, cluster, secret};
+use crate::world::{ChangeSet, Kind, World};
+use lateen_wire::{EncodeOptions, encode};
+use lateen_xds::server::{Change, Generated, Names, Watch};
+use lateen_xds::{Generation, Resource, ResourceType};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// All resources of one type.
+#[derive(Debug, Default)]
+pub struct ResourceSet {
+    ordered: Vec<Arc<Resource>>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+impl ResourceSet {
+    fn new(ordered: Vec<Arc<Resource>>) -> Self {
+        let by_name = ordered.iter().enumerate().map(|(i, r)| (Arc::clone(r.name()), i)).collect();
+        Self { ordered, by_name }
+    }
+
+    fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.by_name.get(name).map(|i| &self.ordered[*i])
+    }
+
+    fn select(&self, watch: Watch<'_>) -> Vec<Arc<Resource>> {
+        match watch {
+            Watch::Wildcard => self.ordered.clone(),
+            Watch::Names(names) => names.iter().filter_map(|n| self.get(n)).map(Arc::clone).collect(),
+        }
+    }
+
+    /// Names of which one of the two has something else than the other.
+    fn difference(&self, other: &Self) -> Names {
+        let differs = |a: &Self, b: &Self| {
+            let other = |r: &&Arc<Resource>| {
+                b.get(r.name()).is_none_or(|o| !Arc::ptr_eq(o, r) && o.version() != r.version())
+            };
+            a.ordered.iter().filter(other).map(|r| Arc::clone(r.name())).collect::<Vec<_>>()
+        };
+        differs(self, other).into_iter().chain(differs(other, self)).collect()
+    }
+}
+
+/// The resources of a class. Never changes, except that routes and secrets are made when they are first asked for.
+pub struct View {
+    /// Which world.
+    pub generation: Generation,
+    /// The world.
+    pub world: World,
+    /// For whom.
+    pub proxy: Arc<Proxy>,
+    /// What they may know.
+    pub scope: Arc<Scope>,
+    memo: Arc<Memo>,
+    clusters: Arc<ResourceSet>,
+    listeners: Arc<ResourceSet>,
+    routes: Mutex<BTreeMap<Arc<str>, Arc<Resource>>>,
+}
+
+/// Which kinds of change can alter a type of a sidecar. Endpoints do so only through headless services; see
+/// [`View::touches`].
+fn concerns(ty: ResourceType, kind: Kind) -> bool {
+    match ty {
+        ResourceType::Cds => matches!(
+            kind,
+            Kind::Service
+                | Kind::VirtualService
+                | Kind::DestinationRule
+                | Kind::Sidecar
+                | Kind::PeerAuthentication
+                | Kind::MeshConfig
+        ),
+        ResourceType::Lds => matches!(
+            kind,
+            Kind::Service
+                | Kind::VirtualService
+                | Kind::Sidecar
+                | Kind::PeerAuthentication
+                | Kind::AuthorizationPolicy
+                | Kind::DestinationRule
+                | Kind::MeshConfig
+        ),
+        ResourceType::Rds => matches!(kind, Kind::Service | Kind::VirtualService | Kind::Sidecar | Kind::MeshConfig),
+        _ => false,
+    }
+}
+
+impl View {
+    /// Makes everything anew.
+    pub fn new(generation: Generation, world: &World, proxy: Arc<Proxy>, memo: &Arc<Memo>) -> Self {
+        let scope = memo.scope(world, &proxy);
+        let clusters = Arc::new(make_clusters(world, &scope, &proxy, memo));
+        let listeners = Arc::new(make_listeners(world, &scope, &proxy));
+        Self {
+            generation,
+            world: world.clone(),
+            proxy,
+            scope,
+            memo: Arc::clone(memo),
+            clusters,
+            listeners,
+            routes: Mutex::default(),
+        }
+    }
+
+    /// The view of the next world, and what differs in it for this class. `shared` is what differs for all classes alike:
+    /// endpoints and secrets.
+    pub fn next(&self, generation: Generation, world: &World, changes: &ChangeSet, shared: &Change) -> (Self, Change) {
+        let kinds = |f: &dyn Fn(Kind) -> bool| changes.keys().any(|k| f(k.kind));
+        let scope = match kinds(&memo::concerns_scope) {
+            true => self.memo.scope(world, &self.proxy),
+            false => Arc::clone(&self.scope),
+        };
+        let headless = self.headless_endpoints_changed(changes, &scope);
+        let concerned = |ty| kinds(&|kind| concerns(ty, kind));
+        let mut change = shared.clone();
+        change.generation = generation;
+        let clusters = match concerned(ResourceType::Cds) || headless {
+            true => Arc::new(make_clusters(world, &scope, &self.proxy, &self.memo)),
+            false => Arc::clone(&self.clusters),
+        };
+        change.names[ResourceType::Cds] = self.clusters.difference_or_same(&clusters);
+        let listeners = match headless || self.listeners_concerned(changes, &scope) {
+            true => Arc::new(make_listeners(world, &scope, &self.proxy)),
+            false => Arc::clone(&self.listeners),
+        };
+        change.names[ResourceType::Lds] = self.listeners.difference_or_same(&listeners);
+        let next = Self {
+            generation,
+            world: world.clone(),
+            proxy: Arc::clone(&self.proxy),
+            scope,
+            memo: Arc::clone(&self.memo),
+            clusters,
+            listeners,
+            routes: Mutex::default(),
+        };
+        change.names[ResourceType::Rds] = self.next_routes(&next, concerned(ResourceType::Rds));
+        (next, change)
+    }
+
+    /// Policies concern only the listeners of their own namespace, and those of the root namespace everyone's.
+    fn listeners_concerned(&self, changes: &ChangeSet, scope: &Arc<Scope>) -> bool {
+        let same_scope = Arc::ptr_eq(scope, &self.scope);
+        changes.keys().filter(|k| concerns(ResourceType::Lds, k.kind)).any(|key| match key.kind {
+            Kind::PeerAuthentication | Kind::AuthorizationPolicy => {
+                *key.namespace == *self.proxy.namespace || *key.namespace == *self.world.root_namespace()
+            }
+            Kind::Service => !same_scope || *key.namespace == *self.proxy.namespace,
+            Kind::VirtualService | Kind::Sidecar => !same_scope,
+            // Only names a listener's route inline, which no rule for clients reaches.
+            Kind::DestinationRule => false,
+            _ => true,
+        })
+    }
+
+    fn headless_endpoints_changed(&self, changes: &ChangeSet, scope: &Scope) -> bool {
+        let headless = |s: &crate::generate::ScopedService| s.service.headless;
+        let changed = |key: &crate::world::ChangeKey| {
+            scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.name == key.name)
+        };
+        changes.of(Kind::Endpoints).any(changed)
+    }
+
+    /// Carries the routes over, made anew where they may differ, and says which do.
+    fn next_routes(&self, next: &Self, concerned: bool) -> Names {
+        let current = lock(&self.routes).clone();
+        if !concerned {
+            *lock(&next.routes) = current;
+            return Names::None;
+        }
+        let mut changed = Vec::new();
+        for (name, old) in current {
+            let fresh = next.make_route(&name);
+            let same = fresh.version() == old.version();
+            if !same {
+                changed.push(Arc::clone(&name));
+            }
+            lock(&next.routes).insert(name, if same { old } else { fresh });
+        }
+        changed.into_iter().collect()
+    }
+
+    /// The resources of a type that a client asks for.
+    pub fn generate(&self, ty: ResourceType, watch: Watch<'_>) -> Generated {
+        let names: &[Arc<str>] = match watch {
+            Watch::Names(names) => names,
+            Watch::Wildcard => &[],
+        };
+        let resources = match ty {
+            ResourceType::Cds => self.clusters.select(watch),
+            ResourceType::Lds => self.listeners.select(watch),
+            ResourceType::Eds => {
+                names.iter().map(|name| self.memo.endpoints(&self.world, &self.proxy.namespace, name)).collect()
+            }
+            ResourceType::Rds => names.iter().map(|name| self.route(name)).collect(),
+            ResourceType::Sds => names.iter().filter_map(|name| self.secret(name)).collect(),
+            ResourceType::Nds => super::nds::table(self).into_iter().collect(),
+            ResourceType::Address
+            | ResourceType::Workload
+            | ResourceType::Authorization
+            | ResourceType::Ecds
+            | ResourceType::Pcds => Vec::new(),
+        };
+        Generated { generation: self.generation, resources }
+    }
+
+    fn route(&self, name: &Arc<str>) -> Arc<Resource> {
+        if let Some(made) = lock(&self.routes).get(name) {
+            return Arc::clone(made);
+        }
+        let made = self.make_route(name);
+        // Two connections may make the same at once; the first one's is kept, so that both share it.
+        Arc::clone(lock(&self.routes).entry(Arc::clone(name)).or_insert(made))
+    }
+
+    fn make_route(&self, name: &str) -> Arc<Resource> {
+        let context = RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy };
+        resource(name, encode::route_configuration(&route::of_name(context, name)))
+    }
+
+    fn secret(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
+        secret::of_name(&self.world, &self.proxy, name).map(|s| resource(name, encode::secret(&s)))
+    }
+}
+
+impl ResourceSet {
+    fn difference_or_same(self: &Arc<Self>, other: &Arc<Self>) -> Names {
+        if Arc::ptr_eq(self, other) { Names::None } else { self.difference(other) }
+    }
+}
+
+fn make_clusters(world: &World, scope: &Scope, proxy: &Proxy, memo: &Memo) -> ResourceSet {
+    let options = EncodeOptions { flavor: proxy.flavor };
+    let mut all: Vec<Arc<Resource>> = Vec::new();
+    for service in &scope.services {
+        all.extend(memo.clusters(world, &proxy.namespace, service, proxy.flavor).iter().cloned());
+    }
+    let own = [cluster::black_hole(world), cluster::passthrough(world)].into_iter().chain(cluster::inbound(world, proxy));
+    all.extend(own.map(|c| resource(&c.name, encode::cluster(&c, options))));
+    ResourceSet::new(all)
+}
+
+fn make_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> ResourceSet {
+    let options = EncodeOptions { flavor: proxy.flavor };
+    let (mut listeners, _) = outbound::listeners(outbound::Outbound { world, scope, proxy });
+    listeners.push(inbound::listener(world, proxy));
+    ResourceSet::new(listeners.iter().map(|l| resource(&l.name, encode::listener(l, options))).collect())
+}
+
+/// Nothing panics while one of these locks is held, so that a poisoned one holds no half-made state.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,164 @@
+//! What generation reads: an immutable snapshot of the mesh, made from the one before it by work that grows with the change.
+//!
+//! Everything is shared by reference between a world and its successor: a changed pod makes a new entry for the pod, new
+//! endpoints for the services that select it, and new maps for its namespace; nothing else is copied or looked at. Each
+//! part carries a [`Rev`], from which generation knows whether what it made before still holds.
+
+mod change;
+mod edit;
+pub mod host;
+mod namespace;
+mod protocol;
+mod service;
+
+pub use change::{ChangeKey, ChangeSet, Kind, Name};
+pub use edit::WorldEvent;
+pub use namespace::{Entry, List, NamespaceWorld, SecretEntry};
+pub use protocol::Protocol;
+pub use service::{Service, ServiceEndpoints, ServicePod, ServicePort, TLS_MODE_LABEL, Target, Visibility, Workload};
+
+use lateen_model::mesh_config::MeshConfig;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Age of a resource; see `lateen_model::resource::CreationOrder`.
+pub type Order = lateen_model::resource::CreationOrder;
+
+/// Stands for one content of one part of a world. Never used twice by worlds that follow from one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rev(u64);
+
+impl Rev {
+    /// As a number, for debug pages.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// What does not change while a control plane runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The domain of services (`--domain`).
+    pub domain: Name,
+    /// The name of the cluster (`CLUSTER_ID`).
+    pub cluster_id: Name,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { domain: "cluster.local".into(), cluster_id: "Kubernetes".into() }
+    }
+}
+
+/// A snapshot of the mesh. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct World {
+    last_rev: u64,
+    settings: Arc<Settings>,
+    mesh: Arc<MeshConfig>,
+    mesh_rev: Rev,
+    roots: Arc<[u8]>,
+    roots_rev: Rev,
+    namespaces: Arc<BTreeMap<Name, Arc<NamespaceWorld>>>,
+    cluster_ips: Arc<BTreeMap<String, Vec<IpAddr>>>,
+    cluster_generation: Option<u64>,
+}
+
+impl World {
+    /// An empty mesh.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            last_rev: 0,
+            settings: Arc::new(settings),
+            mesh: Arc::new(MeshConfig::default()),
+            mesh_rev: Rev(0),
+            roots: Arc::from([]),
+            roots_rev: Rev(0),
+            namespaces: Arc::default(),
+            cluster_ips: Arc::default(),
+            cluster_generation: None,
+        }
+    }
+
+    /// The domain of services.
+    pub fn domain(&self) -> &str {
+        &self.settings.domain
+    }
+
+    /// The name of the cluster.
+    pub fn cluster_id(&self) -> &str {
+        &self.settings.cluster_id
+    }
+
+    /// The mesh's configuration.
+    pub fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
+
+    /// Stands for the mesh's configuration.
+    pub fn mesh_rev(&self) -> Rev {
+        self.mesh_rev
+    }
+
+    /// The roots of trust, PEM.
+    pub fn roots(&self) -> &[u8] {
+        &self.roots
+    }
+
+    /// Stands for the roots of trust.
+    pub fn roots_rev(&self) -> Rev {
+        self.roots_rev
+    }
+
+    /// The namespace of mesh-wide policies (`MeshConfig.rootNamespace`).
+    pub fn root_namespace(&self) -> &str {
+        &self.mesh.root_namespace
+    }
+
+    /// The generation of the platform's state that this world includes; `None` before the first.
+    pub fn cluster_generation(&self) -> Option<u64> {
+        self.cluster_generation
+    }
+
+    /// All namespaces that hold anything, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&Name, &Arc<NamespaceWorld>)> {
+        self.namespaces.iter()
+    }
+
+    /// One namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Arc<NamespaceWorld>> {
+        self.namespaces.get(name)
+    }
+
+    /// All services, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.namespaces.values().flat_map(|ns| ns.services.values())
+    }
+
+    /// The service of a host. The host of a Kubernetes service says its namespace and name.
+    pub fn service(&self, host: &str) -> Option<&Arc<Service>> {
+        let (name, namespace) = self.split_host(host)?;
+        self.namespaces.get(namespace)?.services.get(name)
+    }
+
+    /// The endpoints of a host.
+    pub fn endpoints(&self, host: &str) -> Option<&Arc<ServiceEndpoints>> {
+        let (name, namespace) = self.split_host(host)?;
+        self.namespaces.get(namespace)?.endpoints.get(name)
+    }
+
+    /// The pod of this name.
+    pub fn workload(&self, namespace: &str, name: &str) -> Option<&Arc<Workload>> {
+        self.namespaces.get(namespace)?.workloads.get(name)
+    }
+
+    fn split_host<'a>(&self, host: &'a str) -> Option<(&'a str, &'a str)> {
+        let rest = host.strip_suffix(&*self.settings.domain)?.strip_suffix(".svc.")?;
+        let (name, namespace) = rest.split_once('.')?;
+        (!name.is_empty() && !namespace.is_empty() && !namespace.contains('.')).then_some((name, namespace))
+    }
+}
+
+#[cfg(test)]
+mod tests;
