@@ -449,7 +449,9 @@ impl Head {
     /// Takes all values of a header away; says whether there was one.
     pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> bool {
         let name = name.into();
-        self.remove_if(|n, _| n.known() == name.known() && (name.known() != KnownHeader::Other || n.as_bytes() == name.as_bytes()))
+        self.remove_if(|n, _| {
+            n.known() == name.known() && (name.known() != KnownHeader::Other || n.as_bytes() == name.as_bytes())
+        })
     }
 
     /// Takes away the headers that `condition` holds for; says whether there was one.

@@ -9,7 +9,7 @@ mod name;
 mod target;
 
 pub use body::{BodyReader, BodyWriter, Frame, Io, PeerGone, Pump, PumpError, ResetReason, StreamError};
-pub use exchange::{ClientExchange, ResponseReader, Responder, ServerExchange};
+pub use exchange::{ClientExchange, Responder, ResponseReader, ServerExchange};
 pub use head::{Head, InvalidHead, Scheme, Version};
 pub use name::{InvalidName, InvalidValue, KnownHeader, Name, OwnedName, Value};
 

@@ -232,7 +232,7 @@ impl fmt::Debug for Name<'_> {
     }
 }
 
-impl From<KnownHeader> for Name<'static> {
+impl From<KnownHeader> for Name<'_> {
     fn from(known: KnownHeader) -> Self {
         debug_assert!(known != KnownHeader::Other, "`Other` stands for many names");
         Self { known, bytes: known.as_bytes() }

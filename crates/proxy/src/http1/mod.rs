@@ -1,0 +1,23 @@
+//! HTTP/1.1, and 1.0 where it is accepted: our own codec on `httparse`.
+//!
+//! - [`parse_request`], [`parse_response`], [`ChunkDecoder`]: what bytes mean, without I/O.
+//! - [`ServerConnection`], [`ClientConnection`]: the two sides of a connection, whose exchanges are those of [`crate::http`].
+
+mod body;
+mod chunked;
+mod client;
+mod encode;
+mod framing;
+mod parse;
+mod read;
+mod server;
+mod shared;
+mod write;
+
+pub use body::{BodyReader, BodyWriter};
+pub use chunked::{ChunkDecoder, Step};
+pub use client::{ClientConnection, ResponseReader};
+pub use encode::{LengthHeader, Persistence, ResponseForm, write_request, write_response};
+pub use framing::{Framing, Meta, RequestKind};
+pub use parse::{HeadError, Limits, Parsed, parse_request, parse_response, parse_trailers};
+pub use server::{RequestError, Responder, ServerConfig, ServerConnection};
