@@ -1,12 +1,13 @@
 //! Clusters (CDS, `envoy.config.cluster.v3`).
 
+use serde::Serialize;
 use super::endpoint::{ClusterLoadAssignment, Locality, TlsMode};
 use super::tls::UpstreamTls;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// A group of endpoints that are spoken to in the same way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cluster {
     /// e.g. `outbound|80|v1|order-service.production.svc.cluster.local`.
     pub name: String,
@@ -15,6 +16,7 @@ pub struct Cluster {
     /// Where endpoints come from.
     pub discovery: Discovery,
     /// For one TCP connection (with TLS); Istio's default is 10 s.
+    #[serde(serialize_with = "super::json::duration")]
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub lb_policy: LbPolicy,
@@ -41,7 +43,8 @@ pub struct Cluster {
 }
 
 /// Where a cluster's endpoints come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Discovery {
     /// EDS, under this service name.
     Eds {
@@ -58,7 +61,8 @@ pub enum Discovery {
 }
 
 /// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LbPolicy {
     /// In turn, by weight.
     RoundRobin,
@@ -72,7 +76,8 @@ pub enum LbPolicy {
 }
 
 /// How bytes travel to an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TransportSocket {
     /// As they are.
     Plaintext,
@@ -83,7 +88,7 @@ pub enum TransportSocket {
 }
 
 /// One of the ways in [`TransportSocket::ByEndpoint`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TransportSocketMatch {
     /// e.g. `tlsMode-istio`.
     pub name: String,
@@ -94,20 +99,23 @@ pub struct TransportSocketMatch {
 }
 
 /// How HTTP is spoken to a cluster (`HttpProtocolOptions`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UpstreamHttp {
     /// Which version.
     pub protocol: HttpProtocolOptions,
     /// An idle pooled connection is closed after this; `None` is Envoy's one hour; zero is never.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub idle_timeout: Option<Duration>,
     /// A connection is closed after this many requests; `None` is never.
     pub max_requests_per_connection: Option<u32>,
     /// A connection is closed (drained) at this age; `None` is never.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub max_connection_duration: Option<Duration>,
 }
 
 /// The HTTP version of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HttpProtocolOptions {
     /// HTTP/1.1.
     Http1,
@@ -124,7 +132,7 @@ pub enum HttpProtocolOptions {
 }
 
 /// Limits of a cluster (`CircuitBreakers`, default priority). `u32::MAX` is no limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CircuitBreakers {
     /// Connections.
     pub max_connections: u32,
@@ -152,7 +160,7 @@ impl Default for CircuitBreakers {
 }
 
 /// Retries in flight as a share of requests in flight (`RetryBudget`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryBudget {
     /// In hundredths of a percent; Envoy's default is 20 % = 2,000.
     pub percent_hundredths: u32,
@@ -161,7 +169,7 @@ pub struct RetryBudget {
 }
 
 /// When a host is ejected (`OutlierDetection`). Zero in a `consecutive_` field is off.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutlierDetection {
     /// 5xx (or local failures) in a row.
     pub consecutive_5xx: u32,
@@ -172,35 +180,40 @@ pub struct OutlierDetection {
     /// Whether local failures (connect, reset, timeout) are counted apart from what the host answers.
     pub split_local_origin: bool,
     /// Between two sweeps, at which hosts come back.
+    #[serde(serialize_with = "super::json::duration")]
     pub interval: Duration,
     /// Multiplied by the number of ejections in a row.
+    #[serde(serialize_with = "super::json::duration")]
     pub base_ejection_time: Duration,
     /// The longest ejection; Envoy's default is 300 s, or the base if that is longer.
+    #[serde(serialize_with = "super::json::duration")]
     pub max_ejection_time: Duration,
     /// At most this share of the hosts is ejected (percent; one host always may be).
     pub max_ejection_percent: u8,
 }
 
 /// Localities are chosen by weight.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WeightedLocality {
     /// The locality of the proxy, for statistics.
     pub local: Locality,
 }
 
 /// TCP keep-alive of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TcpKeepalive {
     /// Probes without an answer before the connection is dropped.
     pub probes: Option<u32>,
     /// Idle time before the first probe.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub time: Option<Duration>,
     /// Between probes.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub interval: Option<Duration>,
 }
 
 /// What telemetry and people know of a cluster (metadata `istio`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ClusterMetadata {
     /// `services[]`: the services behind the cluster.
     pub services: Vec<ServiceRef>,
@@ -217,7 +230,7 @@ pub struct ClusterMetadata {
 }
 
 /// A service as telemetry names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceRef {
     /// The full host name.
     pub host: String,

@@ -1,9 +1,10 @@
 //! Endpoints of a cluster (EDS, `envoy.config.endpoint.v3`).
 
+use serde::Serialize;
 use std::net::SocketAddr;
 
 /// The endpoints of one cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClusterLoadAssignment {
     /// The cluster's (service) name.
     pub cluster_name: String,
@@ -12,7 +13,7 @@ pub struct ClusterLoadAssignment {
 }
 
 /// A place, from wide to narrow (`envoy.config.core.v3.Locality`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Locality {
     /// e.g. `us-east1`.
     pub region: String,
@@ -23,7 +24,7 @@ pub struct Locality {
 }
 
 /// The endpoints of one locality at one priority.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LocalityEndpoints {
     /// Where they are.
     pub locality: Locality,
@@ -36,7 +37,8 @@ pub struct LocalityEndpoints {
 }
 
 /// What the control plane knows of an endpoint's health (`HealthStatus`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EndpointHealth {
     /// May be used.
     #[default]
@@ -48,7 +50,8 @@ pub enum EndpointHealth {
 }
 
 /// How an endpoint expects to be spoken to (metadata `envoy.transport_socket_match`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TlsMode {
     /// No metadata.
     #[default]
@@ -58,7 +61,7 @@ pub enum TlsMode {
 }
 
 /// The workload behind an endpoint (metadata `istio`, key `workload`: `workload;namespace;canonical name;revision;cluster`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct WorkloadRef {
     /// Name of the workload, e.g. the Deployment's.
     pub workload: String,
@@ -73,7 +76,7 @@ pub struct WorkloadRef {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,

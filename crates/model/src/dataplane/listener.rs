@@ -1,5 +1,6 @@
 //! Listeners and filter chains (LDS, `envoy.config.listener.v3`).
 
+use serde::Serialize;
 use super::rbac::Rbac;
 use super::route::RouteConfiguration;
 use super::tls::DownstreamTls;
@@ -8,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Which way traffic goes (`traffic_direction`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// From the outside to the application.
     Inbound,
@@ -19,7 +21,7 @@ pub enum Direction {
 }
 
 /// A listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listener {
     /// e.g. `virtualInbound`, `0.0.0.0_80`.
     pub name: String,
@@ -44,7 +46,7 @@ pub struct Listener {
 }
 
 /// What looks at a connection before a chain is chosen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ListenerFilters {
     /// The original destination is restored (`original_dst`).
     pub original_dst: bool,
@@ -53,20 +55,21 @@ pub struct ListenerFilters {
     /// The first bytes are examined for HTTP (`http_inspector`).
     pub http_inspector: Option<HttpInspector>,
     /// How long inspection may last; `None` waits as long as it takes (`listener_filters_timeout` 0s).
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub timeout: Option<Duration>,
     /// Whether a timeout goes on with what is known (`continue_on_listener_filters_timeout`).
     pub continue_on_timeout: bool,
 }
 
 /// Where the HTTP inspector runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HttpInspector {
     /// Destination ports on which it must not run (`filter_disabled`), because their protocol is declared.
     pub disabled_ports: Vec<u16>,
 }
 
 /// A chain of filters and the connections that it serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FilterChain {
     /// e.g. `0.0.0.0_8080`; unique in a listener when not empty.
     pub name: String,
@@ -81,7 +84,8 @@ pub struct FilterChain {
 }
 
 /// What the connection carries at its outside (`transport_protocol`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TransportProtocol {
     /// `raw_buffer`.
     RawBuffer,
@@ -91,7 +95,7 @@ pub enum TransportProtocol {
 
 /// Which connections a chain serves (`FilterChainMatch`). Empty parts match everything; Envoy's order of precedence is
 /// destination port, destination IP, server name, transport protocol, application protocols, direct source, source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FilterChainMatch {
     /// The original destination's port.
     pub destination_port: Option<u16>,
@@ -108,7 +112,8 @@ pub struct FilterChainMatch {
 }
 
 /// Filters on connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NetworkFilter {
     /// Authorization.
     Rbac(Rbac),
@@ -119,7 +124,8 @@ pub enum NetworkFilter {
 }
 
 /// Who handles the bytes of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Terminal {
     /// HTTP.
     Http(Box<HttpConnectionManager>),
@@ -128,20 +134,22 @@ pub enum Terminal {
 }
 
 /// Passes bytes on (`TcpProxy`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TcpProxy {
     /// Prefix of statistics; often the cluster's name.
     pub stat_prefix: String,
     /// Where to.
     pub destination: TcpDestination,
     /// Closed after this long without a byte; `None` is Envoy's one hour; zero is never.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub idle_timeout: Option<Duration>,
     /// A log line per connection.
     pub access_log: Vec<AccessLog>,
 }
 
 /// The cluster of a TCP proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TcpDestination {
     /// One.
     Cluster(String),
@@ -150,7 +158,8 @@ pub enum TcpDestination {
 }
 
 /// Which HTTP versions are spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Codec {
     /// By ALPN, or by the first bytes.
     #[default]
@@ -162,7 +171,7 @@ pub enum Codec {
 }
 
 /// Handles HTTP (`HttpConnectionManager`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HttpConnectionManager {
     /// Prefix of statistics.
     pub stat_prefix: String,
@@ -191,12 +200,15 @@ pub struct HttpConnectionManager {
     /// Whether HTTP/1.0 is served.
     pub accept_http_10: bool,
     /// No activity for this long ends a stream; zero (Istio's setting) is never; `None` is Envoy's 5 minutes.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub stream_idle_timeout: Option<Duration>,
     /// How long the head of a request may take; `None` is unlimited (`request_headers_timeout`).
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub request_headers_timeout: Option<Duration>,
     /// The largest head, in KiB; Envoy's default is 60.
     pub max_request_headers_kib: u32,
     /// An idle connection is closed after this; `None` is Envoy's one hour; zero is never.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub idle_timeout: Option<Duration>,
     /// Tracing.
     pub tracing: Option<Tracing>,
@@ -205,7 +217,8 @@ pub struct HttpConnectionManager {
 }
 
 /// Where routes come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RouteSource {
     /// RDS, under this name.
     Rds(String),
@@ -214,7 +227,8 @@ pub enum RouteSource {
 }
 
 /// What happens to `x-forwarded-client-cert` (`forward_client_cert_details`, with subject, DNS and URI set).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ForwardClientCert {
     /// Removed.
     #[default]
@@ -228,7 +242,8 @@ pub enum ForwardClientCert {
 }
 
 /// How paths are made normal (`MeshConfig.pathNormalization`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PathNormalization {
     /// As they are.
     None,
@@ -242,7 +257,8 @@ pub enum PathNormalization {
 }
 
 /// HTTP filters, in the order in which the control plane puts them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HttpFilter {
     /// Istio's metadata exchange by headers (`istio.metadata_exchange`).
     PeerMetadata(PeerMetadata),
@@ -257,7 +273,7 @@ pub enum HttpFilter {
 }
 
 /// The HTTP metadata exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerMetadata {
     /// Outbound: own metadata goes to the upstream, the peer's comes from the response; inbound: the reverse.
     pub direction: Direction,
@@ -266,7 +282,7 @@ pub struct PeerMetadata {
 }
 
 /// Istio's metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StatsFilter {
     /// Which side reports: outbound is `source`, inbound is `destination`.
     pub direction: Direction,
@@ -275,7 +291,7 @@ pub struct StatsFilter {
 }
 
 /// Tracing of requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tracing {
     /// Where spans go; `None` continues contexts without reporting.
     pub provider: Option<TracingProvider>,
@@ -288,7 +304,7 @@ pub struct Tracing {
 }
 
 /// An OTLP/gRPC receiver (`envoy.config.trace.v3.OpenTelemetryConfig`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TracingProvider {
     /// The cluster of the receiver.
     pub cluster: String,
@@ -299,7 +315,7 @@ pub struct TracingProvider {
 }
 
 /// One access log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AccessLog {
     /// Where lines go.
     pub target: AccessLogTarget,
@@ -310,14 +326,16 @@ pub struct AccessLog {
 }
 
 /// Where log lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AccessLogTarget {
     /// A file; `/dev/stdout` is standard output.
     File(String),
 }
 
 /// How a log line looks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AccessLogFormat {
     /// Text with Envoy's `%OPERATORS%`.
     Text(String),

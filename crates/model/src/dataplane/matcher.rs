@@ -1,5 +1,6 @@
 //! Predicates on strings, headers and query parameters (`envoy.type.matcher.v3`, `envoy.config.route.v3.HeaderMatcher`).
 
+use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,7 +62,8 @@ impl fmt::Debug for SafeRegex {
 }
 
 /// What a string must look like (`envoy.type.matcher.v3.StringMatcher`, without `ignore_case`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StringPredicate {
     /// Equal to.
     Exact(String),
@@ -76,7 +78,7 @@ pub enum StringPredicate {
 }
 
 /// A string predicate, optionally regardless of ASCII case (`ignore_case`, which does not affect a regex).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StringMatch {
     /// What is compared.
     pub predicate: StringPredicate,
@@ -123,7 +125,8 @@ fn eq(a: &[u8], b: &[u8], ignore_case: bool) -> bool {
 }
 
 /// What is asked of a header (`HeaderMatcher.header_match_specifier`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HeaderPredicate {
     /// The header is there (`true`) or is not (`false`); its value does not matter.
     Present(bool),
@@ -132,7 +135,7 @@ pub enum HeaderPredicate {
 }
 
 /// A predicate on one request header (`envoy.config.route.v3.HeaderMatcher`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeaderMatch {
     /// Lower-case header name; pseudo-headers (`:method`, `:authority`, `:scheme`, `:path`) are names too.
     pub name: String,
@@ -145,7 +148,8 @@ pub struct HeaderMatch {
 }
 
 /// What is asked of a query parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum QueryPredicate {
     /// The parameter is there (`true`) or is not.
     Present(bool),
@@ -154,7 +158,7 @@ pub enum QueryPredicate {
 }
 
 /// A predicate on one query parameter (`envoy.config.route.v3.QueryParameterMatcher`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QueryMatch {
     /// The parameter's name.
     pub name: String,

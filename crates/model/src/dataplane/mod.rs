@@ -6,6 +6,7 @@
 
 mod cluster;
 mod endpoint;
+mod json;
 mod listener;
 mod matcher;
 mod rbac;

@@ -1,10 +1,12 @@
 //! Authorization rules as Envoy's RBAC engine has them (`envoy.config.rbac.v3`).
 
+use serde::Serialize;
 use super::matcher::{HeaderMatch, StringMatch};
 use ipnet::IpNet;
 
 /// What a matching policy does (`RBAC.Action`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RbacAction {
     /// Only what matches a policy passes.
     Allow,
@@ -15,7 +17,7 @@ pub enum RbacAction {
 }
 
 /// One named policy: matches if any principal and any permission match.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RbacPolicy {
     /// `ns[<ns>]-policy[<name>]-rule[<index>]`.
     pub name: String,
@@ -26,7 +28,7 @@ pub struct RbacPolicy {
 }
 
 /// The rules of one RBAC filter. Policies are held in order of name, as Envoy evaluates them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rbac {
     /// What a match means.
     pub action: RbacAction,
@@ -37,7 +39,8 @@ pub struct Rbac {
 }
 
 /// A predicate on what is done (`envoy.config.rbac.v3.Permission`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Permission {
     /// Always true.
     Any,
@@ -62,7 +65,8 @@ pub enum Permission {
 }
 
 /// A predicate on who does it (`envoy.config.rbac.v3.Principal`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Principal {
     /// Always true.
     Any,

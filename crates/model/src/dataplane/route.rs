@@ -1,10 +1,11 @@
 //! HTTP routes (`envoy.config.route.v3`).
 
+use serde::Serialize;
 use super::matcher::{HeaderMatch, QueryMatch, SafeRegex};
 use std::time::Duration;
 
 /// The routes of one port (RDS).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteConfiguration {
     /// The resource's name, e.g. `80` or `inbound|8080||`.
     pub name: String,
@@ -17,7 +18,7 @@ pub struct RouteConfiguration {
 }
 
 /// A set of domains and their routes, first match wins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VirtualHost {
     /// e.g. `order-service.production.svc.cluster.local:80`.
     pub name: String,
@@ -30,7 +31,7 @@ pub struct VirtualHost {
 }
 
 /// One route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// For `%ROUTE_NAME%`; may be empty.
     pub name: String,
@@ -49,7 +50,7 @@ pub struct Route {
 }
 
 /// When a route applies: all of its parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteMatch {
     /// The path.
     pub path: PathMatch,
@@ -62,7 +63,8 @@ pub struct RouteMatch {
 }
 
 /// A predicate on the path without its query.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PathMatch {
     /// Starts with; a plain string prefix.
     Prefix(String),
@@ -75,7 +77,8 @@ pub enum PathMatch {
 }
 
 /// What a route does with a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RouteAction {
     /// Sends it on.
     Forward(Box<Forward>),
@@ -86,15 +89,18 @@ pub enum RouteAction {
 }
 
 /// Sends a request to a cluster (`RouteAction`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Forward {
     /// Where to.
     pub cluster: ClusterSpecifier,
     /// From the end of the request to the end of the response, all tries together; `None` is unlimited.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub timeout: Option<Duration>,
     /// No activity for this long ends the stream; `None` leaves the connection manager's setting.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub idle_timeout: Option<Duration>,
     /// The longest `grpc-timeout` that is honoured as the timeout; `None`: `grpc-timeout` is ignored; zero: no limit.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub max_grpc_timeout: Option<Duration>,
     /// How the path is changed.
     pub path_rewrite: Option<PathRewrite>,
@@ -107,7 +113,8 @@ pub struct Forward {
 }
 
 /// The cluster of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ClusterSpecifier {
     /// One.
     Single(String),
@@ -116,7 +123,7 @@ pub enum ClusterSpecifier {
 }
 
 /// One branch of a weighted route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WeightedCluster {
     /// The cluster's name.
     pub name: String,
@@ -131,7 +138,8 @@ pub struct WeightedCluster {
 }
 
 /// How a path is rewritten.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PathRewrite {
     /// The matched prefix (or whole exact path) is replaced (`prefix_rewrite`).
     Prefix(String),
@@ -145,7 +153,8 @@ pub enum PathRewrite {
 }
 
 /// How the host is rewritten.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HostRewrite {
     /// To this (`host_rewrite_literal`).
     Literal(String),
@@ -154,7 +163,7 @@ pub enum HostRewrite {
 }
 
 /// A redirect (`RedirectAction`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Redirect {
     /// `https_redirect` or `scheme_redirect`; `None` keeps the scheme.
     pub scheme: Option<String>,
@@ -171,7 +180,8 @@ pub struct Redirect {
 }
 
 /// The path of a redirect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RedirectPath {
     /// As it was.
     Keep,
@@ -182,7 +192,7 @@ pub enum RedirectPath {
 }
 
 /// An answer that needs no upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DirectResponse {
     /// 200 to 599.
     pub status: u16,
@@ -191,7 +201,7 @@ pub struct DirectResponse {
 }
 
 /// Changes to headers: removals first, then values, in order (as Envoy's `HeaderParser`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HeaderMutation {
     /// Lower-case names to remove.
     pub remove: Vec<String>,
@@ -207,7 +217,7 @@ impl HeaderMutation {
 }
 
 /// One header value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeaderValueOp {
     /// Lower-case name.
     pub name: String,
@@ -218,7 +228,8 @@ pub struct HeaderValueOp {
 }
 
 /// `HeaderValueOption.append_action`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HeaderAppend {
     /// Added beside.
     AppendOrAdd,
@@ -231,13 +242,14 @@ pub enum HeaderAppend {
 }
 
 /// When and how a request is tried again (`RetryPolicy`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryPolicy {
     /// Under which conditions.
     pub on: RetryOn,
     /// How many more times after the first; at least 1.
     pub num_retries: u32,
     /// The time for one try, from sending the request to the head of the response; `None`: the route's timeout.
+    #[serde(serialize_with = "super::json::optional_duration")]
     pub per_try_timeout: Option<Duration>,
     /// Statuses for [`RetryOn::RETRIABLE_STATUS_CODES`].
     pub retriable_statuses: Vec<u16>,
@@ -252,11 +264,13 @@ pub struct RetryPolicy {
 }
 
 /// Exponential back-off with full jitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryBackOff {
     /// First interval; Envoy's default is 25 ms.
+    #[serde(serialize_with = "super::json::duration")]
     pub base: Duration,
     /// Longest interval; Envoy's default is ten times the base.
+    #[serde(serialize_with = "super::json::duration")]
     pub max: Duration,
 }
 

@@ -1,9 +1,10 @@
 //! Certificates and roots that the control plane hands out (SDS).
 
+use serde::Serialize;
 use std::fmt;
 
 /// A secret (`envoy.extensions.transport_sockets.tls.v3.Secret`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Secret {
     /// The resource's name.
     pub name: String,

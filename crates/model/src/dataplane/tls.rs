@@ -1,9 +1,11 @@
 //! TLS on both sides of a proxy (`envoy.extensions.transport_sockets.tls.v3`).
 
+use serde::Serialize;
 use super::matcher::StringMatch;
 
 /// Where a secret comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SecretSource {
     /// The workload's own identity: the key is made by the proxy (or its agent) and never crosses the network (`sds-grpc`).
     Workload,
@@ -12,7 +14,7 @@ pub enum SecretSource {
 }
 
 /// The name of a secret and where it comes from (`SdsSecretConfig`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct SecretRef {
     /// e.g. `default`, `ROOTCA`, `kubernetes://name`.
     pub name: String,
@@ -33,7 +35,8 @@ impl SecretRef {
 }
 
 /// A TLS version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TlsVersion {
     /// RFC 5246.
     V1_2,
@@ -42,7 +45,7 @@ pub enum TlsVersion {
 }
 
 /// Versions and cipher suites.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TlsParams {
     /// The lowest version.
     pub min: TlsVersion,
@@ -59,7 +62,7 @@ impl Default for TlsParams {
 }
 
 /// TLS towards clients (`DownstreamTlsContext`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DownstreamTls {
     /// Versions and suites.
     pub params: TlsParams,
@@ -76,7 +79,7 @@ pub struct DownstreamTls {
 }
 
 /// TLS towards upstreams (`UpstreamTlsContext`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UpstreamTls {
     /// Versions and suites.
     pub params: TlsParams,

@@ -2,8 +2,18 @@
 //!
 //! Each function answers the bytes of the message itself; its type URL is in [`crate::type_url`].
 
+pub(crate) mod cluster;
+pub(crate) mod common;
+mod endpoint;
+pub(crate) mod hcm;
+pub(crate) mod listener;
+mod rbac;
+mod route;
+pub(crate) mod tls;
+
 use bytes::Bytes;
 use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, Secret};
+use prost::Message;
 
 /// The proxy that reads what is encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,30 +37,25 @@ pub struct EncodeOptions {
 
 /// Encodes a listener.
 pub fn listener(value: &Listener, options: EncodeOptions) -> Bytes {
-    let _ = (value, options);
-    todo!()
+    listener::listener(value, options).encode_to_vec().into()
 }
 
 /// Encodes a route configuration.
 pub fn route_configuration(value: &RouteConfiguration) -> Bytes {
-    let _ = value;
-    todo!()
+    route::configuration(value).encode_to_vec().into()
 }
 
 /// Encodes a cluster.
 pub fn cluster(value: &Cluster, options: EncodeOptions) -> Bytes {
-    let _ = (value, options);
-    todo!()
+    cluster::cluster(value, options)
 }
 
 /// Encodes the endpoints of a cluster.
 pub fn cluster_load_assignment(value: &ClusterLoadAssignment) -> Bytes {
-    let _ = value;
-    todo!()
+    endpoint::assignment(value).encode_to_vec().into()
 }
 
 /// Encodes a secret.
 pub fn secret(value: &Secret) -> Bytes {
-    let _ = value;
-    todo!()
+    tls::secret(value).encode_to_vec().into()
 }

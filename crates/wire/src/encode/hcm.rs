@@ -1,0 +1,198 @@
+//! The HTTP connection manager and its filters.
+
+use super::common::{access_log, ads, boolean, duration, uint32};
+use super::listener::stats_config;
+use super::{rbac, route};
+use crate::any::{any, empty_any};
+use crate::istio::{
+    ALPN, ALPN_OVERRIDES, AlpnConfig, AlpnOverride, DiscoveryMethod, Empty, IstioHeaders, METADATA_EXCHANGE, PeerMetadataConfig,
+    PropagationMethod, STATS,
+};
+use crate::pb::{
+    core, extensions::filters::http::grpc_stats::v3 as grpc_stats,
+    extensions::filters::network::http_connection_manager::v3 as hcm, google, trace, tracing, typ,
+};
+use lateen_model::dataplane as m;
+
+pub(crate) const ROUTER: &str = "envoy.filters.http.router";
+pub(crate) const HTTP_RBAC: &str = "envoy.filters.http.rbac";
+pub(crate) const GRPC_STATS: &str = "envoy.filters.http.grpc_stats";
+pub(crate) const OPENTELEMETRY: &str = "envoy.tracers.opentelemetry";
+
+pub(super) fn manager(value: &m::HttpConnectionManager) -> hcm::HttpConnectionManager {
+    use hcm::http_connection_manager::{
+        CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+    };
+    let mut http_filters: Vec<_> = value.http_filters.iter().map(http_filter).collect();
+    http_filters.push(filter(ROUTER, empty_any("envoy.extensions.filters.http.router.v3.Router")));
+    let normalization = value.path_normalization;
+    let merge = matches!(normalization, m::PathNormalization::MergeSlashes | m::PathNormalization::DecodeAndMergeSlashes);
+    let mut manager = hcm::HttpConnectionManager {
+        stat_prefix: value.stat_prefix.clone(),
+        codec_type: match value.codec {
+            m::Codec::Auto => CodecType::Auto,
+            m::Codec::Http1 => CodecType::Http1,
+            m::Codec::Http2 => CodecType::Http2,
+        }
+        .into(),
+        http_filters,
+        use_remote_address: boolean(value.use_remote_address),
+        xff_num_trusted_hops: value.xff_num_trusted_hops,
+        generate_request_id: boolean(value.generate_request_id),
+        preserve_external_request_id: value.preserve_external_request_id,
+        proxy_100_continue: true,
+        normalize_path: boolean(normalization != m::PathNormalization::None),
+        merge_slashes: merge,
+        path_with_escaped_slashes_action: if normalization == m::PathNormalization::DecodeAndMergeSlashes {
+            PathWithEscapedSlashesAction::UnescapeAndForward
+        } else {
+            PathWithEscapedSlashesAction::KeepUnchanged
+        }
+        .into(),
+        upgrade_configs: value
+            .upgrades
+            .iter()
+            .map(|upgrade| UpgradeConfig { upgrade_type: upgrade.clone(), ..Default::default() })
+            .collect(),
+        stream_idle_timeout: value.stream_idle_timeout.map(duration),
+        request_headers_timeout: value.request_headers_timeout.map(duration),
+        max_request_headers_kb: uint32(value.max_request_headers_kib),
+        tracing: value.tracing.as_ref().map(tracing_config),
+        access_log: value.access_log.iter().map(access_log).collect(),
+        ..Default::default()
+    };
+    manager.route_specifier = Some(match &value.routes {
+        m::RouteSource::Rds(name) => {
+            RouteSpecifier::Rds(hcm::Rds { config_source: Some(ads()), route_config_name: name.clone() })
+        }
+        m::RouteSource::Inline(routes) => RouteSpecifier::RouteConfig(route::configuration(routes)),
+    });
+    match &value.server_name {
+        Some(name) => manager.server_name.clone_from(name),
+        None => manager.server_header_transformation = ServerHeaderTransformation::PassThrough.into(),
+    }
+    if value.accept_http_10 {
+        manager.http_protocol_options = Some(core::Http1ProtocolOptions { accept_http_10: true, ..Default::default() });
+    }
+    if let Some(timeout) = value.idle_timeout {
+        manager.common_http_protocol_options =
+            Some(core::HttpProtocolOptions { idle_timeout: Some(duration(timeout)), ..Default::default() });
+    }
+    forward_client_cert(&mut manager, value.forward_client_cert);
+    manager
+}
+
+fn forward_client_cert(manager: &mut hcm::HttpConnectionManager, value: m::ForwardClientCert) {
+    use hcm::http_connection_manager::{ForwardClientCertDetails, SetCurrentClientCertDetails};
+    let details = match value {
+        m::ForwardClientCert::Sanitize => ForwardClientCertDetails::Sanitize,
+        m::ForwardClientCert::AppendForward => ForwardClientCertDetails::AppendForward,
+        m::ForwardClientCert::SanitizeSet => ForwardClientCertDetails::SanitizeSet,
+        m::ForwardClientCert::ForwardOnly => ForwardClientCertDetails::ForwardOnly,
+    };
+    manager.forward_client_cert_details = details.into();
+    if matches!(value, m::ForwardClientCert::AppendForward | m::ForwardClientCert::SanitizeSet) {
+        manager.set_current_client_cert_details =
+            Some(SetCurrentClientCertDetails { subject: boolean(true), dns: true, uri: true, ..Default::default() });
+    }
+}
+
+fn filter(name: &str, config: google::Any) -> hcm::HttpFilter {
+    hcm::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(config)),
+        ..Default::default()
+    }
+}
+
+/// Istio's filters are optional: an Envoy without them goes on without them.
+fn http_filter(value: &m::HttpFilter) -> hcm::HttpFilter {
+    let optional = |name, config| hcm::HttpFilter { is_optional: true, ..filter(name, config) };
+    match value {
+        m::HttpFilter::PeerMetadata(peer) => optional(METADATA_EXCHANGE, any(&peer_metadata(*peer))),
+        m::HttpFilter::Rbac(rules) => filter(HTTP_RBAC, rbac::http(rules)),
+        m::HttpFilter::GrpcStats => filter(GRPC_STATS, any(&grpc_stats_config())),
+        m::HttpFilter::Alpn => optional(ALPN, any(&alpn())),
+        m::HttpFilter::Stats(stats) => optional(STATS, any(&stats_config(stats))),
+    }
+}
+
+fn grpc_stats_config() -> grpc_stats::FilterConfig {
+    grpc_stats::FilterConfig {
+        emit_filter_state: true,
+        per_method_stat_specifier: Some(grpc_stats::filter_config::PerMethodStatSpecifier::StatsForAllMethods(
+            google::BoolValue { value: false },
+        )),
+        ..Default::default()
+    }
+}
+
+fn alpn() -> AlpnConfig {
+    let protocols = |list: [&str; 3]| list.map(str::to_owned).to_vec();
+    let alpn_override = ALPN_OVERRIDES
+        .into_iter()
+        .map(|(upstream_protocol, list)| AlpnOverride { upstream_protocol, alpn_override: protocols(list) })
+        .collect();
+    AlpnConfig { alpn_override }
+}
+
+/// The peer's metadata are looked for in headers, then by address; own metadata are sent in headers.
+fn peer_metadata(value: m::PeerMetadata) -> PeerMetadataConfig {
+    let discovery = || {
+        vec![
+            DiscoveryMethod { istio_headers: Some(IstioHeaders::default()), ..Default::default() },
+            DiscoveryMethod { workload_discovery: Some(Empty {}), ..Default::default() },
+        ]
+    };
+    let propagation = |skip| vec![PropagationMethod { istio_headers: Some(IstioHeaders { skip_external_clusters: skip }) }];
+    let mut config = PeerMetadataConfig::default();
+    if value.direction != m::Direction::Outbound {
+        config.downstream_discovery = discovery();
+        config.downstream_propagation = propagation(value.direction == m::Direction::Inbound && value.skip_external_clusters);
+    }
+    if value.direction != m::Direction::Inbound {
+        config.upstream_discovery = discovery();
+        config.upstream_propagation = propagation(value.skip_external_clusters);
+    }
+    config
+}
+
+fn tracing_config(value: &m::Tracing) -> hcm::http_connection_manager::Tracing {
+    use tracing::custom_tag::{Literal, Type};
+    let percent = |value| Some(typ::Percent { value });
+    hcm::http_connection_manager::Tracing {
+        client_sampling: percent(100.0),
+        random_sampling: percent(f64::from(value.random_sampling_hundredths) / 100.0),
+        overall_sampling: percent(100.0),
+        max_path_tag_length: uint32(value.max_path_tag_length),
+        custom_tags: value
+            .tags
+            .iter()
+            .map(|(tag, value)| tracing::CustomTag {
+                tag: tag.clone(),
+                r#type: Some(Type::Literal(Literal { value: value.clone() })),
+            })
+            .collect(),
+        provider: value.provider.as_ref().map(provider),
+        ..Default::default()
+    }
+}
+
+fn provider(value: &m::TracingProvider) -> trace::tracing::Http {
+    let grpc = core::GrpcService {
+        target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(core::grpc_service::EnvoyGrpc {
+            cluster_name: value.cluster.clone(),
+            authority: value.authority.clone(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    trace::tracing::Http {
+        name: OPENTELEMETRY.to_owned(),
+        config_type: Some(trace::tracing::http::ConfigType::TypedConfig(any(&trace::OpenTelemetryConfig {
+            grpc_service: Some(grpc),
+            service_name: value.service_name.clone(),
+            ..Default::default()
+        }))),
+    }
+}
