@@ -15,7 +15,7 @@ mod tests;
 
 use crate::retry::PrioritySet;
 use hosts::HostList;
-use lateen_model::dataplane::LbPolicy;
+use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Endpoint, LbPolicy, LocalityEndpoints};
 use priority::{Availability, Plan};
 use rand::Rng;
 use std::ops::Range;
@@ -61,6 +61,15 @@ pub struct BalanceSettings {
 impl BalanceSettings {
     /// Envoy's `healthy_panic_threshold` where it is not set.
     pub const DEFAULT_PANIC_THRESHOLD: u8 = 50;
+
+    /// The settings of a cluster.
+    pub fn of(cluster: &Cluster) -> Self {
+        Self {
+            policy: cluster.lb_policy,
+            panic_threshold: cluster.healthy_panic_threshold.unwrap_or(Self::DEFAULT_PANIC_THRESHOLD),
+            weighted_localities: cluster.weighted_localities.is_some(),
+        }
+    }
 }
 
 /// The hosts of one locality at one priority.
@@ -109,6 +118,21 @@ impl<H> HostSet<H> {
             }
         }
         set
+    }
+
+    /// The hosts of an assignment; `host` makes the handle of each endpoint (or finds the one that is there already, so that its
+    /// health and its connections outlive the update).
+    pub fn from_assignment(
+        settings: BalanceSettings,
+        assignment: &ClusterLoadAssignment,
+        mut host: impl FnMut(&LocalityEndpoints, &Endpoint) -> H,
+    ) -> Self {
+        let group = |group: &LocalityEndpoints| HostGroup {
+            priority: group.priority,
+            weight: group.weight,
+            hosts: group.endpoints.iter().map(|endpoint| host(group, endpoint)).collect(),
+        };
+        Self::new(settings, assignment.localities.iter().map(group).collect())
     }
 
     /// All hosts, by priority and locality.

@@ -83,7 +83,7 @@ fn sidecar() -> Lab {
     let raw = Some(TransportProtocol::RawBuffer);
     let mtls = strings(&["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"]);
     Lab::new(vec![
-        ("8080 mtls", FilterChainMatch { transport_protocol: tls, application_protocols: mtls.clone(), ..port(8080) }),
+        ("8080 mtls", FilterChainMatch { transport_protocol: tls, application_protocols: mtls, ..port(8080) }),
         ("8080 app tls", FilterChainMatch { transport_protocol: tls, ..port(8080) }),
         ("8080 plain", FilterChainMatch { transport_protocol: raw, ..port(8080) }),
         ("9090 mtls", FilterChainMatch { transport_protocol: tls, ..port(9090) }),

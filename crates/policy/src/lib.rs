@@ -31,6 +31,8 @@ pub mod retry;
 pub mod route;
 pub mod template;
 pub mod timeout;
+mod weighted;
 
 pub use error::CompileError;
 pub use request::{ConnectionView, Peer, RequestView};
+pub use weighted::WeightedIndex;

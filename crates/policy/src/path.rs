@@ -47,33 +47,26 @@ pub fn normalize(path_and_query: &str, mode: PathNormalization) -> Result<Cow<'_
 
 /// Whether [`rewrite`] would certainly change nothing.
 fn is_normal(path: &str, mode: PathNormalization) -> bool {
-    let bytes = path.as_bytes();
-    let mut i = 0;
-    while let Some(at) = memchr::memchr3(b'%', b'\\', b'/', &bytes[i..]) {
-        i += at;
-        match bytes[i] {
+    let merges = mode != PathNormalization::Base;
+    let mut rest = path.as_bytes();
+    // Byte by byte: slashes are too frequent for a vectorised search to gain anything.
+    while let Some((byte, after)) = rest.split_first() {
+        match byte {
+            b'/' if merges && after.first() == Some(&b'/') => return false,
+            b'/' if after.first() == Some(&b'.') && begins_with_dot_segment(after) => return false,
             b'\\' => return false,
-            b'/' => {
-                let rest = &bytes[i + 1..];
-                let merges = mode != PathNormalization::Base;
-                if (merges && rest.first() == Some(&b'/')) || begins_with_dot_segment(rest) {
-                    return false;
-                }
-            }
-            _ => {
-                if let Some(byte) = escaped_byte(&bytes[i..])
-                    && (byte == 0
-                        || decodes(byte, mode)
-                        || bytes[i + 1].is_ascii_lowercase()
-                        || bytes[i + 2].is_ascii_lowercase())
-                {
-                    return false;
-                }
-            }
+            b'%' if !is_normal_escape(rest, mode) => return false,
+            _ => {}
         }
-        i += 1;
+        rest = after;
     }
     true
+}
+
+/// `text` begins with `%`. A lone `%` is left as it is.
+fn is_normal_escape(text: &[u8], mode: PathNormalization) -> bool {
+    escaped_byte(text)
+        .is_none_or(|byte| byte != 0 && !decodes(byte, mode) && !text[1].is_ascii_lowercase() && !text[2].is_ascii_lowercase())
 }
 
 fn begins_with_dot_segment(rest: &[u8]) -> bool {

@@ -2,7 +2,7 @@
 
 use super::HostView;
 use super::edf::Schedule;
-use crate::route::{prefix_sums, weighted_index};
+use crate::WeightedIndex;
 use lateen_model::dataplane::LbPolicy;
 use rand::Rng;
 
@@ -21,8 +21,8 @@ enum Weights {
     Equal,
     /// Round robin and least request.
     Scheduled(Schedule),
-    /// Random: sums of weights.
-    Sums(Vec<u64>),
+    /// Random.
+    Sums(WeightedIndex),
 }
 
 impl HostList {
@@ -57,7 +57,7 @@ impl HostList {
                 schedule.next_with(|i| loaded_weight(&all[self.hosts[i]]))?
             }
             (Weights::Scheduled(schedule), _) => schedule.next()?,
-            (Weights::Sums(sums), _) => weighted_index(sums, rng.random()),
+            (Weights::Sums(sums), _) => sums.choose(rng.random()),
         };
         self.hosts.get(at).copied()
     }
@@ -73,10 +73,7 @@ impl Weights {
             return Self::Equal;
         }
         match policy {
-            LbPolicy::Random => {
-                let weights: Vec<u64> = hosts.iter().map(|i| u64::from(weight(i))).collect();
-                prefix_sums(&weights).map_or(Self::Equal, Self::Sums)
-            }
+            LbPolicy::Random => WeightedIndex::new(hosts.iter().map(weight)).map_or(Self::Equal, Self::Sums),
             LbPolicy::LeastRequest => {
                 let weights: Vec<f64> = hosts.iter().map(|i| loaded_weight(&all[*i])).collect();
                 Self::Scheduled(Schedule::new(&weights, rng))

@@ -252,6 +252,28 @@ fn priorities_that_were_tried_are_avoided() {
     assert_eq!(lab.picker.pick(epoch, &mut lab.rng, avoid, |_| false).unwrap().priority, 0);
 }
 
+#[test]
+fn hosts_of_an_assignment() {
+    use lateen_model::dataplane::{EndpointHealth, Locality, TlsMode};
+    let endpoint = |port: u16| Endpoint {
+        address: ([10, 0, 0, 1], port).into(),
+        health: EndpointHealth::Healthy,
+        weight: 1,
+        tls_mode: TlsMode::Istio,
+        workload: None,
+    };
+    let group = |priority, ports: &[u16]| LocalityEndpoints {
+        locality: Locality { region: format!("r{priority}"), ..Locality::default() },
+        priority,
+        weight: None,
+        endpoints: ports.iter().map(|p| endpoint(*p)).collect(),
+    };
+    let assignment = ClusterLoadAssignment { cluster_name: "c".into(), localities: vec![group(1, &[3]), group(0, &[1, 2])] };
+    let settings = BalanceSettings { policy: LbPolicy::RoundRobin, panic_threshold: 50, weighted_localities: false };
+    let set = HostSet::from_assignment(settings, &assignment, |group, e| (group.locality.region.clone(), e.address.port()));
+    assert_eq!(set.hosts(), [("r0".to_owned(), 1), ("r0".to_owned(), 2), ("r1".to_owned(), 3)]);
+}
+
 fn any_policy() -> impl Strategy<Value = LbPolicy> {
     prop::sample::select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random])
 }

@@ -2,8 +2,9 @@
 
 use super::CompiledRoute;
 use super::rewrite::CompiledPathRewrite;
+use crate::request::split_path;
 use crate::template::HeaderOps;
-use crate::{CompileError, RequestView, request::split_path};
+use crate::{CompileError, RequestView, WeightedIndex};
 use lateen_model::dataplane::{
     ClusterSpecifier, DirectResponse, Forward, HostRewrite, Redirect, RedirectPath, RouteAction, WeightedCluster,
 };
@@ -25,8 +26,7 @@ pub enum Action {
 pub struct CompiledForward {
     model: Forward,
     targets: Vec<ClusterTarget>,
-    /// Sums of weights up to and with each target.
-    sums: Vec<u64>,
+    weights: WeightedIndex,
     path_rewrite: Option<CompiledPathRewrite>,
 }
 
@@ -75,19 +75,19 @@ impl Action {
 
 impl CompiledForward {
     fn compile(model: &Forward) -> Result<Self, CompileError> {
-        let (targets, weights): (Vec<_>, Vec<u64>) = match &model.cluster {
+        let (targets, weights): (Vec<_>, Vec<u32>) = match &model.cluster {
             ClusterSpecifier::Single(name) => (vec![ClusterTarget::single(name)], vec![1]),
             ClusterSpecifier::Weighted(branches) => {
                 let compile =
                     |(i, branch)| ClusterTarget::weighted(branch).map_err(|e| e.within(format_args!("weighted_clusters[{i}]")));
                 let targets = branches.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
-                (targets, branches.iter().map(|b| u64::from(b.weight)).collect())
+                (targets, branches.iter().map(|b| b.weight).collect())
             }
         };
-        let sums = prefix_sums(&weights)
+        let weights = WeightedIndex::new(weights)
             .ok_or_else(|| CompileError::new("weighted_clusters", "the weights sum up to zero; at least one must be positive"))?;
         let path_rewrite = model.path_rewrite.as_ref().map(CompiledPathRewrite::compile).transpose()?;
-        Ok(Self { model: model.clone(), targets, sums, path_rewrite })
+        Ok(Self { model: model.clone(), targets, weights, path_rewrite })
     }
 
     /// Timeouts, retries and what else needs no compiling.
@@ -107,7 +107,7 @@ impl CompiledForward {
 
     /// The index into [`Self::targets`] for a uniformly random number.
     pub fn choose_index(&self, random: u64) -> usize {
-        weighted_index(&self.sums, random)
+        self.weights.choose(random)
     }
 
     /// How the host changes when `target` was chosen: the route's own rewrite, else the branch's.
@@ -119,25 +119,6 @@ impl CompiledForward {
             (None, None) => HostChange::Keep,
         }
     }
-}
-
-/// Sums up to and with each weight; `None` if the total is zero.
-pub(crate) fn prefix_sums(weights: &[u64]) -> Option<Vec<u64>> {
-    let sums: Vec<u64> = weights
-        .iter()
-        .scan(0u64, |sum, w| {
-            *sum = sum.saturating_add(*w);
-            Some(*sum)
-        })
-        .collect();
-    sums.last().is_some_and(|total| *total > 0).then_some(sums)
-}
-
-/// The index whose share of the total holds `random % total`. `sums` is not empty and its last is positive.
-pub(crate) fn weighted_index(sums: &[u64], random: u64) -> usize {
-    let total = sums.last().copied().unwrap_or(1);
-    let at = random % total.max(1);
-    sums.partition_point(|sum| *sum <= at).min(sums.len() - 1)
 }
 
 impl ClusterTarget {

@@ -51,6 +51,10 @@ impl HostIndex {
 
     /// `host` in any case. A wildcard stands for at least one character.
     pub(super) fn find(&self, host: &str) -> Option<usize> {
+        // Nearly always lower case and exact already.
+        if let Some(found) = self.exact.get(host) {
+            return Some(*found);
+        }
         if host.bytes().any(|b| b.is_ascii_uppercase()) {
             let mut lower: SmallVec<[u8; 128]> = SmallVec::from_slice(host.as_bytes());
             lower.make_ascii_lowercase();

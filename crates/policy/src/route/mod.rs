@@ -8,7 +8,6 @@ mod rewrite;
 mod tests;
 
 pub use action::{Action, ClusterTarget, CompiledForward, CompiledRedirect, HostChange};
-pub(crate) use action::{prefix_sums, weighted_index};
 
 use crate::header_match::{HeaderMatcher, QueryMatcher, Repeated};
 use crate::template::HeaderOps;
