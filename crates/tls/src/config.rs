@@ -1,5 +1,6 @@
 //! Configurations for servers and clients, made once and shared; what they read through handles may change under them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use lateen_model::dataplane::{TlsParams, TlsVersion};
@@ -128,7 +129,7 @@ impl ClientParams {
 }
 
 /// A server configuration. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerTls {
     pub(crate) config: Arc<ServerConfig>,
     /// For clients that offer only protocols that we do not have: rustls would refuse them, Envoy does not.
@@ -173,7 +174,7 @@ impl ServerTls {
 }
 
 /// A client configuration. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientTls {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) credential: Option<CredentialHandle>,
@@ -214,6 +215,20 @@ impl ClientTls {
             server_name,
             without_sni: Arc::new(without_sni),
         })
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clients = self.policy.as_ref().map(PeerPolicy::expectation);
+        f.debug_struct("ServerTls").field("clients", &clients).field("required", &self.client_required).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = self.policy.expectation();
+        f.debug_struct("ClientTls").field("server", server).field("server_name", &self.server_name).finish_non_exhaustive()
     }
 }
 
