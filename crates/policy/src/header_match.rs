@@ -2,30 +2,31 @@
 //!
 //! **Repeated headers.** A name may stand several times in a request. Envoy once compared only the values joined by `,`, so that
 //! `x-role: user` + `x-role: admin` slipped past "deny if x-role is admin" (CVE-2026-26308); since 1.39 it compares each value.
-//! Here a predicate holds if *any single value or the joined value* satisfies it ([`Repeated::AnyOrJoined`]), which routes and
-//! refusals use, or only if the *joined* value does ([`Repeated::Joined`]), which is what grants access (see [`crate::rbac`]).
-//! For a header that stands once both are the same.
+//! Here a predicate holds if *any single value or the joined value* satisfies it, except where that would give access too easily:
+//! see [`Purpose`]. For a header that stands once nothing of this matters.
 
 use crate::request::{RequestView, text};
 use lateen_model::dataplane::{HeaderMatch, HeaderPredicate, QueryMatch, QueryPredicate, StringMatch};
 use smallvec::SmallVec;
 
-/// How several values of one header are compared.
+/// What follows from a predicate being true. It decides how several values of one header are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeated {
-    /// Any single value, or all joined by `,`.
-    AnyOrJoined,
-    /// All joined by `,`.
-    Joined,
+pub enum Purpose {
+    /// A route is taken: any single value or the joined value; inverted, none of them.
+    Route,
+    /// Something is refused: any single value or the joined value; inverted, unless the joined value satisfies the inner predicate.
+    Refuse,
+    /// Something is granted: only the joined value; inverted, none of the values and not the joined one.
+    Grant,
 }
 
-impl Repeated {
-    /// The mode for the other side of a negation.
-    #[must_use]
-    pub fn negated(self) -> Self {
+impl Purpose {
+    /// Whether a single value is enough for the inner predicate.
+    fn single_values_count(self, invert: bool) -> bool {
         match self {
-            Self::AnyOrJoined => Self::Joined,
-            Self::Joined => Self::AnyOrJoined,
+            Self::Route => true,
+            Self::Refuse => !invert,
+            Self::Grant => invert,
         }
     }
 }
@@ -76,16 +77,13 @@ impl HeaderMatcher {
     /// Whether the request satisfies the predicate, with Envoy's rules for a missing header: a presence test is answered by its
     /// absence; a value test of a missing header is false, *also when inverted*, unless `treat_missing_header_as_empty` gives it
     /// the empty value.
-    ///
-    /// `repeated` is for the predicate as a whole: an inverted one compares its inner predicate in the negated mode, so that "any
-    /// value may refuse" holds for both.
-    pub fn matches<R: RequestView>(&self, request: &R, repeated: Repeated) -> bool {
+    pub fn matches<R: RequestView>(&self, request: &R, purpose: Purpose) -> bool {
         let wanted = match &self.predicate {
             HeaderPredicate::Present(wanted) => return (self.is_present(request) == *wanted) != self.invert,
             HeaderPredicate::Value(wanted) => wanted,
         };
-        let repeated = if self.invert { repeated.negated() } else { repeated };
-        match self.value_matches(request, wanted, repeated) {
+        let single = purpose.single_values_count(self.invert);
+        match self.value_matches(request, wanted, single) {
             Some(matched) => matched != self.invert,
             None if self.missing_is_empty => wanted.matches("") != self.invert,
             None => false,
@@ -100,9 +98,9 @@ impl HeaderMatcher {
     }
 
     /// `None` if the header is missing.
-    fn value_matches<R: RequestView>(&self, request: &R, wanted: &StringMatch, repeated: Repeated) -> Option<bool> {
+    fn value_matches<R: RequestView>(&self, request: &R, wanted: &StringMatch, single: bool) -> Option<bool> {
         match &self.source {
-            Source::Header(name) => header_matches(request, name, wanted, repeated),
+            Source::Header(name) => header_matches(request, name, wanted, single),
             _ => self.pseudo(request).map(|value| wanted.matches(value)),
         }
     }
@@ -119,14 +117,14 @@ impl HeaderMatcher {
     }
 }
 
-fn header_matches<R: RequestView>(request: &R, name: &str, wanted: &StringMatch, repeated: Repeated) -> Option<bool> {
+fn header_matches<R: RequestView>(request: &R, name: &str, wanted: &StringMatch, single: bool) -> Option<bool> {
     let mut values = request.header(name);
     let first = values.next()?;
     let Some(second) = values.next() else {
         return Some(wanted.matches(&text(first)));
     };
     let all: SmallVec<[&[u8]; 8]> = [first, second].into_iter().chain(values).collect();
-    if repeated == Repeated::AnyOrJoined && all.iter().any(|value| wanted.matches(&text(value))) {
+    if single && all.iter().any(|value| wanted.matches(&text(value))) {
         return Some(true);
     }
     Some(wanted.matches(&text(&all.join(&b','))))
@@ -191,7 +189,7 @@ mod tests {
             (present("h", false, false), true),
             (present("h", true, true), true),
         ] {
-            assert_eq!(matcher.matches(&r, Repeated::AnyOrJoined), expected, "{matcher:?}");
+            assert_eq!(matcher.matches(&r, Purpose::Route), expected, "{matcher:?}");
         }
     }
 
@@ -208,7 +206,7 @@ mod tests {
             (":path", "/p", false),
         ] {
             assert_eq!(
-                value(name, StringMatch::exact(text), false, false).matches(&r, Repeated::Joined),
+                value(name, StringMatch::exact(text), false, false).matches(&r, Purpose::Grant),
                 expected,
                 "{name} {text}"
             );
@@ -218,17 +216,19 @@ mod tests {
     #[test]
     fn repeated_headers() {
         let r = Request::get("a", "/").with("x-role", "user").with("x-role", "admin");
-        let admin = value("x-role", StringMatch::exact("admin"), false, false);
-        assert!(admin.matches(&r, Repeated::AnyOrJoined));
-        assert!(!admin.matches(&r, Repeated::Joined));
-        let joined = value("x-role", StringMatch::exact("user,admin"), false, false);
-        assert!(joined.matches(&r, Repeated::AnyOrJoined));
-        assert!(joined.matches(&r, Repeated::Joined));
-        // Inverted: "not admin" must not be satisfied by hiding admin among others where that would grant access ...
-        let not_admin = value("x-role", StringMatch::exact("admin"), true, false);
-        assert!(!not_admin.matches(&r, Repeated::Joined));
-        // ... and is satisfied where that would refuse.
-        assert!(not_admin.matches(&r, Repeated::AnyOrJoined));
+        let is = |text| value("x-role", StringMatch::exact(text), false, false);
+        let is_not = |text| value("x-role", StringMatch::exact(text), true, false);
+        for (matcher, route, refuse, grant) in [
+            (is("admin"), true, true, false),
+            (is("user,admin"), true, true, true),
+            (is("root"), false, false, false),
+            (is_not("admin"), false, true, false),
+            (is_not("user,admin"), false, false, false),
+            (is_not("root"), true, true, true),
+        ] {
+            let answers = [Purpose::Route, Purpose::Refuse, Purpose::Grant].map(|p| matcher.matches(&r, p));
+            assert_eq!(answers, [route, refuse, grant], "{matcher:?}");
+        }
     }
 
     #[test]
@@ -236,8 +236,8 @@ mod tests {
         let mut r = Request::get("a", "/");
         r.headers.push(("x".into(), b"evil\xff".to_vec()));
         let regex = StringMatch::regex(SafeRegex::try_new("evil.*").unwrap());
-        assert!(value("x", regex, false, false).matches(&r, Repeated::AnyOrJoined));
-        assert!(value("x", StringMatch::prefix("evil"), false, false).matches(&r, Repeated::Joined));
+        assert!(value("x", regex, false, false).matches(&r, Purpose::Route));
+        assert!(value("x", StringMatch::prefix("evil"), false, false).matches(&r, Purpose::Grant));
     }
 
     #[test]

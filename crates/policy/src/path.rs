@@ -3,6 +3,7 @@
 
 use lateen_model::dataplane::PathNormalization;
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Why a request's path is refused (with 400).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum PathError {
     /// A request's target must begin with `/` (or be `*`).
     #[error("the path does not begin with '/'")]
     NotAbsolute,
+    /// A byte that is no visible ASCII character; it must be escaped (RFC 3986 section 2).
+    #[error("the path has a byte that must be percent-encoded")]
+    Character,
     /// An escaped NUL, where escapes are made normal: programs disagree about what follows it.
     #[error("the path has %00")]
     Nul,
@@ -20,11 +24,21 @@ pub enum PathError {
 
 /// The normal form of `path_and_query`, borrowed where nothing changes. The query, from the first `?`, is never changed.
 ///
-/// `*` (for `OPTIONS`) is left as it is. With [`PathNormalization::None`] only the checks for `#` and for the leading `/` remain.
+/// The normal form is that of Envoy (`normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`), which Istio's modes
+/// stand for: escapes of unreserved characters are decoded, characters that do not belong into a path are escaped, `\` becomes
+/// `/`, and dot segments are removed, also those with a path parameter (`..;x`, which some servers take for `..`). The case of
+/// escapes that stay is kept, because routes and policies compare them as they are written: `%2f` and `%2F` are told apart, and who
+/// wants them to be one chooses [`PathNormalization::DecodeAndMergeSlashes`].
+///
+/// `*` (for `OPTIONS`) is left as it is. With [`PathNormalization::None`] only the checks for `#`, for the leading `/` and for
+/// characters remain.
 ///
 /// # Errors
 /// See [`PathError`]; the request must be answered with 400.
 pub fn normalize(path_and_query: &str, mode: PathNormalization) -> Result<Cow<'_, str>, PathError> {
+    if !path_and_query.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(PathError::Character);
+    }
     if memchr::memchr(b'#', path_and_query.as_bytes()).is_some() {
         return Err(PathError::Fragment);
     }
@@ -41,11 +55,10 @@ pub fn normalize(path_and_query: &str, mode: PathNormalization) -> Result<Cow<'_
     let mut out = String::with_capacity(path_and_query.len());
     rewrite(path, mode, &mut out)?;
     out.push_str(query);
-    // A path with a lone `%` can look abnormal and still be its own normal form.
-    Ok(if out == path_and_query { Cow::Borrowed(path_and_query) } else { Cow::Owned(out) })
+    Ok(Cow::Owned(out))
 }
 
-/// Whether [`rewrite`] would certainly change nothing.
+/// Whether [`rewrite`] would change nothing.
 fn is_normal(path: &str, mode: PathNormalization) -> bool {
     let merges = mode != PathNormalization::Base;
     let mut rest = path.as_bytes();
@@ -54,8 +67,9 @@ fn is_normal(path: &str, mode: PathNormalization) -> bool {
         match byte {
             b'/' if merges && after.first() == Some(&b'/') => return false,
             b'/' if after.first() == Some(&b'.') && begins_with_dot_segment(after) => return false,
-            b'\\' => return false,
-            b'%' if !is_normal_escape(rest, mode) => return false,
+            // A lone `%` is left as it is.
+            b'%' if escaped_byte(rest).is_some_and(|byte| byte == 0 || decodes(byte, mode)) => return false,
+            byte if must_be_escaped(*byte) || *byte == b'\\' => return false,
             _ => {}
         }
         rest = after;
@@ -63,15 +77,24 @@ fn is_normal(path: &str, mode: PathNormalization) -> bool {
     true
 }
 
-/// `text` begins with `%`. A lone `%` is left as it is.
-fn is_normal_escape(text: &[u8], mode: PathNormalization) -> bool {
-    escaped_byte(text)
-        .is_none_or(|byte| byte != 0 && !decodes(byte, mode) && !text[1].is_ascii_lowercase() && !text[2].is_ascii_lowercase())
+/// Visible characters that do not belong into a path (RFC 3986 section 3.3, but `[` and `]`, which are in use).
+fn must_be_escaped(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}')
 }
 
 fn begins_with_dot_segment(rest: &[u8]) -> bool {
-    let ends = |n: usize| rest.get(n).is_none_or(|b| *b == b'/');
-    (rest.starts_with(b".") && ends(1)) || (rest.starts_with(b"..") && ends(2))
+    let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+    dots(&rest[..end]) > 0
+}
+
+/// 1 for `.`, 2 for `..`, with or without a path parameter; else 0.
+fn dots(segment: &[u8]) -> usize {
+    let name = segment.split(|b| *b == b';').next().unwrap_or_default();
+    match name {
+        b"." => 1,
+        b".." => 2,
+        _ => 0,
+    }
 }
 
 /// The byte that `%XX` at the beginning of `text` stands for.
@@ -110,45 +133,43 @@ fn rewrite(path: &str, mode: PathNormalization, out: &mut String) -> Result<(), 
 }
 
 fn unescape(path: &str, mode: PathNormalization) -> Result<String, PathError> {
-    let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = memchr::memchr2(b'%', b'\\', rest.as_bytes()) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix('\\') {
-            out.push('/');
-            rest = after;
-            continue;
-        }
-        match escaped_byte(rest.as_bytes()) {
-            Some(0) => return Err(PathError::Nul),
-            // What is decoded must not complete an escape that a lone `%` before it has begun (`%2%65`): the next reader would
-            // decode a second time.
-            Some(byte) if decodes(byte, mode) && !opens_escape(&out) => {
-                out.push(if byte == b'\\' { '/' } else { char::from(byte) });
-                rest = &rest[3..];
+    let mut out = String::with_capacity(path.len() + 8);
+    let mut lone = Vec::new();
+    let mut rest = path.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let mut next = after;
+        match (byte, escaped_byte(rest)) {
+            (b'%', Some(0)) => return Err(PathError::Nul),
+            (b'%', Some(decoded)) => {
+                next = &rest[3..];
+                if decodes(decoded, mode) {
+                    out.push(if decoded == b'\\' { '/' } else { char::from(decoded) });
+                } else {
+                    out.push('%');
+                    out.extend([char::from(rest[1]), char::from(rest[2])]);
+                }
             }
-            Some(_) => {
-                out.push_str(&rest[..3].to_ascii_uppercase());
-                rest = &rest[3..];
-            }
-            None => {
+            (b'%', None) => {
+                lone.push(out.len());
                 out.push('%');
-                rest = &rest[1..];
             }
+            (b'\\', _) => out.push('/'),
+            (byte, _) if must_be_escaped(*byte) => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+            (byte, _) => out.push(char::from(*byte)),
+        }
+        rest = next;
+    }
+    // What was decoded must not complete an escape that a lone `%` before it has begun (`%2%65`): the next reader would decode a
+    // second time.
+    for at in lone.into_iter().rev() {
+        if escaped_byte(&out.as_bytes()[at..]).is_some() {
+            out.insert_str(at + 1, "25");
         }
     }
-    out.push_str(rest);
     Ok(out)
-}
-
-/// Whether `text` ends in `%` or `%` and one hexadecimal digit.
-fn opens_escape(text: &str) -> bool {
-    match text.as_bytes() {
-        [.., b'%'] => true,
-        [.., b'%', digit] => digit.is_ascii_hexdigit(),
-        _ => false,
-    }
 }
 
 /// RFC 3986 section 5.2.4 on an absolute path.
@@ -157,19 +178,19 @@ fn remove_dot_segments(path: &str, out: &mut String) {
     let mut segments = path[1..].split('/').peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
-        match segment {
-            "." if last => out.push('/'),
-            "." => {}
-            ".." => {
-                let parent = out[start..].rfind('/').unwrap_or(0);
-                out.truncate(start + parent);
+        match dots(segment.as_bytes()) {
+            0 => {
+                out.push('/');
+                out.push_str(segment);
+            }
+            n => {
+                if n == 2 {
+                    let parent = out[start..].rfind('/').unwrap_or(0);
+                    out.truncate(start + parent);
+                }
                 if last {
                     out.push('/');
                 }
-            }
-            _ => {
-                out.push('/');
-                out.push_str(segment);
             }
         }
     }
@@ -199,22 +220,30 @@ mod tests {
             ("/..%2Fa", Base, "/..%2Fa"),
             ("/a\\b\\..\\c", Base, "/a/c"),
             ("/%7euser/%41", Base, "/~user/A"),
-            ("/a%2fb%5cc", Base, "/a%2Fb%5Cc"),
+            ("/a%2fb%5cc", Base, "/a%2fb%5cc"),
+            ("/%21%24%3a%5b", Base, "/%21%24%3a%5b"),
+            ("/a/..;/b", Base, "/b"),
+            ("/a/.;x/b", Base, "/a/b"),
+            ("/a/%2e%2e;y/b", Base, "/b"),
+            ("/a/..%3b/b", Base, "/a/..%3b/b"),
+            ("/a;x=1/b;", Base, "/a;x=1/b;"),
+            ("/a\"<b>|^`{c}[d]", Base, "/a%22%3Cb%3E%7C%5E%60%7Bc%7D[d]"),
+            ("/a!$&'()*+,;=:@b", Base, "/a!$&'()*+,;=:@b"),
+            ("/%%65", Base, "/%e"),
             ("//admin", Base, "//admin"),
             ("/...", Base, "/..."),
             ("/100%", Base, "/100%"),
             ("/%zz", Base, "/%zz"),
-            ("/%2%65%2%65/x", Base, "/%2%65%2%65/x"),
+            ("/%2%65%2%65/x", Base, "/%252e%252e/x"),
             ("/%252e%252e/x", Base, "/%252e%252e/x"),
             ("//admin///x", MergeSlashes, "/admin/x"),
             ("/a//../b", MergeSlashes, "/a/b"),
-            ("/a%2f%2fb", MergeSlashes, "/a%2F%2Fb"),
+            ("/a%2f%2fb", MergeSlashes, "/a%2f%2fb"),
             ("/a%2F%2fb", DecodeAndMergeSlashes, "/a/b"),
             ("/a%5c..%5Cadmin", DecodeAndMergeSlashes, "/admin"),
             ("/%252fadmin", DecodeAndMergeSlashes, "/%252fadmin"),
             ("/a/../b%2e", Off, "/a/../b%2e"),
             ("*", Base, "*"),
-            ("/é/../ü", Base, "/ü"),
         ] {
             assert_eq!(normalize(input, mode).as_deref(), Ok(expected), "{input} {mode:?}");
         }
@@ -236,6 +265,9 @@ mod tests {
             ("", PathError::NotAbsolute),
             ("/a%00b", PathError::Nul),
             ("**", PathError::NotAbsolute),
+            ("/é", PathError::Character),
+            ("/a b", PathError::Character),
+            ("/a?\t", PathError::Character),
         ] {
             assert_eq!(normalize(input, Base), Err(expected), "{input}");
         }
@@ -244,7 +276,7 @@ mod tests {
     proptest! {
         #[test]
         fn normal_form_is_a_fixed_point(
-            path in "/([a.%/\\\\]|%2[eEfF]|%5[cC]|%6[15]|\\.\\.|2|e){0,24}(\\?[a/.%]{0,4})?",
+            path in r#"/([a.%/;"\\]|%2[eEfF]|%5[cC]|%6[15]|\.\.|2|5|e){0,24}(\?[a/.%]{0,4})?"#,
             mode in prop::sample::select(vec![Base, MergeSlashes, DecodeAndMergeSlashes]),
         ) {
             if let Ok(once) = normalize(&path, mode) {
@@ -252,7 +284,7 @@ mod tests {
                 prop_assert_eq!(&twice, &once);
                 prop_assert!(matches!(twice, Cow::Borrowed(_)));
                 let before_query = once.split('?').next().unwrap_or_default();
-                prop_assert!(before_query.split('/').all(|s| s != "." && s != ".."), "{} has dot segments", once);
+                prop_assert!(before_query.split('/').all(|s| dots(s.as_bytes()) == 0), "{} has dot segments", once);
                 prop_assert!(!before_query.contains('\\'));
             }
         }

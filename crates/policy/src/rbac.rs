@@ -17,7 +17,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use crate::header_match::{HeaderMatcher, Repeated};
+use crate::header_match::{HeaderMatcher, Purpose};
 use crate::{CompileError, ConnectionView, Peer, RequestView};
 use ipnet::IpNet;
 use lateen_model::dataplane::{Permission, Principal, Rbac, RbacAction, RbacPolicy, StringMatch};
@@ -178,8 +178,8 @@ impl Mode {
         Self { granting: !self.granting, ..self }
     }
 
-    fn repeated(self) -> Repeated {
-        if self.granting { Repeated::Joined } else { Repeated::AnyOrJoined }
+    fn purpose(self) -> Purpose {
+        if self.granting { Purpose::Grant } else { Purpose::Refuse }
     }
 
     /// The value of a predicate on a request where there is none: false, except that under a `not` it must not grant.
@@ -193,7 +193,7 @@ trait Subject {
     type Connection: ConnectionView;
 
     fn connection(&self) -> &Self::Connection;
-    fn header(&self, matcher: &HeaderMatcher, repeated: Repeated) -> Option<bool>;
+    fn header(&self, matcher: &HeaderMatcher, purpose: Purpose) -> Option<bool>;
     fn path(&self) -> Option<&str>;
 }
 
@@ -209,8 +209,8 @@ impl<C: ConnectionView, R: RequestView> Subject for Http<'_, C, R> {
         self.connection
     }
 
-    fn header(&self, matcher: &HeaderMatcher, repeated: Repeated) -> Option<bool> {
-        Some(matcher.matches(self.request, repeated))
+    fn header(&self, matcher: &HeaderMatcher, purpose: Purpose) -> Option<bool> {
+        Some(matcher.matches(self.request, purpose))
     }
 
     fn path(&self) -> Option<&str> {
@@ -229,7 +229,7 @@ impl<C: ConnectionView> Subject for Network<'_, C> {
         self.connection
     }
 
-    fn header(&self, _: &HeaderMatcher, _: Repeated) -> Option<bool> {
+    fn header(&self, _: &HeaderMatcher, _: Purpose) -> Option<bool> {
         None
     }
 
@@ -276,7 +276,7 @@ impl Node {
             Self::And(all) => all.iter().all(|n| n.matches(subject, mode)),
             Self::Or(any) => any.iter().any(|n| n.matches(subject, mode)),
             Self::Not(inner) => !inner.matches(subject, mode.negated()),
-            Self::Header(matcher) => subject.header(matcher, mode.repeated()).unwrap_or(unknown),
+            Self::Header(matcher) => subject.header(matcher, mode.purpose()).unwrap_or(unknown),
             Self::Path(path) => subject.path().map_or(unknown, |p| path.matches(p)),
             Self::PathTemplate(template) => subject.path().map_or(unknown, |p| template.matches(p)),
             Self::DestinationIp(net) => contains(net, connection.destination().ip()),

@@ -129,6 +129,22 @@ impl ValueTemplate {
     }
 }
 
+impl ValueTemplate {
+    /// Request headers of these names are not there any more.
+    fn forget(&mut self, removed: &[String]) {
+        for segment in &mut self.0 {
+            if let Segment::Request { name, alternative, .. } = segment {
+                if alternative.as_ref().is_some_and(|a| removed.contains(a)) {
+                    *alternative = None;
+                }
+                if removed.contains(name) {
+                    *name = alternative.take().unwrap_or_default();
+                }
+            }
+        }
+    }
+}
+
 /// The index of the `%` that closes an operator; one inside of parentheses does not.
 fn operator_end(text: &str) -> Option<usize> {
     let mut depth = 0usize;
@@ -301,8 +317,24 @@ struct HeaderOp {
 }
 
 impl HeaderOps {
-    /// Compiles changes; an operator that is not supported is named.
-    pub fn compile(mutation: &HeaderMutation) -> Result<Self, CompileError> {
+    /// Compiles changes of a request's headers. A value that asks for a header which the same changes remove gets nothing: removals
+    /// come first.
+    ///
+    /// # Errors
+    /// An operator that is not supported, by name.
+    pub fn for_request(mutation: &HeaderMutation) -> Result<Self, CompileError> {
+        let mut ops = Self::for_response(mutation)?;
+        for op in &mut ops.set {
+            op.value.forget(&ops.remove);
+        }
+        Ok(ops)
+    }
+
+    /// Compiles changes of a response's headers; their values may ask for headers of the request.
+    ///
+    /// # Errors
+    /// An operator that is not supported, by name.
+    pub fn for_response(mutation: &HeaderMutation) -> Result<Self, CompileError> {
         let compile = |(i, op): (usize, &HeaderValueOp)| {
             let value = ValueTemplate::parse(&op.value).map_err(|e| e.within(format_args!("set[{i}] ({})", op.name)))?;
             Ok(HeaderOp { name: op.name.to_ascii_lowercase(), value, append: op.append })

@@ -147,7 +147,7 @@ fn op(name: &str, value: &str, append: HeaderAppend) -> HeaderValueOp {
 fn changes_are_applied_in_envoys_order() {
     use HeaderAppend::{AddIfAbsent, AppendOrAdd, OverwriteIfExists, OverwriteOrAdd};
     let mutation = HeaderMutation {
-        remove: vec!["gone".into()],
+        remove: vec!["gone".into(), "x-gone".into()],
         set: vec![
             op("both", "added", AppendOrAdd),
             op("both", "set", OverwriteOrAdd),
@@ -157,15 +157,19 @@ fn changes_are_applied_in_envoys_order() {
             op("absent", "first", AddIfAbsent),
             op("empty", "%REQ(nothing)%", OverwriteOrAdd),
             op("dynamic", "%PROTOCOL%", AppendOrAdd),
+            op("removed", "%REQ(x-gone)%", AppendOrAdd),
+            op("alternative", "%REQ(x-gone?x-a)%%REQ(x-b?x-gone)%", AppendOrAdd),
         ],
     };
-    let ops = HeaderOps::compile(&mutation).unwrap();
+    let ops = HeaderOps::for_request(&mutation).unwrap();
     let mut headers = Headers::default();
     for (name, value) in [("gone", "1"), ("there", "old"), ("both", "original"), ("empty", "kept")] {
         headers.append(name, value);
     }
     assert!(!ops.apply_literals(&mut headers), "one value needs the request");
-    ops.render(&context()).apply(&mut headers);
+    let mut context = context();
+    context.request = context.request.with("x-gone", "still in the request");
+    ops.render(&context).apply(&mut headers);
     let get = |name: &str| headers.0.get(name).cloned().unwrap_or_default();
     assert_eq!(get("both"), ["set", "added"]);
     assert_eq!(get("gone"), [""; 0]);
@@ -173,11 +177,13 @@ fn changes_are_applied_in_envoys_order() {
     assert_eq!(get("absent"), ["first"]);
     assert_eq!(get("empty"), ["kept"]);
     assert_eq!(get("dynamic"), ["HTTP/1.1"]);
+    assert_eq!(get("removed"), [""; 0]);
+    assert_eq!(get("alternative"), ["alpha"]);
 }
 
 #[test]
 fn errors_name_the_header() {
     let mutation = HeaderMutation { remove: vec![], set: vec![op("x-a", "%NOPE%", HeaderAppend::AppendOrAdd)] };
-    let error = HeaderOps::compile(&mutation).unwrap_err().to_string();
+    let error = HeaderOps::for_request(&mutation).unwrap_err().to_string();
     assert!(error.contains("set[0] (x-a)") && error.contains("%NOPE%"), "{error}");
 }

@@ -135,8 +135,8 @@ impl ClusterTarget {
         Ok(Self {
             name: model.name.clone(),
             host_rewrite: model.host_rewrite.clone(),
-            request_headers: HeaderOps::compile(&model.request_headers).map_err(|e| e.within("request_headers"))?,
-            response_headers: HeaderOps::compile(&model.response_headers).map_err(|e| e.within("response_headers"))?,
+            request_headers: HeaderOps::for_request(&model.request_headers).map_err(|e| e.within("request_headers"))?,
+            response_headers: HeaderOps::for_response(&model.response_headers).map_err(|e| e.within("response_headers"))?,
         })
     }
 

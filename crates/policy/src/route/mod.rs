@@ -9,7 +9,7 @@ mod tests;
 
 pub use action::{Action, ClusterTarget, CompiledForward, CompiledRedirect, HostChange};
 
-use crate::header_match::{HeaderMatcher, QueryMatcher, Repeated};
+use crate::header_match::{HeaderMatcher, Purpose, QueryMatcher};
 use crate::template::HeaderOps;
 use crate::{CompileError, RequestView};
 use host::HostIndex;
@@ -146,8 +146,8 @@ impl CompiledRoute {
             headers: model.matches.headers.iter().map(HeaderMatcher::new).collect(),
             query: model.matches.query.iter().map(QueryMatcher::new).collect(),
             action: Action::compile(&model.action, max_body)?,
-            request_headers: HeaderOps::compile(&model.request_headers).map_err(|e| e.within("request_headers"))?,
-            response_headers: HeaderOps::compile(&model.response_headers).map_err(|e| e.within("response_headers"))?,
+            request_headers: HeaderOps::for_request(&model.request_headers).map_err(|e| e.within("request_headers"))?,
+            response_headers: HeaderOps::for_response(&model.response_headers).map_err(|e| e.within("response_headers"))?,
         })
     }
 
@@ -188,7 +188,7 @@ impl CompiledRoute {
     }
 
     fn matches_rest<R: RequestView>(&self, request: &R) -> bool {
-        self.headers.iter().all(|h| h.matches(request, Repeated::AnyOrJoined))
+        self.headers.iter().all(|h| h.matches(request, Purpose::Route))
             && (self.query.is_empty() || self.query.iter().all(|q| q.matches(request.query())))
     }
 
