@@ -12,6 +12,8 @@ mod error;
 mod istio;
 pub mod json;
 mod pb;
+#[cfg(test)]
+mod roundtrip_tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod type_url;

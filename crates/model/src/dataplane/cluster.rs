@@ -1,8 +1,8 @@
 //! Clusters (CDS, `envoy.config.cluster.v3`).
 
-use serde::Serialize;
 use super::endpoint::{ClusterLoadAssignment, Locality, TlsMode};
 use super::tls::UpstreamTls;
+use serde::Serialize;
 use std::net::IpAddr;
 use std::time::Duration;
 

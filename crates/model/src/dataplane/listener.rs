@@ -1,10 +1,10 @@
 //! Listeners and filter chains (LDS, `envoy.config.listener.v3`).
 
-use serde::Serialize;
 use super::rbac::Rbac;
 use super::route::RouteConfiguration;
 use super::tls::DownstreamTls;
 use ipnet::IpNet;
+use serde::Serialize;
 use std::net::SocketAddr;
 use std::time::Duration;
 

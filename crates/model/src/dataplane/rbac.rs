@@ -1,8 +1,8 @@
 //! Authorization rules as Envoy's RBAC engine has them (`envoy.config.rbac.v3`).
 
-use serde::Serialize;
 use super::matcher::{HeaderMatch, StringMatch};
 use ipnet::IpNet;
+use serde::Serialize;
 
 /// What a matching policy does (`RBAC.Action`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -1,7 +1,7 @@
 //! HTTP routes (`envoy.config.route.v3`).
 
-use serde::Serialize;
 use super::matcher::{HeaderMatch, QueryMatch, SafeRegex};
+use serde::Serialize;
 use std::time::Duration;
 
 /// The routes of one port (RDS).

@@ -1,7 +1,7 @@
 //! TLS on both sides of a proxy (`envoy.extensions.transport_sockets.tls.v3`).
 
-use serde::Serialize;
 use super::matcher::StringMatch;
+use serde::Serialize;
 
 /// Where a secret comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -1,0 +1,152 @@
+//! Clusters and endpoints.
+
+use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, upstream_tls};
+use lateen_model::dataplane::{
+    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
+    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
+    TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
+use std::time::Duration;
+
+fn part() -> impl Strategy<Value = String> {
+    "[a-z0-9.-]{0,8}"
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let health = select(vec![EndpointHealth::Healthy, EndpointHealth::Unhealthy, EndpointHealth::Draining]);
+    let tls = select(vec![TlsMode::Istio, TlsMode::Disabled]);
+    let workload = (part(), part(), part(), part(), part()).prop_map(
+        |(workload, namespace, canonical_name, canonical_revision, cluster_id)| WorkloadRef {
+            workload,
+            namespace,
+            canonical_name,
+            canonical_revision,
+            cluster_id,
+        },
+    );
+    (address(), health, 1_u32.., tls, of(workload)).prop_map(|(address, health, weight, tls_mode, workload)| Endpoint {
+        address,
+        health,
+        weight,
+        tls_mode,
+        workload,
+    })
+}
+
+/// Any endpoints of a cluster.
+pub fn cluster_load_assignment() -> impl Strategy<Value = ClusterLoadAssignment> {
+    let place = (part(), part(), part()).prop_map(|(region, zone, sub_zone)| Locality { region, zone, sub_zone });
+    let locality = (place, 0_u32..4, of(any::<u32>()), vec(endpoint(), 0..4))
+        .prop_map(|(locality, priority, weight, endpoints)| LocalityEndpoints { locality, priority, weight, endpoints });
+    (name(), vec(locality, 0..4)).prop_map(|(cluster_name, localities)| ClusterLoadAssignment { cluster_name, localities })
+}
+
+fn transport() -> impl Strategy<Value = TransportSocket> {
+    let one = (name(), of(select(vec![TlsMode::Istio, TlsMode::Disabled])), of(upstream_tls()))
+        .prop_map(|(name, tls_mode, tls)| TransportSocketMatch { name, tls_mode, tls: tls.map(Box::new) });
+    prop_oneof![
+        Just(TransportSocket::Plaintext),
+        upstream_tls().prop_map(|tls| TransportSocket::Tls(Box::new(tls))),
+        vec(one, 1..3).prop_map(TransportSocket::ByEndpoint),
+    ]
+}
+
+fn http() -> impl Strategy<Value = UpstreamHttp> {
+    let protocol = prop_oneof![
+        Just(HttpProtocolOptions::Http1),
+        of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Http2 { max_concurrent_streams }),
+        of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Downstream { max_concurrent_streams }),
+    ];
+    (protocol, of(duration_or_zero()), of(1_u32..), of(duration())).prop_map(|(protocol, idle_timeout, requests, age)| {
+        UpstreamHttp { protocol, idle_timeout, max_requests_per_connection: requests, max_connection_duration: age }
+    })
+}
+
+fn circuit_breakers() -> impl Strategy<Value = CircuitBreakers> {
+    let budget = (0_u32..=10_000, any::<u32>())
+        .prop_map(|(percent_hundredths, min_concurrency)| RetryBudget { percent_hundredths, min_concurrency });
+    (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), of(budget)).prop_map(
+        |(connections, pending, requests, retries, retry_budget)| CircuitBreakers {
+            max_connections: connections,
+            max_pending_requests: pending,
+            max_requests: requests,
+            max_retries: retries,
+            retry_budget,
+        },
+    )
+}
+
+fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
+    let counts = (0_u32..9, 0_u32..9, 0_u32..9);
+    (counts, any::<bool>(), duration(), duration(), duration(), 0_u8..=100).prop_map(
+        |((errors, gateway, local), split, interval, base, max, percent)| OutlierDetection {
+            consecutive_5xx: errors,
+            consecutive_gateway_failure: gateway,
+            consecutive_local_origin_failure: local,
+            split_local_origin: split,
+            interval,
+            base_ejection_time: base,
+            max_ejection_time: max,
+            max_ejection_percent: percent,
+        },
+    )
+}
+
+fn metadata() -> impl Strategy<Value = ClusterMetadata> {
+    let service = (name(), name(), name()).prop_map(|(host, name, namespace)| ServiceRef { host, name, namespace });
+    (vec(service, 0..3), of(name()), of(any::<u16>()), of(text()), of(any::<bool>()), any::<bool>()).prop_map(
+        |(services, subset, original_port, config_source, alpn_override, external)| ClusterMetadata {
+            services,
+            subset,
+            original_port,
+            config_source,
+            alpn_override,
+            external,
+        },
+    )
+}
+
+fn discovery() -> impl Strategy<Value = (Discovery, LbPolicy)> {
+    let policy = || select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random]);
+    prop_oneof![
+        (name(), policy()).prop_map(|(service_name, policy)| (Discovery::Eds { service_name }, policy)),
+        (cluster_load_assignment(), policy()).prop_map(|(endpoints, policy)| (Discovery::Static(endpoints), policy)),
+        of(any::<u16>()).prop_map(|port_override| (Discovery::OriginalDst { port_override }, LbPolicy::ClusterProvided)),
+    ]
+}
+
+/// Any cluster.
+pub fn cluster() -> impl Strategy<Value = Cluster> {
+    let seconds = || of((0_u64..100_000).prop_map(Duration::from_secs));
+    let keepalive =
+        (of(any::<u32>()), seconds(), seconds()).prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
+    let balancing = (of(0_u8..=100), of(Just(WeightedLocality { local: Locality::default() })), of(outlier_detection()));
+    let sockets = (boxed(transport()), of(keepalive), of(ip()), any::<bool>());
+    ((name(), "[a-z]{0,6}"), discovery(), duration(), boxed(http()), circuit_breakers(), balancing, sockets, metadata()).prop_map(
+        |((name, stat_name), (discovery, lb_policy), connect_timeout, http, circuit_breakers, balancing, sockets, metadata)| {
+            let (healthy_panic_threshold, weighted_localities, outlier_detection) = balancing;
+            let (transport, tcp_keepalive, bind_source, tcp_metadata_exchange) = sockets;
+            Cluster {
+                name,
+                stat_name,
+                discovery,
+                connect_timeout,
+                lb_policy,
+                transport,
+                http,
+                circuit_breakers,
+                outlier_detection,
+                healthy_panic_threshold,
+                weighted_localities,
+                tcp_keepalive,
+                bind_source,
+                tcp_metadata_exchange,
+                metadata,
+            }
+        },
+    )
+}
