@@ -22,3 +22,8 @@ pub mod rules;
 pub mod sandbox;
 pub mod services;
 pub mod socket;
+
+pub use socket::{
+    INBOUND_SOURCE_V4, INBOUND_SOURCE_V6, IpFamily, OriginalDestination, bind_source, original_dst, set_bind_address_no_port,
+    set_keepalive, set_mark, set_transparent,
+};

@@ -236,6 +236,17 @@ pub fn die_with_parent(signal: Signal) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Some(signal)).map_err(io::Error::from)
 }
 
+/// Unblocks every signal, and lets `SIGPIPE`, which Rust's runtime ignores, end a program again. Call it right before
+/// `exec`, so that the new program starts like any other.
+///
+/// # Errors
+/// Whatever `sigprocmask` says.
+pub fn restore_signals() -> io::Result<()> {
+    // SAFETY: sets the default action, which is no handler of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(io::Error::from)
+}
+
 /// This process's id as seen by the process that mounted `proc`, a directory descriptor of a `/proc` outside.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ impl OriginalDestination {
 
     /// The address and port.
     #[must_use]
-    pub const fn addr(self) -> SocketAddr {
+    pub const fn address(self) -> SocketAddr {
         self.0
     }
 

@@ -88,7 +88,7 @@ fn serve(bind: &str) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let wanted = socket::original_dst(&stream).map(|d| d.addr().to_string()).unwrap_or_else(|e| e.to_string());
+            let wanted = socket::original_dst(&stream).map(|d| d.address().to_string()).unwrap_or_else(|e| e.to_string());
             let peer = stream.peer_addr().unwrap();
             write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
         }
@@ -158,7 +158,7 @@ fn serve_v6(bind: &str) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let wanted = socket::original_dst(&stream).map(|d| d.addr().to_string()).unwrap_or_else(|e| e.to_string());
+            let wanted = socket::original_dst(&stream).map(|d| d.address().to_string()).unwrap_or_else(|e| e.to_string());
             let peer = stream.peer_addr().unwrap();
             write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
         }

@@ -19,6 +19,15 @@ struct Lateen {
 enum Role {
     /// The test application: an HTTP, TCP and gRPC server that tells who answered, and a client for it.
     Echo(lateen_echo::cli::EchoArgs),
+    Up(lateen_local::cli::Up),
+    Down(lateen_local::cli::Down),
+    Status(lateen_local::cli::StatusArgs),
+    Exec(lateen_local::cli::Exec),
+    Capture(lateen_local::cli::Capture),
+    #[command(hide = true, name = lateen_local::cli::Supervisor::NAME)]
+    Supervisor(lateen_local::cli::Supervisor),
+    #[command(hide = true, name = lateen_local::cli::Init::NAME)]
+    Init(lateen_local::cli::Init),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +35,13 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
         Role::Echo(args) => args.run().map_err(Into::into),
+        Role::Up(args) => Ok(args.run()),
+        Role::Down(args) => Ok(args.run()),
+        Role::Status(args) => Ok(args.run()),
+        Role::Exec(args) => Ok(args.run()),
+        Role::Capture(args) => Ok(args.run()),
+        Role::Supervisor(args) => Ok(args.run()),
+        Role::Init(args) => Ok(args.run()),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error}");

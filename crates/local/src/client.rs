@@ -1,0 +1,57 @@
+//! Asks a running mesh: for other commands, such as `config` and `demo`.
+
+use std::path::PathBuf;
+
+use crate::state_dir::{MeshName, StateDir};
+use crate::status::Status;
+use crate::unix_http::{Call, over_unix};
+
+/// A running mesh.
+#[derive(Debug, Clone)]
+pub struct Client {
+    dir: StateDir,
+}
+
+impl Client {
+    /// The running mesh of a name.
+    ///
+    /// # Errors
+    /// When none of that name is running; the text says which are.
+    pub fn connect(name: &MeshName) -> Result<Self, String> {
+        let dir = StateDir::of(name);
+        dir.running().map_err(|e| e.to_string())?;
+        Ok(Self { dir })
+    }
+
+    /// Its state.
+    ///
+    /// # Errors
+    /// When it does not answer (it is just starting or ending).
+    pub async fn status(&self) -> Result<Status, String> {
+        let answer = over_unix(&self.dir.api_socket(), Call::get("/v1/status")).await;
+        let answer = answer.map_err(|e| format!("the mesh does not answer yet: {e}"))?;
+        serde_json::from_slice(answer.body()).map_err(|e| format!("unexpected answer: {e}"))
+    }
+
+    /// A page of the admin interface of a pod's sidecar, such as `config_dump`. `pod` may be the beginning of its name, or a
+    /// deployment.
+    ///
+    /// # Errors
+    /// When there is no such pod, it has no sidecar, or the sidecar does not answer with success.
+    pub async fn admin_page(&self, namespace: &str, pod: &str, page: &str) -> Result<Vec<u8>, String> {
+        // A deployment written with a slash would be another path.
+        let pod = pod.strip_prefix("deploy/").or_else(|| pod.strip_prefix("deployment/")).unwrap_or(pod);
+        let path = format!("/v1/pods/{namespace}/{pod}/admin/{}", page.trim_start_matches('/'));
+        let answer = over_unix(&self.dir.api_socket(), Call::get(&path)).await.map_err(|e| format!("the mesh does not answer: {e}"))?;
+        if answer.status().is_success() {
+            return Ok(answer.into_body().to_vec());
+        }
+        Err(String::from_utf8_lossy(answer.body()).trim().to_owned())
+    }
+
+    /// Where the supervisor's HTTP socket is.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
+        self.dir.api_socket()
+    }
+}

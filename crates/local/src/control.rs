@@ -1,0 +1,205 @@
+//! The control plane's process, and what the supervisor tells and asks it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::Method;
+use lateen_model::resource::ClusterState;
+use nix::sys::signal::Signal;
+use tokio::net::TcpStream;
+
+use crate::container::{self, Backoff, log_file};
+use crate::init::{Place, Role, Spec};
+use crate::mesh::Mesh;
+use crate::report::Kind;
+use crate::resources::ManifestPath;
+use crate::spawn::{Process, Stdio};
+use crate::unix_http::{Call, over_stream, over_unix};
+
+/// Port of readiness and of the debug pages.
+const HTTP_PORT: u16 = 8080;
+const DEBUG_PORT: u16 = 15014;
+
+/// The control plane, as the supervisor sees it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: PathBuf,
+    ip: IpAddr,
+    process: Mutex<Option<Process>>,
+}
+
+/// State of one type of resource at one sidecar, as `/debug/syncz` tells it.
+pub(crate) type Sync = BTreeMap<String, String>;
+
+impl Control {
+    pub(crate) fn new(socket: PathBuf, ip: IpAddr) -> Self {
+        Self { socket, ip, process: Mutex::new(None) }
+    }
+
+    /// The process id, as people outside see it.
+    pub(crate) fn outer_pid(&self) -> Option<i32> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Process::outer_pid)
+    }
+
+    fn set(&self, process: Option<Process>) {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process;
+    }
+
+    /// Whether it answers that it is ready.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get(HTTP_PORT, "/ready").await.is_ok_and(|(status, _)| status == 200)
+    }
+
+    async fn get(&self, port: u16, path: &str) -> io::Result<(u16, bytes::Bytes)> {
+        let address = SocketAddr::new(self.ip, port);
+        let stream = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await??;
+        let call = Call { timeout: Duration::from_secs(5), ..Call::get(path) };
+        let response = over_stream(stream, &address.to_string(), call).await?;
+        Ok((response.status().as_u16(), response.into_body()))
+    }
+
+    /// Tells it every pod and service address; returns when it has taken them over.
+    pub(crate) async fn put(&self, state: &ClusterState) -> io::Result<()> {
+        let body = serde_json::to_vec(state)?;
+        let call = Call { method: Method::PUT, path: "/v1/cluster", body, timeout: Duration::from_secs(5) };
+        let response = over_unix(&self.socket, call).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(response.body()).into_owned();
+        Err(io::Error::other(format!("the control plane answered {}: {text}", response.status())))
+    }
+
+    /// Waits until every connected sidecar has acknowledged a generation. Returns at once when that cannot be known.
+    pub(crate) async fn propagated(&self, generation: u64) {
+        let path = format!("/v1/propagated?generation={generation}");
+        let call = Call { timeout: Duration::from_secs(5), ..Call::get(&path) };
+        let _ = over_unix(&self.socket, call).await;
+    }
+
+    /// The state of every sidecar's configuration, by `POD.NAMESPACE`.
+    pub(crate) async fn syncz(&self) -> BTreeMap<String, Sync> {
+        match self.get(DEBUG_PORT, "/debug/syncz").await {
+            Ok((200, body)) => serde_json::from_slice(&body).map(|v| read_syncz(&v)).unwrap_or_default(),
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+/// Reads `/debug/syncz`: a list of objects with `proxy` (`POD.NAMESPACE`) and a state for each type.
+fn read_syncz(value: &serde_json::Value) -> BTreeMap<String, Sync> {
+    let entries = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let name = entry.get("proxy")?.as_str()?.to_owned();
+            let types = entry.get("types")?.as_object()?;
+            let sync = types.iter().filter_map(|(t, s)| Some((t.clone(), s.as_str()?.to_owned()))).collect();
+            Some((name, sync))
+        })
+        .collect()
+}
+
+/// Keeps the control plane running until the mesh ends.
+pub(crate) async fn keep(mesh: Arc<Mesh>, manifests: Vec<ManifestPath>, environment: Vec<(String, String)>) {
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+    while !mesh.is_stopping() {
+        let start = Instant::now();
+        match spawn(&mesh, &manifests, &environment).await {
+            Ok(process) => {
+                mesh.control.set(Some(process.clone()));
+                let (told, task_mesh) = (mesh.clone(), mesh.clone());
+                // It has forgotten the pods with its memory.
+                let tell = tokio::spawn(async move {
+                    while !task_mesh.control.socket.exists() || !task_mesh.control.is_ready().await {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    told.touch();
+                });
+                let code = tokio::select! {
+                    code = process.ended() => Some(code),
+                    () = mesh.stopping() => None,
+                };
+                tell.abort();
+                let Some(code) = code else {
+                    until_pods_are_gone(&mesh).await;
+                    process.stop(Signal::SIGTERM, Duration::from_secs(1)).await;
+                    mesh.control.set(None);
+                    return;
+                };
+                mesh.control.set(None);
+                let _ = std::fs::remove_file(&mesh.control.socket);
+                let path = mesh.log_path("control");
+                let text = format!(
+                    "the control plane ended with status {} ({}), starting it again; its last lines:\n{}",
+                    code.code(),
+                    path.display(),
+                    container::tail(&path, 5)
+                );
+                mesh.report.say(Kind::Problem, &text);
+            }
+            Err(e) => mesh.report.say(Kind::Problem, &format!("the control plane cannot be started: {e}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.after(start.elapsed())) => {}
+            () = mesh.stopping() => {}
+        }
+    }
+}
+
+async fn until_pods_are_gone(mesh: &Mesh) {
+    let mut changes = mesh.changes();
+    while !mesh.pods().is_empty() {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn spawn(mesh: &Mesh, manifests: &[ManifestPath], environment: &[(String, String)]) -> Result<Process, String> {
+    let mut vars = container::base_variables(mesh);
+    for (name, value) in environment {
+        vars.set(name, value);
+    }
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mut command = ["lateen", "control", "--manifests"].map(str::to_owned).to_vec();
+    command.extend(manifests.iter().map(|m| text(m.path.clone())));
+    for (flag, value) in [
+        ("--state-socket", text(mesh.dir.control_socket())),
+        ("--token-key", text(mesh.dir.token_key())),
+        ("--ca-dir", text(mesh.dir.ca_dir())),
+        ("--bind-address", mesh.network.node_ip().to_string()),
+    ] {
+        command.extend([flag.to_owned(), value]);
+    }
+    let spec = Spec {
+        place: Place::Own { host_name: "istiod".to_owned(), mounts: Vec::new(), hidden: Vec::new(), contained: false },
+        network: false,
+        role: Role::Control,
+        command,
+        environment: vars.into_pairs(),
+        working_dir: None,
+    };
+    let log = log_file(mesh, "control").map_err(|e| format!("log: {e}"))?;
+    mesh.spawner.spawn(&spec, None, Stdio::Log(&log)).await.map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syncz_is_read_by_pod() {
+        let value = serde_json::json!([
+            {"proxy": "web-1.shop", "types": {"CDS": "synced", "LDS": "nack: listener x: no"}},
+            {"other": true},
+        ]);
+        let sync = read_syncz(&value);
+        assert_eq!(sync.len(), 1);
+        assert_eq!(sync["web-1.shop"]["LDS"], "nack: listener x: no");
+    }
+}

@@ -1,0 +1,7 @@
+//! The mesh's DNS server: names of services, as in a cluster. It knows no other names, for the mesh has no way out.
+
+mod server;
+mod zone;
+
+pub(crate) use server::serve;
+pub(crate) use zone::{CONTROL_HOST, DOMAIN, Zone};

@@ -1,0 +1,226 @@
+//! What names there are, and what is answered: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use hickory_proto::op::{Message, Metadata, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use lateen_model::resource::{PodRecord, Service, ServiceType, TransportProtocol};
+
+use crate::endpoints::{behind, target_port};
+
+/// The cluster's domain.
+pub(crate) const DOMAIN: &str = "cluster.local";
+/// Seconds for which an answer may be kept: short, as endpoints of headless services change.
+const TTL: u32 = 5;
+/// The control plane's name, which every pod's sidecar connects to.
+pub(crate) const CONTROL_HOST: &str = "istiod.istio-system.svc";
+
+/// Names and their records, at one moment. Names are in lower case, with the final dot.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Zone {
+    addresses: BTreeMap<String, Vec<IpAddr>>,
+    ports: BTreeMap<String, Vec<(u16, String)>>,
+    aliases: BTreeMap<String, String>,
+    /// Every suffix of a name, so that `svc.cluster.local` exists though it has no record.
+    inner: BTreeSet<String>,
+}
+
+impl Zone {
+    pub(crate) fn new<'a>(
+        services: impl Iterator<Item = &'a Service>,
+        cluster_ips: &BTreeMap<String, Vec<IpAddr>>,
+        pods: &[PodRecord],
+        control: IpAddr,
+    ) -> Self {
+        let mut zone = Self::default();
+        zone.addresses.insert(format!("{CONTROL_HOST}.{DOMAIN}."), vec![control]);
+        for service in services {
+            zone.add(service, cluster_ips, pods);
+        }
+        let names = zone.addresses.keys().chain(zone.ports.keys()).chain(zone.aliases.keys());
+        zone.inner = names.flat_map(|name| suffixes(name)).map(str::to_owned).collect();
+        zone
+    }
+
+    fn add(&mut self, service: &Service, cluster_ips: &BTreeMap<String, Vec<IpAddr>>, pods: &[PodRecord]) {
+        let (ns, name) = (&service.metadata.namespace, &service.metadata.name);
+        let host = format!("{name}.{ns}.svc.{DOMAIN}.");
+        if service.spec.type_ == ServiceType::ExternalName {
+            if let Some(target) = &service.spec.external_name {
+                self.aliases.insert(host, format!("{}.", target.trim_end_matches('.').to_lowercase()));
+            }
+            return;
+        }
+        let headless = service.spec.is_headless();
+        let members: Vec<&PodRecord> = behind(service, pods).collect();
+        let ips = if headless {
+            members.iter().flat_map(|p| p.ips.iter().copied()).collect()
+        } else {
+            cluster_ips.get(&format!("{ns}/{name}")).cloned().unwrap_or_default()
+        };
+        for port in service.spec.ports.iter().filter(|p| !p.name.is_empty()) {
+            let transport = match port.protocol {
+                TransportProtocol::Tcp => "tcp",
+                TransportProtocol::Udp => "udp",
+                TransportProtocol::Sctp => continue,
+            };
+            let targets = if headless {
+                members.iter().filter_map(|p| Some((target_port(port, p)?, pod_host(p, &host)))).collect()
+            } else {
+                u16::try_from(port.port).ok().map(|n| (n, host.clone())).into_iter().collect()
+            };
+            self.ports.insert(format!("_{}._{transport}.{host}", port.name.to_lowercase()), targets);
+        }
+        if headless {
+            for pod in &members {
+                self.addresses.insert(pod_host(pod, &host), pod.ips.clone());
+            }
+        }
+        self.addresses.insert(host, ips);
+    }
+
+    /// The answer to a query.
+    pub(crate) fn answer(&self, query: &Message) -> Message {
+        let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
+        reply.metadata = Metadata::response_from_request(&query.metadata);
+        reply.queries.clone_from(&query.queries);
+        let one = match query.queries.as_slice() {
+            [one] if query.metadata.message_type == MessageType::Query => one,
+            _ => return with_code(reply, ResponseCode::FormErr),
+        };
+        if query.metadata.op_code != OpCode::Query || one.query_class() != DNSClass::IN {
+            return with_code(reply, ResponseCode::NotImp);
+        }
+        reply.metadata.recursion_available = true;
+        let name = one.name().to_ascii().to_lowercase();
+        if !name.ends_with(&format!(".{DOMAIN}.")) && name != format!("{DOMAIN}.") {
+            // There is no way out of the mesh, so no server to ask either.
+            return with_code(reply, ResponseCode::Refused);
+        }
+        reply.metadata.authoritative = true;
+        let mut host = name;
+        // Aliases may chain, and may lead round in circles.
+        for _ in 0..8 {
+            let Some(target) = self.aliases.get(&host) else { break };
+            let Ok(to) = Name::from_ascii(target) else { break };
+            push(&mut reply, &host, RData::CNAME(CNAME(to)));
+            host.clone_from(target);
+        }
+        let known = self.addresses.contains_key(&host) || self.ports.contains_key(&host) || self.inner.contains(&host);
+        if !known {
+            let code = if reply.answers.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError };
+            return with_code(reply, code);
+        }
+        self.records(&mut reply, &host, one.query_type());
+        reply
+    }
+
+    fn records(&self, reply: &mut Message, host: &str, kind: RecordType) {
+        for ip in self.addresses.get(host).into_iter().flatten() {
+            match (ip, kind) {
+                (IpAddr::V4(ip), RecordType::A | RecordType::ANY) => push(reply, host, RData::A(A(*ip))),
+                (IpAddr::V6(ip), RecordType::AAAA | RecordType::ANY) => push(reply, host, RData::AAAA(AAAA(*ip))),
+                _ => {}
+            }
+        }
+        if matches!(kind, RecordType::SRV | RecordType::ANY) {
+            for (port, target) in self.ports.get(host).into_iter().flatten() {
+                if let Ok(target) = Name::from_ascii(target) {
+                    push(reply, host, RData::SRV(SRV::new(0, 100, *port, target)));
+                }
+            }
+        }
+    }
+}
+
+fn with_code(mut reply: Message, code: ResponseCode) -> Message {
+    reply.metadata.response_code = code;
+    reply
+}
+
+fn push(reply: &mut Message, host: &str, data: RData) {
+    if let Ok(name) = Name::from_ascii(host) {
+        reply.answers.push(Record::from_rdata(name, TTL, data));
+    }
+}
+
+/// A pod's own name under a headless service: its address with dashes, as Kubernetes makes it for pods without a host
+/// name of their own.
+fn pod_host(pod: &PodRecord, service_host: &str) -> String {
+    let ip = pod.ips.first().map(|ip| ip.to_string().replace(['.', ':'], "-")).unwrap_or_default();
+    format!("{ip}.{service_host}")
+}
+
+/// `a.b.c.` gives `b.c.` and `c.`.
+fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(at, _)| &name[at + 1..]).filter(|s| !s.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoints::tests::pod;
+    use crate::resources::Resources;
+    use hickory_proto::op::Query;
+
+    const SERVICES: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: n}
+spec: {selector: {app: a}, ports: [{name: http, port: 80, targetPort: web}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: n}
+spec: {selector: {app: a}, clusterIP: None, ports: [{name: sql, port: 5432, targetPort: web}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: out, namespace: n}
+spec: {type: ExternalName, externalName: web.n.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: away, namespace: n}
+spec: {type: ExternalName, externalName: example.com}
+"#;
+
+    fn ask(name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
+        let resources = Resources::from_text(SERVICES);
+        let ips = BTreeMap::from([("n/web".to_owned(), vec!["10.96.0.1".parse().unwrap(), "fd01::1".parse().unwrap()])]);
+        let pods = [pod(1, &[("app", "a")], true), pod(2, &[("app", "a")], false)];
+        let zone = Zone::new(resources.services(), &ips, &pods, "10.244.0.1".parse().unwrap());
+        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+        query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        // Through the wire, as a client would see it.
+        let query = Message::from_vec(&query.to_vec().unwrap()).unwrap();
+        let reply = Message::from_vec(&zone.answer(&query).to_vec().unwrap()).unwrap();
+        assert_eq!(reply.metadata.id, 7);
+        (reply.metadata.response_code, reply.answers.iter().map(|r| r.data.to_string()).collect())
+    }
+
+    #[test]
+    fn services_resolve_and_everything_else_is_told_apart() {
+        let ok = |records: &[&str]| (ResponseCode::NoError, records.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let none = |code| (code, Vec::<String>::new());
+        assert_eq!(ask("web.n.svc.cluster.local.", RecordType::A), ok(&["10.96.0.1"]));
+        assert_eq!(ask("WEB.N.svc.Cluster.local.", RecordType::AAAA), ok(&["fd01::1"]));
+        assert_eq!(ask("web.n.svc.cluster.local.", RecordType::MX), ok(&[]));
+        assert_eq!(ask("_http._tcp.web.n.svc.cluster.local.", RecordType::SRV), ok(&["0 100 80 web.n.svc.cluster.local."]));
+        assert_eq!(ask("db.n.svc.cluster.local.", RecordType::A), ok(&["10.244.0.1"]));
+        assert_eq!(ask("10-244-0-1.db.n.svc.cluster.local.", RecordType::A), ok(&["10.244.0.1"]));
+        assert_eq!(
+            ask("_sql._tcp.db.n.svc.cluster.local.", RecordType::SRV),
+            ok(&["0 100 8001 10-244-0-1.db.n.svc.cluster.local."])
+        );
+        assert_eq!(ask("out.n.svc.cluster.local.", RecordType::A), ok(&["web.n.svc.cluster.local.", "10.96.0.1"]));
+        assert_eq!(ask("away.n.svc.cluster.local.", RecordType::A), ok(&["example.com."]));
+        assert_eq!(ask("istiod.istio-system.svc.cluster.local.", RecordType::A), ok(&["10.244.0.1"]));
+        assert_eq!(ask("svc.cluster.local.", RecordType::A), ok(&[]));
+        assert_eq!(ask("other.n.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));
+        assert_eq!(ask("web.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));
+        assert_eq!(ask("example.com.", RecordType::A), none(ResponseCode::Refused));
+    }
+}

@@ -1,0 +1,180 @@
+//! The process that people start and see (`lateen up`): it makes the mesh's namespaces, starts the supervisor in them,
+//! passes Ctrl-C on, and removes the mesh's files when all is over.
+
+use std::env;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use lateen_capture::process::{Launch, LaunchError, launch, reap_one, user_namespace_advice};
+use lateen_capture::sandbox::is_privileged;
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::{Pid, pipe2};
+
+use crate::resources::{ManifestPath, any_file};
+use crate::state_dir::{Claim, MeshName, StateDir};
+use crate::supervisor::{self, LIFELINE_FD, LOCK_FD, SPEC_FD, Spec};
+
+/// What to run, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) name: MeshName,
+    pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) json: bool,
+}
+
+/// Variables that every process of the mesh gets from the environment of `lateen up`.
+const PASSED_TO_ALL: [&str; 12] =
+    ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM", "PYENV_ROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH"];
+/// Prefixes of variables that sidecars get, and names.
+const PASSED_TO_PROXIES: [&str; 4] = ["SECRET_TTL", "SECRET_GRACE_PERIOD_RATIO", "LATEEN_LOG", "ISTIO_META_"];
+/// Prefixes of variables that the control plane gets.
+const PASSED_TO_CONTROL: [&str; 6] =
+    ["PILOT_", "CITADEL_", "DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL", "ENABLE_", "LATEEN_LOG"];
+
+/// Runs a mesh until it ends; returns the exit status.
+pub(crate) fn up(options: &Options) -> Result<i32, String> {
+    let manifests = manifests(&options.paths)?;
+    let dir = StateDir::of(&options.name);
+    let claim = dir.claim().map_err(|e| e.to_string())?;
+    let logs = match &options.log_dir {
+        None => dir.logs(),
+        Some(path) => {
+            fs::create_dir_all(path).map_err(|e| format!("--log-dir {}: {e}", path.display()))?;
+            path.canonicalize().map_err(|e| format!("--log-dir {}: {e}", path.display()))?
+        }
+    };
+    let spec = Spec {
+        dir,
+        logs,
+        manifests,
+        json: options.json,
+        base_environment: environment(&PASSED_TO_ALL, false),
+        proxy_environment: environment(&PASSED_TO_PROXIES, true),
+        control_environment: environment(&PASSED_TO_CONTROL, true),
+    };
+    // The write end stays open as long as this process lives, which is what the supervisor watches.
+    let (lifeline, _alive) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
+    let supervisor = start(&spec, &claim, &lifeline)?;
+    drop(lifeline);
+    Ok(wait(supervisor))
+}
+
+/// The paths as given and as they are found from anywhere.
+fn manifests(paths: &[PathBuf]) -> Result<Vec<ManifestPath>, String> {
+    let manifests: Vec<ManifestPath> = paths
+        .iter()
+        .map(|written| {
+            let path = written.canonicalize().map_err(|e| format!("{}: {e}", written.display()))?;
+            Ok(ManifestPath { path, written: written.clone() })
+        })
+        .collect::<Result<_, String>>()?;
+    if any_file(&manifests) {
+        return Ok(manifests);
+    }
+    let shown: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    Err(format!("no manifest (*.yaml, *.yml, *.json) in {}", shown.join(", ")))
+}
+
+fn environment(names: &[&str], prefixes: bool) -> Vec<(String, String)> {
+    env::vars().filter(|(name, _)| names.iter().any(|n| if prefixes { name.starts_with(n) } else { name == n })).collect()
+}
+
+fn start(spec: &Spec, claim: &Claim, lifeline: &impl AsFd) -> Result<Pid, String> {
+    let failed = |e: std::io::Error| e.to_string();
+    let mut description = File::from(memfd_create(c"lateen-mesh", MFdFlags::MFD_CLOEXEC).map_err(|e| e.to_string())?);
+    serde_json::to_writer(&description, spec).map_err(|e| e.to_string())?;
+    description.flush().map_err(failed)?;
+    description.rewind().map_err(failed)?;
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut namespaces = CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    if !is_privileged() {
+        namespaces |= CloneFlags::CLONE_NEWUSER;
+    }
+    let environment = env::vars_os().filter_map(|(k, v)| {
+        let mut pair = k.into_encoded_bytes();
+        pair.push(b'=');
+        pair.extend(v.into_encoded_bytes());
+        CString::new(pair).ok()
+    });
+    let program = Launch {
+        program: c"/proc/self/exe".to_owned(),
+        arguments: vec![c"lateen".to_owned(), CString::new(supervisor::SUBCOMMAND).unwrap_or_default()],
+        environment: environment.collect(),
+        descriptors: vec![
+            (stdin.as_fd(), 0),
+            (stdout.as_fd(), 1),
+            (stderr.as_fd(), 2),
+            (description.as_fd(), SPEC_FD),
+            (claim.lock().as_fd(), LOCK_FD),
+            (lifeline.as_fd(), LIFELINE_FD),
+        ],
+        namespaces,
+    };
+    launch(&program).map_err(|e| explain(&e))
+}
+
+fn explain(error: &LaunchError) -> String {
+    let advice = match error {
+        LaunchError::Clone(_) | LaunchError::Map(_) => user_namespace_advice(),
+        LaunchError::Descriptors(_) | LaunchError::Exec(_) => None,
+    };
+    match advice {
+        Some(advice) => format!("{error}: {advice}"),
+        None if is_privileged() => error.to_string(),
+        None => format!("{error}: this system does not let you make user namespaces (a container's security profile may forbid it); run as root instead"),
+    }
+}
+
+/// Waits for the supervisor; the first Ctrl-C or SIGTERM asks it to stop, a second one kills it.
+fn wait(supervisor: Pid) -> i32 {
+    let mut waited = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
+        waited.add(signal);
+    }
+    let _ = waited.thread_block();
+    let mut asked = false;
+    loop {
+        // Also before the first wait: it may have ended before the signals were blocked.
+        while let Ok(Some((pid, code))) = reap_one() {
+            if pid == supervisor {
+                return code.code();
+            }
+        }
+        match waited.wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            Ok(_) => {
+                let _ = kill(supervisor, if asked { Signal::SIGKILL } else { Signal::SIGTERM });
+                asked = true;
+            }
+        }
+    }
+}
+
+/// Asks the mesh of a name to stop and waits until its name is free.
+pub(crate) fn down(name: &MeshName) -> Result<(), String> {
+    let dir = StateDir::of(name);
+    let pid = Pid::from_raw(dir.running().map_err(|e| e.to_string())?);
+    kill(pid, Signal::SIGTERM).map_err(|e| format!("cannot stop the mesh (pid {pid}): {e}"))?;
+    /// As long as an orderly stop may take, and a little more.
+    const PATIENCE: u32 = 150;
+    for _ in 0..PATIENCE {
+        if !Path::new("/proc").join(pid.to_string()).exists() && dir.running().is_err() {
+            return Ok(());
+        }
+        // A command with nothing else to do; there is no runtime here whose worker it could block.
+        let _ = nix::poll::poll(&mut [], 100_u16);
+    }
+    kill(pid, Signal::SIGKILL).map_err(|e| format!("cannot kill the mesh (pid {pid}): {e}"))?;
+    Err(format!("the mesh did not stop in time and was killed (pid {pid})"))
+}

@@ -1,0 +1,266 @@
+//! A pod while it runs: what it is, what state it is in, and its life from start to end.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lateen_capture::link::PodAddresses;
+use lateen_capture::netns::NetNs;
+use lateen_capture::process::ExitCode;
+use lateen_model::resource::{PodPort, PodRecord, PodSpec, WorkloadRef};
+use tokio::sync::watch;
+
+use crate::environment::PodFields;
+use crate::mesh::Mesh;
+use crate::report::Kind;
+use crate::spawn::Process;
+use crate::{container, sidecar, volumes};
+
+/// What a pod is; fixed when it is made.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) fields: PodFields,
+    pub(crate) spec: Arc<PodSpec>,
+    pub(crate) workload: WorkloadRef,
+    /// The hash of the template (or of the pod's own manifest) that it was made of.
+    pub(crate) template: String,
+    /// Order of creation in this mesh.
+    pub(crate) serial: u64,
+    pub(crate) injected: bool,
+    pub(crate) addresses: PodAddresses,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) created: u64,
+    /// Its files.
+    pub(crate) dir: PathBuf,
+}
+
+/// A pod that exists.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) identity: Identity,
+    network: Mutex<Option<Arc<NetNs>>>,
+    state: Mutex<State>,
+    stop: watch::Sender<bool>,
+}
+
+/// What changes while a pod lives.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) containers: Vec<ContainerState>,
+    pub(crate) proxy: Option<Process>,
+    pub(crate) proxy_ready: bool,
+    pub(crate) terminating: bool,
+    /// Since when it is ready without a break.
+    pub(crate) ready_since: Option<Instant>,
+    /// What it waits for, or what went wrong last.
+    pub(crate) message: String,
+}
+
+/// The state of one container.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct ContainerState {
+    pub(crate) name: String,
+    pub(crate) process: Option<Process>,
+    pub(crate) ready: bool,
+    pub(crate) restarts: u32,
+    pub(crate) last_exit: Option<ExitCode>,
+}
+
+impl Pod {
+    pub(crate) fn new(identity: Identity) -> Arc<Self> {
+        let containers = identity.spec.containers.iter();
+        let containers = containers.map(|c| ContainerState { name: c.name.clone(), ..ContainerState::default() }).collect();
+        Arc::new(Self {
+            identity,
+            network: Mutex::new(None),
+            state: Mutex::new(State { containers, ..State::default() }),
+            stop: watch::Sender::new(false),
+        })
+    }
+
+    /// `NAMESPACE/NAME`.
+    pub(crate) fn key(&self) -> String {
+        format!("{}/{}", self.identity.fields.namespace, self.identity.fields.name)
+    }
+
+    /// The primary address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        IpAddr::V4(self.identity.addresses.v4)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and tells the mesh.
+    pub(crate) fn change(&self, mesh: &Mesh, edit: impl FnOnce(&mut State)) -> u64 {
+        {
+            let mut state = self.state();
+            edit(&mut state);
+            let ready = self.is_ready(&state);
+            match (ready, state.ready_since) {
+                (true, None) => state.ready_since = Some(Instant::now()),
+                (false, Some(_)) => state.ready_since = None,
+                _ => {}
+            }
+        }
+        mesh.touch()
+    }
+
+    /// Says once what the pod waits for or what went wrong.
+    pub(crate) fn note(&self, mesh: &Mesh, message: &str) {
+        if self.state().message != message {
+            message.clone_into(&mut self.state().message);
+            mesh.report.say(Kind::Problem, &format!("pod {}: {message}", self.key()));
+        }
+    }
+
+    /// Whether all containers, and the sidecar if there is one, are ready.
+    fn is_ready(&self, state: &State) -> bool {
+        !state.containers.is_empty()
+            && state.containers.iter().all(|c| c.ready)
+            && (!self.identity.injected || state.proxy_ready)
+    }
+
+    /// Whether it is ready and stays.
+    pub(crate) fn ready(&self) -> bool {
+        let state = self.state();
+        self.is_ready(&state) && !state.terminating
+    }
+
+    /// The pod's network namespace, once it exists.
+    pub(crate) fn network(&self) -> Option<Arc<NetNs>> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the pod to end.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Waits until the pod is asked to end.
+    pub(crate) async fn stopping(&self) {
+        let mut stop = self.stop.subscribe();
+        let _ = stop.wait_for(|s| *s).await;
+    }
+
+    /// What the control plane is told.
+    pub(crate) fn record(&self, node: &str) -> PodRecord {
+        let state = self.state();
+        let id = &self.identity;
+        let ports = id.spec.containers.iter().flat_map(|c| &c.ports).filter_map(|p| {
+            Some(PodPort { name: p.name.clone(), port: u16::try_from(p.container_port).ok()?, protocol: p.protocol })
+        });
+        PodRecord {
+            name: id.fields.name.clone(),
+            namespace: id.fields.namespace.clone(),
+            uid: id.fields.uid.clone(),
+            ips: id.fields.ips.clone(),
+            labels: id.fields.labels.clone(),
+            annotations: id.fields.annotations.clone(),
+            service_account: id.fields.service_account.clone(),
+            workload: id.workload.clone(),
+            node: node.to_owned(),
+            ports: ports.collect(),
+            injected: id.injected,
+            ready: self.is_ready(&state),
+            terminating: state.terminating,
+            created: id.created,
+        }
+    }
+
+    /// Where the pod's volumes are.
+    pub(crate) fn volumes_dir(&self) -> PathBuf {
+        self.identity.dir.join("volumes")
+    }
+}
+
+/// A pod's whole life. Returns when nothing of it is left.
+pub(crate) async fn live(mesh: Arc<Mesh>, pod: Arc<Pod>) {
+    if prepare(&mesh, &pod).await {
+        let proxy = pod.identity.injected.then(|| tokio::spawn(sidecar::keep(mesh.clone(), pod.clone())));
+        let containers = tokio::spawn(container::run_all(mesh.clone(), pod.clone()));
+        pod.stopping().await;
+        end(&mesh, &pod).await;
+        // Both see that the pod is stopping and return when their processes have ended.
+        let _ = containers.await;
+        if let Some(proxy) = proxy {
+            sidecar::stop(&pod).await;
+            let _ = proxy.await;
+        }
+    }
+    *pod.network.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    let _ = std::fs::remove_dir_all(&pod.identity.dir);
+    mesh.forget(&pod);
+}
+
+/// Makes the pod's network and files; false if it was asked to end meanwhile.
+async fn prepare(mesh: &Arc<Mesh>, pod: &Arc<Pod>) -> bool {
+    /// How often a pod looks whether what it waits for has come.
+    const RETRY: Duration = Duration::from_millis(300);
+    loop {
+        if pod.is_stopping() {
+            return false;
+        }
+        let done = match make_network(mesh, pod).await {
+            Ok(()) => make_files(mesh, pod),
+            Err(e) => Err(e),
+        };
+        match done {
+            Ok(()) => return true,
+            Err(message) => pod.note(mesh, &format!("cannot start: {message}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = pod.stopping() => return false,
+        }
+    }
+}
+
+async fn make_network(mesh: &Arc<Mesh>, pod: &Arc<Pod>) -> Result<(), String> {
+    if pod.network().is_some() {
+        return Ok(());
+    }
+    let capture = pod.identity.injected.then(|| sidecar::capture(pod)).transpose()?;
+    let (addresses, bridge, serial) = (pod.identity.addresses, mesh.network.bridge, pod.identity.serial);
+    let made = tokio::task::spawn_blocking(move || -> Result<NetNs, String> {
+        let ns = NetNs::create().map_err(|e| format!("network namespace: {e}"))?;
+        lateen_capture::link::connect_pod(&ns, &format!("pod{serial}"), addresses, bridge).map_err(|e| e.to_string())?;
+        if let Some(rules) = capture {
+            // Before any process runs in the pod: nothing it sends is ever uncaptured.
+            ns.run(|| rules.apply()).map_err(|e| format!("network namespace: {e}"))?.map_err(|e| e.to_string())?;
+        }
+        Ok(ns)
+    });
+    let ns = made.await.map_err(|e| e.to_string())??;
+    *pod.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ns));
+    Ok(())
+}
+
+/// Writes volumes and the files that every pod has.
+pub(crate) fn make_files(mesh: &Mesh, pod: &Pod) -> Result<(), String> {
+    let resources = mesh.resources();
+    let id = &pod.identity;
+    if !resources.has_service_account(&id.fields.namespace, &id.fields.service_account) {
+        return Err(format!("ServiceAccount {} is not there", id.fields.service_account));
+    }
+    volumes::write(&id.spec, &id.fields.namespace, &resources, &pod.volumes_dir()).map_err(|e| e.to_string())?;
+    container::write_common_files(mesh, pod).map_err(|e| format!("{}: {e}", id.dir.display()))
+}
+
+/// The orderly end: leave the endpoints everywhere, drain, and only then stop.
+async fn end(mesh: &Arc<Mesh>, pod: &Arc<Pod>) {
+    let version = pod.change(mesh, |s| s.terminating = true);
+    if !mesh.is_stopping() {
+        mesh.wait_until_known(version).await;
+        if pod.identity.injected {
+            sidecar::drain(mesh, pod).await;
+        }
+    }
+    container::stop_all(mesh, pod).await;
+}

@@ -1,0 +1,326 @@
+//! The sidecar of an injected pod: its rules, files, environment, and its life beside the containers.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{Method, Response};
+use lateen_capture::rules::{
+    CaptureConfig, DnsCapture, ProxyTraffic, RuleSet, parse_interfaces, parse_ports, parse_ranges,
+};
+use lateen_tls::{PodReference, ServiceAccount, TokenRequest};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::container::{self, Backoff, PROXY_DIR, common_mounts, hidden, log_file};
+use crate::dns::CONTROL_HOST;
+use crate::init::{Mount, Place, Role, Spec};
+use crate::mesh::Mesh;
+use crate::pod::Pod;
+use crate::probe::connect;
+use crate::report::Kind;
+use crate::spawn::{Process, Stdio};
+use crate::unix_http::{Call, over_stream};
+use crate::volumes;
+
+/// The mark on the sockets of sidecars. On one machine all processes have one user, so Istio's user id cannot tell them.
+pub(crate) const MARK: u32 = 1337;
+/// Life of the tokens: Istio's projected tokens' (`expirationSeconds`).
+const TOKEN_LIFE: Duration = Duration::from_secs(43_200);
+const ADMIN_PORT: u16 = 15000;
+const READY_PORT: u16 = 15021;
+/// How long a sidecar has for draining, if the pod does not say (`ProxyConfig.terminationDrainDuration`).
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The capture rules that the pod's annotations ask for.
+pub(crate) fn capture(pod: &Pod) -> Result<RuleSet, String> {
+    let annotations = &pod.identity.fields.annotations;
+    let get = |name: &str| annotations.get(name).map(String::as_str);
+    let traffic = |name: &str| get(&format!("traffic.sidecar.istio.io/{name}"));
+    let mut config = CaptureConfig { proxy: ProxyTraffic::Mark(MARK), ..CaptureConfig::default() };
+    let wrong = |e: lateen_capture::rules::ConfigError| format!("annotation: {e}");
+    if let Some(mode) = get("sidecar.istio.io/interceptionMode") {
+        config.mode = mode.parse().map_err(wrong)?;
+    }
+    if let Some(v) = traffic("includeInboundPorts") {
+        config.inbound_ports = v.parse().map_err(wrong)?;
+    }
+    if let Some(v) = traffic("excludeInboundPorts") {
+        // The sidecar's own ports are excluded whatever people write, or its readiness could not be asked.
+        config.exclude_inbound_ports.extend(parse_ports(v).map_err(wrong)?);
+    }
+    if let Some(v) = traffic("includeOutboundIPRanges") {
+        config.outbound_ranges = v.parse().map_err(wrong)?;
+    }
+    if let Some(v) = traffic("excludeOutboundIPRanges") {
+        config.exclude_outbound_ranges = parse_ranges(v).map_err(wrong)?;
+    }
+    if let Some(v) = traffic("includeOutboundPorts") {
+        config.outbound_ports = parse_ports(v).map_err(wrong)?;
+    }
+    if let Some(v) = traffic("excludeOutboundPorts") {
+        config.exclude_outbound_ports = parse_ports(v).map_err(wrong)?;
+    }
+    if let Some(v) = traffic("excludeInterfaces") {
+        config.exclude_interfaces = parse_interfaces(v).map_err(wrong)?;
+    }
+    let virtual_interfaces = get("istio.io/reroute-virtual-interfaces").or_else(|| traffic("kubevirtInterfaces"));
+    if let Some(v) = virtual_interfaces {
+        config.reroute_interfaces = parse_interfaces(v).map_err(wrong)?;
+    }
+    config.dns = DnsCapture::Off;
+    Ok(RuleSet::plan(&config))
+}
+
+/// Writes the sidecar's token, roots and labels.
+pub(crate) fn write_files(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
+    let dir = pod.identity.dir.join("proxy");
+    std::fs::create_dir_all(&dir)?;
+    write_token(mesh, pod)?;
+    // There from the first start of the control plane on; until then the pod's start is tried again.
+    let roots = std::fs::read(mesh.dir.ca_dir().join("root-cert.pem"))
+        .map_err(|e| io::Error::new(e.kind(), "the control plane has not made its root certificate yet"))?;
+    volumes::write_atomically(&dir.join("root-cert.pem"), &roots, 0o644)
+}
+
+fn write_token(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
+    let f = &pod.identity.fields;
+    let request = TokenRequest {
+        service_account: ServiceAccount { namespace: f.namespace.clone(), name: f.service_account.clone() },
+        pod: Some(PodReference { name: f.name.clone(), uid: f.uid.clone() }),
+        audiences: vec!["istio-ca".to_owned()],
+        lifetime: TOKEN_LIFE,
+    };
+    let token = mesh.tokens.issue(&request, SystemTime::now()).map_err(io::Error::other)?;
+    volumes::write_atomically(&pod.identity.dir.join("proxy").join("istio-token"), token.as_bytes(), 0o600)
+}
+
+fn spec(mesh: &Mesh, pod: &Pod) -> Spec {
+    let id = &pod.identity;
+    let f = &id.fields;
+    let mut vars = container::base_variables(mesh);
+    for (name, value) in &mesh.proxy_environment {
+        vars.set(name, value);
+    }
+    let ports: Vec<_> = id
+        .spec
+        .containers
+        .iter()
+        .flat_map(|c| &c.ports)
+        .map(|p| json!({"name": p.name, "containerPort": p.container_port, "protocol": p.protocol}))
+        .collect();
+    let apps: Vec<&str> = id.spec.containers.iter().map(|c| c.name.as_str()).collect();
+    let (api, kind) = if id.workload.kind == "Pod" { ("v1", "pods") } else { ("apps/v1", "deployments") };
+    let owner = format!("kubernetes://apis/{api}/namespaces/{}/{kind}/{}", f.namespace, id.workload.name);
+    let mode = f.annotations.get("sidecar.istio.io/interceptionMode").map_or("REDIRECT", String::as_str);
+    let control = format!("{CONTROL_HOST}:15012");
+    let roots = format!("{PROXY_DIR}/root-cert.pem");
+    for (name, value) in [
+        ("POD_NAME", f.name.clone()),
+        ("POD_NAMESPACE", f.namespace.clone()),
+        ("INSTANCE_IP", pod.ip().to_string()),
+        ("SERVICE_ACCOUNT", f.service_account.clone()),
+        ("HOST_IP", f.node_ip.to_string()),
+        ("TRUST_DOMAIN", "cluster.local".to_owned()),
+        ("PILOT_CERT_PROVIDER", "istiod".to_owned()),
+        ("CA_ADDR", control.clone()),
+        ("CA_ROOT_CA", roots.clone()),
+        ("XDS_ROOT_CA", roots),
+        ("LATEEN_TOKEN_PATH", format!("{PROXY_DIR}/istio-token")),
+        ("LATEEN_PROXY_MARK", MARK.to_string()),
+        ("PROXY_CONFIG", json!({ "discoveryAddress": control }).to_string()),
+        ("ISTIO_META_CLUSTER_ID", "Kubernetes".to_owned()),
+        ("ISTIO_META_NODE_NAME", f.node_name.clone()),
+        ("ISTIO_META_INTERCEPTION_MODE", mode.to_owned()),
+        ("ISTIO_META_WORKLOAD_NAME", id.workload.name.clone()),
+        ("ISTIO_META_OWNER", owner),
+        ("ISTIO_META_MESH_ID", "cluster.local".to_owned()),
+        ("ISTIO_META_POD_PORTS", json!(ports).to_string()),
+        ("ISTIO_META_APP_CONTAINERS", apps.join(",")),
+    ] {
+        vars.set(name, value);
+    }
+    let mut mounts = common_mounts(pod);
+    let mount = |source: &str, target: &str| Mount { source: id.dir.join(source), target: PathBuf::from(target), read_only: true };
+    mounts.push(mount("podinfo", "/etc/istio/pod"));
+    mounts.push(mount("proxy", PROXY_DIR));
+    Spec {
+        place: Place::Own { host_name: container::host_name(pod), mounts, hidden: hidden(mesh), contained: false },
+        network: true,
+        role: Role::Proxy,
+        command: ["lateen", "proxy", "sidecar"].map(str::to_owned).to_vec(),
+        environment: vars.into_pairs(),
+        working_dir: None,
+    }
+}
+
+fn log_name(pod: &Pod) -> String {
+    format!("{}_{}_istio-proxy", pod.identity.fields.namespace, pod.identity.fields.name)
+}
+
+/// Keeps the sidecar running, until the pod ends and [`stop`] has ended it.
+pub(crate) async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>) {
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+    let mut first = true;
+    loop {
+        let start = Instant::now();
+        if !first {
+            // A token could have run out meanwhile.
+            if let Err(e) = write_token(&mesh, &pod) {
+                pod.note(&mesh, &format!("sidecar: token: {e}"));
+            }
+        }
+        first = false;
+        match spawn(&mesh, &pod).await {
+            Ok(process) => {
+                pod.change(&mesh, |s| s.proxy = Some(process.clone()));
+                let code = tokio::select! {
+                    code = process.ended() => code,
+                    () = follow(&mesh, &pod) => continue,
+                };
+                pod.change(&mesh, |s| {
+                    s.proxy = None;
+                    s.proxy_ready = false;
+                });
+                if pod.is_stopping() {
+                    return;
+                }
+                let path = mesh.log_path(&log_name(&pod));
+                let tail = container::tail(&path, 5);
+                let text = format!(
+                    "sidecar ended with status {} ({}), starting it again; its last lines:\n{tail}",
+                    code.code(),
+                    path.display()
+                );
+                mesh.report.say(Kind::Problem, &format!("pod {}: {text}", pod.key()));
+            }
+            Err(e) => pod.note(&mesh, &format!("sidecar: {e}")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.after(start.elapsed())) => {}
+            () = pod.stopping() => return,
+        }
+    }
+}
+
+async fn spawn(mesh: &Mesh, pod: &Pod) -> Result<Process, String> {
+    let network = pod.network().ok_or("the pod has no network")?;
+    let log = log_file(mesh, &log_name(pod)).map_err(|e| format!("log: {e}"))?;
+    mesh.spawner.spawn(&spec(mesh, pod), Some(&network), Stdio::Log(&log)).await.map_err(|e| e.to_string())
+}
+
+/// Follows the readiness of a running sidecar and renews its token; never returns.
+async fn follow(mesh: &Mesh, pod: &Pod) {
+    const FAST: Duration = Duration::from_millis(50);
+    const SLOW: Duration = Duration::from_secs(1);
+    /// Failures in a row before a sidecar that was ready no longer is (Istio's `failureThreshold`).
+    const PATIENCE: u32 = 4;
+    let mut failures = 0;
+    let mut token_written = Instant::now();
+    loop {
+        let was = pod.state().proxy_ready;
+        let is = is_ready(pod).await;
+        failures = if is { 0 } else { failures + 1 };
+        if is != was && (is || failures >= PATIENCE) {
+            pod.change(mesh, |s| s.proxy_ready = is);
+        }
+        if token_written.elapsed() > TOKEN_LIFE / 2 && write_token(mesh, pod).is_ok() {
+            token_written = Instant::now();
+        }
+        tokio::time::sleep(if pod.state().proxy_ready { SLOW } else { FAST }).await;
+    }
+}
+
+async fn is_ready(pod: &Pod) -> bool {
+    let call = Call { timeout: Duration::from_secs(3), ..Call::get("/healthz/ready") };
+    request(pod, pod.ip(), READY_PORT, call).await.is_ok_and(|r| r.status().is_success())
+}
+
+/// Waits until the sidecar has its configuration.
+pub(crate) async fn until_ready(mesh: &Mesh, pod: &Pod) {
+    let mut changes = mesh.changes();
+    while !pod.state().proxy_ready {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A request to the sidecar's admin interface, from inside the pod.
+pub(crate) async fn admin(pod: &Pod, method: Method, path: &str) -> io::Result<Response<Bytes>> {
+    let call = Call { method, path, body: Vec::new(), timeout: Duration::from_secs(10) };
+    request(pod, [127, 0, 0, 1].into(), ADMIN_PORT, call).await
+}
+
+async fn request(pod: &Pod, ip: std::net::IpAddr, port: u16, call: Call<'_>) -> io::Result<Response<Bytes>> {
+    let network = pod.network().ok_or_else(|| io::Error::other("the pod has no network"))?;
+    let limit = call.timeout;
+    let address = std::net::SocketAddr::new(ip, port);
+    let stream = tokio::time::timeout(limit, connect(address, &network)).await.map_err(|_| io::ErrorKind::TimedOut)?;
+    over_stream(stream.map_err(io::Error::other)?, &address.to_string(), call).await
+}
+
+/// Asks the sidecar to send its clients away, and waits until none is left or its time is over.
+pub(crate) async fn drain(mesh: &Mesh, pod: &Pod) {
+    if pod.state().proxy.is_none() {
+        return;
+    }
+    if let Err(e) = admin(pod, Method::POST, "/drain_listeners?inboundonly&graceful").await {
+        pod.note(mesh, &format!("sidecar: cannot drain: {e}"));
+        return;
+    }
+    let deadline = Instant::now() + DRAIN;
+    while Instant::now() < deadline {
+        match active_requests(pod).await {
+            Some(0) | None => return,
+            Some(_) => tokio::time::sleep(Duration::from_millis(25)).await,
+        }
+    }
+}
+
+/// Requests and connections in flight, as the sidecar counts them; `None` if it does not say.
+async fn active_requests(pod: &Pod) -> Option<u64> {
+    let answer = admin(pod, Method::GET, "/server_info").await.ok()?;
+    let body: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
+    body.get("active_requests")?.as_u64()
+}
+
+/// Ends the sidecar, after its containers have ended.
+pub(crate) async fn stop(pod: &Pod) {
+    let process = pod.state().proxy.clone();
+    if let Some(process) = process {
+        process.stop(Signal::SIGTERM, DRAIN + Duration::from_secs(1)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::tests::pod_with_annotations;
+
+    fn rules(annotations: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let set = capture(&pod_with_annotations(annotations))?;
+        Ok(set.tables().iter().flat_map(|t| &t.chains).flat_map(|c| c.rules.iter().map(ToString::to_string)).collect())
+    }
+
+    #[test]
+    fn annotations_shape_the_rules() {
+        let plain = rules(&[]).unwrap();
+        assert!(plain.contains(&"meta mark 1337 return".to_owned()));
+        let edited = rules(&[
+            ("traffic.sidecar.istio.io/excludeOutboundPorts", "3306"),
+            ("traffic.sidecar.istio.io/excludeInboundPorts", "9000"),
+            ("traffic.sidecar.istio.io/includeOutboundIPRanges", "10.96.0.0/16"),
+        ])
+        .unwrap();
+        for rule in ["tcp dport 3306 return", "tcp dport 9000 return", "tcp dport 15021 return"] {
+            assert!(edited.contains(&rule.to_owned()), "{rule}");
+        }
+        assert!(edited.contains(&"ip daddr 10.96.0.0/16 jump istio-redirect".to_owned()));
+        assert!(rules(&[("sidecar.istio.io/interceptionMode", "NONE")]).unwrap().is_empty());
+        assert!(rules(&[("sidecar.istio.io/interceptionMode", "TPROXY")]).unwrap_err().contains("not supported"));
+        assert!(rules(&[("traffic.sidecar.istio.io/excludeOutboundPorts", "all")]).is_err());
+    }
+}
