@@ -7,10 +7,16 @@ pub(super) fn nearest<'a>(written: &str, allowed: impl IntoIterator<Item = &'a s
         return None;
     }
     let simple = simplify(written);
-    let candidates = allowed.into_iter().map(|name| (distance(&simple, &simplify(name)), name));
-    let (distance, name) = candidates.min_by_key(|(distance, _)| *distance)?;
+    let candidates: Vec<(&str, Vec<u8>)> = allowed.into_iter().map(|name| (name, simplify(name))).collect();
+    let (distance, name) =
+        candidates.iter().map(|(name, other)| (distance(&simple, other), *name)).min_by_key(|(distance, _)| *distance)?;
     let limit = (simple.len().max(name.len()) / 3).clamp(1, 3);
-    (distance <= limit && distance < simple.len()).then_some(name)
+    if distance <= limit && distance < simple.len() {
+        return Some(name);
+    }
+    // `labels` for `matchLabels`.
+    let is_part = |other: &[u8]| simple.len() >= 5 && other.windows(simple.len()).any(|part| part == simple);
+    candidates.iter().find(|(_, other)| is_part(other)).map(|(name, _)| *name)
 }
 
 /// Lower case without separators, so that `http1_max_pending_requests` equals `http1MaxPendingRequests`.
@@ -52,6 +58,7 @@ mod tests {
             ("http1_max_pending_requests", Some("http1MaxPendingRequests")),
             ("destinations", Some("destination")),
             ("time_out", Some("timeout")),
+            ("MaxPending", Some("http1MaxPendingRequests")),
             ("port", None),
             ("x", None),
             ("", None),

@@ -141,7 +141,8 @@ pub(super) fn validate_metadata(kind: Kind, metadata: &ObjectMeta, issues: &mut 
     issues.field("metadata", |issues| {
         match (metadata.name.as_str(), &metadata.generate_name) {
             ("", Some(_)) => {
-                issues.error_at("generateName", "cannot be used in files, where an edit must find its object again: write a name");
+                issues
+                    .error_at("generateName", "cannot be used in files, where an edit must find its object again: write a name");
             }
             ("", None) => issues.error_at("name", "is required"),
             (name, _) => report_at(issues, "name", name_check(kind)(name)),

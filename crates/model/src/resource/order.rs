@@ -11,9 +11,9 @@ use super::meta::ObjectMeta;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From seconds since the Unix epoch.
-    pub const fn from_unix_seconds(seconds: i64) -> Self {
-        Self(seconds)
+    /// From seconds since the Unix epoch, held within the years 0 to 9999 that RFC 3339 can write.
+    pub fn from_unix_seconds(seconds: i64) -> Self {
+        Self(seconds.clamp(-62_167_219_200, 253_402_300_799))
     }
 
     /// Seconds since the Unix epoch.
@@ -47,7 +47,7 @@ impl Timestamp {
         }
         let offset = parse_offset(&text[19..])?;
         let days = days_from_epoch(year, month, day);
-        Some(Self(days * 86_400 + hour * 3_600 + minute * 60 + second - offset))
+        Some(Self::from_unix_seconds(days * 86_400 + hour * 3_600 + minute * 60 + second - offset))
     }
 }
 
@@ -102,7 +102,8 @@ impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut days, seconds) = (self.0.div_euclid(86_400), self.0.rem_euclid(86_400));
-        let mut year = 1970 + days.div_euclid(366);
+        // A year that is not too late, found with the longest year after 1970 and the shortest before.
+        let mut year = 1970 + days.div_euclid(if days < 0 { 365 } else { 366 });
         while days_from_epoch(year + 1, 1, 1) <= days {
             year += 1;
         }
@@ -153,6 +154,81 @@ impl CreationOrder {
             sequence: if timestamp.is_some() { 0 } else { metadata.provenance.sequence },
             name: metadata.name.clone(),
             namespace: metadata.namespace.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::resource::Provenance;
+
+    #[test]
+    fn times_are_read_and_written() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2024-02-29T12:34:56Z", 1_709_210_096),
+            ("2000-03-01T00:00:00Z", 951_868_800),
+            ("1969-12-31T23:59:59Z", -1),
+            ("0001-01-01T00:00:00Z", -62_135_596_800),
+        ] {
+            let time = Timestamp::parse(text).unwrap();
+            assert_eq!(time.unix_seconds(), seconds);
+            assert_eq!(time.to_string(), text);
+        }
+        let same = Timestamp::parse("2024-05-01T12:00:00Z");
+        for text in ["2024-05-01T14:00:00+02:00", "2024-05-01T11:30:00.999-00:30", "2024-05-01 12:00:00.5Z"] {
+            assert_eq!(Timestamp::parse(text), same, "{text}");
+        }
+        for text in [
+            "",
+            "2024-05-01",
+            "2024-13-01T00:00:00Z",
+            "2023-02-29T00:00:00Z",
+            "2024-05-01T24:00:00Z",
+            "2024-05-01T12:00:00",
+            "2024-05-01T12:00:00.Z",
+            "2024-05-01T12:00:00+0200",
+            "+024-05-01T12:00:00Z",
+            "2024-05-01T12:00:00Z ",
+        ] {
+            assert_eq!(Timestamp::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_comes_first() {
+        let metadata = |name: &str, timestamp: Option<i64>, sequence| ObjectMeta {
+            name: name.to_owned(),
+            creation_timestamp: timestamp.map(Timestamp::from_unix_seconds),
+            provenance: Provenance { sequence, ..Provenance::default() },
+            ..ObjectMeta::default()
+        };
+        let expected = [
+            metadata("x", Some(1), 9),
+            metadata("a", Some(2), 8),
+            metadata("b", Some(2), 7),
+            metadata("z", None, 1),
+            metadata("y", None, 2),
+        ];
+        let mut found = expected.clone();
+        found.reverse();
+        found.sort_by_key(CreationOrder::of);
+        assert_eq!(found, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn written_times_read_back(seconds in any::<i64>()) {
+            let time = Timestamp::from_unix_seconds(seconds);
+            prop_assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>()) {
+            let _ = Timestamp::parse(&text);
         }
     }
 }

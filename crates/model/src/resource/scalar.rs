@@ -238,3 +238,63 @@ impl<'de> Deserialize<'de> for Base64Bytes {
         Ok(Self(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_istio_reads_them() {
+        for (text, nanos) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1.5s", 1_500_000_000),
+            ("+1s", 1_000_000_000),
+            ("100ms", 100_000_000),
+            ("1h30m", 5_400_000_000_000),
+            ("1m0.5s", 60_500_000_000),
+            (".5s", 500_000_000),
+            ("1.s", 1_000_000_000),
+            ("3us", 3_000),
+            ("3µs", 3_000),
+            ("7ns", 7),
+        ] {
+            assert_eq!(ProtoDuration::parse(text).map(|d| d.get().as_nanos()), Ok(nanos), "{text:?}");
+        }
+        for text in ["", "1", "s", ".s", "1d", "1 s", "1s ", "1.2.3s", "1e3s", "s1", "1S", "ä", "-", &"9".repeat(30)] {
+            assert!(matches!(ProtoDuration::parse(text), Err(DurationError::Syntax(_))), "{text:?}");
+        }
+        assert_eq!(ProtoDuration::parse("-1s"), Err(DurationError::Negative));
+        assert_eq!(ProtoDuration::parse("9999999h"), Err(DurationError::TooLong));
+    }
+
+    #[test]
+    fn whole_milliseconds() {
+        let whole = |text: &str| ProtoDuration::parse(text).unwrap().is_whole_millis();
+        assert!(whole("1ms") && whole("1s") && whole("1.001s"));
+        assert!(!whole("0s") && !whole("0.5ms") && !whole("1.0005s"));
+    }
+
+    #[test]
+    fn base64_is_not_shown() {
+        let bytes: Base64Bytes = serde_json::from_str("\"c2Vj\\ncmV0\"").unwrap();
+        assert_eq!(bytes.as_bytes(), b"secret");
+        assert_eq!(format!("{bytes:?}"), "<6 bytes>");
+        assert_eq!(serde_json::to_string(&bytes).unwrap(), "\"c2VjcmV0\"");
+    }
+
+    proptest! {
+        #[test]
+        fn written_durations_read_back(nanos in 0..=i64::MAX) {
+            let duration = ProtoDuration::new(Duration::from_nanos(nanos.unsigned_abs()));
+            prop_assert_eq!(ProtoDuration::parse(&duration.to_string()), Ok(duration));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>()) {
+            let _ = ProtoDuration::parse(&text);
+        }
+    }
+}

@@ -170,3 +170,46 @@ impl SidecarSelector {
         self.pairs().all(|(key, value)| labels.get(key) == Some(value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> StringMap {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn selectors_match_labels() {
+        let pod = labels(&[("app", "a"), ("version", "v1")]);
+        assert!(is_subset(&labels(&[]), &pod) && is_subset(&labels(&[("app", "a")]), &pod));
+        assert!(!is_subset(&labels(&[("app", "b")]), &pod) && !is_subset(&labels(&[("tier", "x")]), &pod));
+        for (key, operator, values, expected) in [
+            ("app", SelectorOperator::In, &["a", "b"][..], true),
+            ("app", SelectorOperator::In, &["b"], false),
+            ("tier", SelectorOperator::In, &["b"], false),
+            ("app", SelectorOperator::NotIn, &["a"], false),
+            ("tier", SelectorOperator::NotIn, &["a"], true),
+            ("app", SelectorOperator::Exists, &[], true),
+            ("tier", SelectorOperator::Exists, &[], false),
+            ("tier", SelectorOperator::DoesNotExist, &[], true),
+        ] {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            let requirement = LabelSelectorRequirement { key: key.to_owned(), operator, values };
+            let selector = LabelSelector { match_labels: labels(&[("version", "v1")]), match_expressions: vec![requirement] };
+            assert_eq!(selector.matches(&pod), expected, "{selector:?}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_a_sidecars_selector_mean_the_same() {
+        let pod = labels(&[("app", "a")]);
+        let pairs = Some(labels(&[("app", "a")]));
+        let istio = SidecarSelector { labels: pairs.clone(), match_labels: None };
+        let other = SidecarSelector { labels: None, match_labels: pairs };
+        for selector in [istio, other] {
+            assert!(selector.matches(&pod) && !selector.matches(&labels(&[])) && !selector.is_empty());
+        }
+        assert!(SidecarSelector::default().matches(&pod) && SidecarSelector::default().is_empty());
+    }
+}
