@@ -17,7 +17,7 @@
 //! ```
 //!
 //! - `ready`: whether `/healthz` answers 200 or 503. Alone it adds no fault.
-//! - `fail` (answer this status, 200 to 599), `hang` (never answer) and `close` (`before_response`: end the connection
+//! - `fail` (answer this status, 200 to 599), `hang` (never answer; the connection ends after ten minutes or when the server stops) and `close` (`before_response`: end the connection
 //!   without an answer; `mid_response`: after half of an answer) exclude each other; `delay` goes with any of them or alone.
 //! - `next`: the fault ends after so many requests; without it, it lasts until the reset.
 //! - `share`: the fault takes this share of the requests it is asked about (0 < share ≤ 1), evenly spread and exact:
@@ -72,7 +72,7 @@ pub enum Outcome {
     Answer,
     /// It is answered with this status.
     Fail(u16),
-    /// It is never answered.
+    /// It is never answered; its connection ends after [`MAX_DELAY`] or when the server stops.
     Hang,
     /// Its connection is ended.
     Close(Close),

@@ -73,3 +73,48 @@ pub(crate) async fn websocket(url: &str, messages: &[String], headers: &http::He
     while let Some(Ok(_)) = socket.next().await {}
     Ok(answers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{tcp, websocket};
+    use crate::{Config, PodIdentity, Server};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    async fn server() -> crate::Addresses {
+        let config = Config {
+            host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port: 0,
+            tcp: Some(0),
+            tcp_banner: Some("hello".into()),
+            grpc: None,
+            otlp: None,
+            kept_spans: 0,
+            drain: Duration::ZERO,
+        };
+        let server = Server::bind(config, PodIdentity::default()).await.expect("binds");
+        let addresses = server.addresses();
+        tokio::spawn(server.serve(std::future::pending()));
+        addresses
+    }
+
+    #[tokio::test]
+    async fn tcp_copies_both_ways_to_the_end() {
+        let address = server().await.tcp.expect("a port").to_string();
+        let mut output = Vec::new();
+        tcp(&address, &b"one\ntwo"[..], &mut output).await.expect("works");
+        assert_eq!(output, b"hello\none\ntwo");
+        let error = tcp("127.0.0.1:1", &b""[..], &mut output).await.expect_err("nothing listens").to_string();
+        assert!(error.starts_with("127.0.0.1:1: ") && error.contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn websocket_gives_each_echo() {
+        let address = server().await.http;
+        let messages = ["a".to_owned(), "b".to_owned()];
+        let none = http::HeaderMap::new();
+        assert_eq!(websocket(&format!("ws://{address}/ws"), &messages, &none).await.expect("works"), messages);
+        assert!(websocket(&format!("ws://{address}/healthz"), &messages, &none).await.is_err());
+        assert!(websocket(&format!("http://{address}/ws"), &messages, &none).await.is_err());
+    }
+}

@@ -103,7 +103,8 @@ fn parse(query: &str, incoming: &HeaderMap) -> Result<Outgoing, String> {
 pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or_else(|| format!("header: {text:?} is not NAME:VALUE"))?;
     let name = HeaderName::from_str(name.trim()).map_err(|_| format!("header: {name:?} is not a header name"))?;
-    let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("header: {value:?} is not a header value"))?;
+    let value =
+        HeaderValue::from_str(value.trim_matches([' ', '\t'])).map_err(|_| format!("header: {value:?} is not a header value"))?;
     Ok((name, value))
 }
 

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How much of a request's body is repeated in the answer, in bytes; the rest is only counted.
 const ECHOED_BODY: usize = 64 * 1024;
@@ -61,7 +62,11 @@ async fn dispatch(connection: &Arc<Connection>, request: Request<Incoming>) -> R
         match verdict.outcome {
             Outcome::Answer => {}
             Outcome::Fail(status) => return Ok(failure(status)),
-            Outcome::Hang => std::future::pending().await,
+            Outcome::Hang => {
+                // A client that has gone cannot be told from one that has finished sending, so that an end is set.
+                let _ = timeout(MAX_DELAY, connection.lease.clone().stopped()).await;
+                return Err(Hangup);
+            }
             Outcome::Close(Close::BeforeResponse) => return Err(Hangup),
             Outcome::Close(Close::MidResponse) => return Ok(half_answer()),
         }

@@ -82,3 +82,109 @@ async fn begin(due: Option<Duration>, start: Instant) -> Instant {
         None => Instant::now(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Plan, run};
+    use crate::client::Outgoing;
+    use crate::{Config, PodIdentity, Server};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    /// Starts a server that lasts as long as the test's runtime.
+    async fn server() -> SocketAddr {
+        let config = Config {
+            host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port: 0,
+            tcp: None,
+            tcp_banner: None,
+            grpc: Some(0),
+            otlp: None,
+            kept_spans: 0,
+            drain: Duration::ZERO,
+        };
+        let identity = PodIdentity { pod: "web-0".into(), ..PodIdentity::default() };
+        let server = Server::bind(config, identity).await.expect("binds");
+        let address = server.addresses().http;
+        tokio::spawn(server.serve(std::future::pending()));
+        address
+    }
+
+    fn plan(url: &str) -> Plan {
+        Plan {
+            outgoing: Outgoing::get(url.parse().expect("a URL")),
+            count: Some(1),
+            duration: None,
+            concurrency: 1,
+            rate: None,
+            pointers: Vec::new(),
+            new_connections: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn counts_requests_of_several_workers() {
+        let url = format!("http://{}/", server().await);
+        let plan = Plan { count: Some(101), concurrency: 7, pointers: vec!["/path".into()], ..plan(&url) };
+        let report = run(&plan, std::future::pending()).await;
+        let json = report.to_json();
+        assert!(report.all_succeeded(), "{json}");
+        assert_eq!(
+            (&json["statuses"]["200"], &json["pods"]["web-0"], &json["tallies"]["/path"]["/"]),
+            (&101.into(), &101.into(), &101.into())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_rate_is_kept() {
+        let url = format!("http://{}/", server().await);
+        let plan = Plan { count: Some(50), concurrency: 4, rate: Some(500.0), ..plan(&url) };
+        let json = run(&plan, std::future::pending()).await.to_json();
+        assert_eq!(json["requests"], 50);
+        // The last one is due after 98 ms; how much later it ends is the machine's affair.
+        assert!(json["seconds"].as_f64().is_some_and(|seconds| seconds >= 0.098), "{json}");
+    }
+
+    #[tokio::test]
+    async fn latency_counts_from_when_a_request_was_due() {
+        let url = format!("http://{}/delay/50ms", server().await);
+        let plan = Plan { count: Some(4), rate: Some(1000.0), ..plan(&url) };
+        let json = run(&plan, std::future::pending()).await.to_json();
+        // One worker: the fourth was due after 3 ms and begins after 150 ms.
+        assert!(json["latency_ms"]["max"].as_f64().is_some_and(|max| max >= 195.0), "{json}");
+    }
+
+    #[tokio::test]
+    async fn ends_by_duration_and_when_stopped() {
+        let url = format!("http://{}/", server().await);
+        let limited = Plan { count: None, duration: Some(Duration::from_millis(50)), ..plan(&url) };
+        assert!(run(&limited, std::future::pending()).await.all_succeeded());
+        let endless = Plan { count: None, ..plan(&url) };
+        assert!(run(&endless, tokio::time::sleep(Duration::from_millis(50))).await.all_succeeded());
+    }
+
+    #[tokio::test]
+    async fn grpc_and_http2() {
+        let address = server().await;
+        let mut plan = plan(&format!("grpc://{address}"));
+        plan.outgoing.body = "hi".into();
+        let report = run(&plan, std::future::pending()).await;
+        let json = report.to_json();
+        assert!(report.all_succeeded(), "{json}");
+        assert_eq!((&json["grpc_statuses"]["0"], &json["response"]["body"]["message"]), (&1.into(), &"hi".into()));
+        let mut plan = super::tests::plan(&format!("http://{address}/x"));
+        plan.outgoing.http2 = true;
+        let report = run(&plan, std::future::pending()).await;
+        assert_eq!(report.to_json()["response"]["body"]["protocol"], "HTTP/2");
+        assert!(report.to_text().starts_with("HTTP/2.0 200 OK\n"), "{}", report.to_text());
+    }
+
+    #[tokio::test]
+    async fn errors_are_counted_with_their_cause() {
+        let plan = plan("http://127.0.0.1:1/");
+        let report = run(&plan, std::future::pending()).await;
+        let json = report.to_json();
+        assert!(!report.all_succeeded());
+        assert!(json["errors"].to_string().contains("refused"), "{json}");
+    }
+}

@@ -173,17 +173,11 @@ impl Report {
         ];
         let pointers = tally.pointers.iter().map(|(pointer, counts)| (pointer.as_str(), counts));
         for (name, counts) in counts.into_iter().chain(pointers).filter(|(_, counts)| !counts.is_empty()) {
-            let _ = write!(text, "{name:<9}");
-            for (key, number) in counts {
-                let _ = write!(text, " {key}: {number} ");
-            }
-            text.push('\n');
+            let counts: Vec<_> = counts.iter().map(|(key, number)| format!("{key}: {number}")).collect();
+            let _ = writeln!(text, "{name:<9} {}", counts.join("  "));
         }
-        text.push_str("latency  ");
-        for (name, value) in self.latencies() {
-            let _ = write!(text, " {name} {value:.2} ms ");
-        }
-        text.push('\n');
+        let latencies = self.latencies().map(|(name, value)| format!("{name} {value:.2} ms"));
+        let _ = writeln!(text, "latency   {}", latencies.join("  "));
         text
     }
 }

@@ -5,6 +5,7 @@ use crate::request_id::HEX;
 /// Appends text for a plain line: printable characters as they are; quotes, backslashes, control characters and bytes that
 /// are not UTF-8 as `\xHH`, which no reader of the format takes for an end of a field or a line.
 pub(super) fn plain(out: &mut Vec<u8>, value: &[u8]) {
+    let value = copy_ordinary(out, value);
     for chunk in value.utf8_chunks() {
         for c in chunk.valid().chars() {
             if c == '"' || c == '\\' || is_control(c) {
@@ -15,6 +16,14 @@ pub(super) fn plain(out: &mut Vec<u8>, value: &[u8]) {
         }
         hex(out, chunk.invalid());
     }
+}
+
+/// Appends what stands before the first byte that needs a closer look, and gives the rest: most values have none.
+fn copy_ordinary<'a>(out: &mut Vec<u8>, value: &'a [u8]) -> &'a [u8] {
+    let special = |byte: &u8| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
+    let (ordinary, rest) = value.split_at(value.iter().position(special).unwrap_or(value.len()));
+    out.extend_from_slice(ordinary);
+    rest
 }
 
 /// Control characters, and the two separators that some readers take for line ends.
@@ -30,6 +39,7 @@ fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends text inside a JSON string (RFC 8259), without its quotes; bytes that are not UTF-8 become U+FFFD.
 pub(super) fn json(out: &mut Vec<u8>, value: &[u8]) {
+    let value = copy_ordinary(out, value);
     for chunk in value.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {

@@ -71,11 +71,14 @@ enum Op {
     Value(Operator),
 }
 
+/// A JSON object's keys, escaped already, and what is printed for each.
+type Entries = Box<[(Box<str>, Node)]>;
+
 #[derive(Clone, Debug)]
 enum Node {
     /// One operator alone keeps its type; anything else is text.
     Template(Box<[Op]>),
-    Object(Box<[(Box<str>, Node)]>),
+    Object(Entries),
     Array(Box<[Node]>),
     Literal(Box<str>),
 }
@@ -90,7 +93,7 @@ pub struct LogFormat {
 #[derive(Clone, Debug)]
 enum Shape {
     Text(Box<[Op]>),
-    Json(Box<[(Box<str>, Node)]>),
+    Json(Entries),
 }
 
 impl LogFormat {
@@ -139,7 +142,7 @@ impl LogFormat {
     }
 }
 
-fn compile_object(object: &serde_json::Map<String, Value>) -> Result<Box<[(Box<str>, Node)]>, FormatError> {
+fn compile_object(object: &serde_json::Map<String, Value>) -> Result<Entries, FormatError> {
     let entry = |(key, value): (&String, &Value)| {
         let node = compile_node(value).map_err(|error| FormatError::Key(key.clone(), Box::new(error)))?;
         // The key is printed as it stands, so it is escaped now.
