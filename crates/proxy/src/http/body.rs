@@ -270,19 +270,19 @@ pub enum PumpError {
 /// Moves a body from its reader to its writer: the frames of one batch leave in one write, and as soon as the reader has
 /// nothing more at hand.
 #[derive(Debug)]
-pub struct Pump<S> {
-    reader: BodyReader<S>,
-    writer: BodyWriter<S>,
+pub struct Pump<R, W> {
+    reader: BodyReader<R>,
+    writer: BodyWriter<W>,
     bytes: u64,
     trailers: Option<Box<Head>>,
     read_all: bool,
     flushed: bool,
 }
 
-impl<S: Io> Pump<S> {
+impl<R: Io, W: Io> Pump<R, W> {
     /// Chunks are passed on unopened where both sides are HTTP/1.
     #[must_use]
-    pub fn new(mut reader: BodyReader<S>, writer: BodyWriter<S>) -> Self {
+    pub fn new(mut reader: BodyReader<R>, writer: BodyWriter<W>) -> Self {
         reader.set_raw(writer.accepts_raw());
         Self { reader, writer, bytes: 0, trailers: None, read_all: false, flushed: false }
     }
@@ -301,13 +301,13 @@ impl<S: Io> Pump<S> {
     }
 
     /// The writer, to watch the peer or to reset.
-    pub fn writer(&mut self) -> &mut BodyWriter<S> {
+    pub fn writer(&mut self) -> &mut BodyWriter<W> {
         &mut self.writer
     }
 
     /// The two sides again.
     #[must_use]
-    pub fn into_parts(self) -> (BodyReader<S>, BodyWriter<S>) {
+    pub fn into_parts(self) -> (BodyReader<R>, BodyWriter<W>) {
         (self.reader, self.writer)
     }
 

@@ -1,0 +1,288 @@
+//! The admin pages: what is in force, what is counted, and a few switches.
+
+use super::server::{Answer, Ask};
+use crate::control_plane::ads::Subscription;
+use crate::shared::Shared;
+use crate::upstream::Cluster;
+use crate::worker::Job;
+use http::{Method, StatusCode};
+use lateen_policy::breaker::Resource;
+use lateen_wire::json;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+const HELP: &str = "\
+pages of the proxy:
+  /ready                    whether the proxy is ready, and what it waits for
+  /config/listeners         listeners in force          (JSON)
+  /config/routes            route configurations        (JSON)
+  /config/clusters          clusters                    (JSON)
+  /config/endpoints         endpoints and their health  (JSON)
+  /config/secrets           certificates, without keys  (JSON)
+  /config_dump              all of these, and fields that were left aside
+  /clusters                 counters and health of each cluster's hosts
+  /stats                    counters, as text
+  /stats/prometheus         metrics
+  /certs                    certificates in force
+  /server_info              version, node, uptime, state
+  POST /drain_listeners     answer and leave: responses ask clients to close
+  POST /quitquitquit        drain, then end
+";
+
+/// Answers an admin request.
+pub(super) fn admin(shared: &Shared, subscription: &Subscription, ask: &Ask) -> Answer {
+    let changes = matches!(ask.path.as_str(), "/drain_listeners" | "/quitquitquit");
+    if changes != (ask.method == Method::POST) {
+        let hint = if changes { "this page changes something: use POST\n" } else { "this page changes nothing: use GET\n" };
+        return Answer::text(StatusCode::METHOD_NOT_ALLOWED, hint);
+    }
+    match ask.path.as_str() {
+        "/" | "/help" => Answer::text(StatusCode::OK, HELP),
+        "/ready" => super::ready(shared),
+        "/config/listeners" => Answer::json(&listeners(shared)),
+        "/config/routes" => Answer::json(&routes(subscription)),
+        "/config/clusters" => Answer::json(&clusters(shared)),
+        "/config/endpoints" => Answer::json(&endpoints(shared)),
+        "/config/secrets" | "/certs" => Answer::json(&secrets(shared)),
+        "/config_dump" => Answer::json(&config_dump(shared, subscription)),
+        "/clusters" => Answer::json(&cluster_counters(shared)),
+        "/stats" => Answer::text(StatusCode::OK, stats(shared)),
+        "/stats/prometheus" | "/metrics" => super::prometheus(shared, subscription),
+        "/server_info" => Answer::json(&server_info(shared, subscription)),
+        "/drain_listeners" => {
+            shared.drain.start();
+            shared.workers().iter().for_each(|w| w.send(Job::CloseIdle));
+            Answer::json(&json!({"draining": true, "active": shared.drain.active()}))
+        }
+        "/quitquitquit" => {
+            shared.drain.request_quit();
+            Answer::text(StatusCode::OK, "draining, then ending\n")
+        }
+        _ => Answer::text(StatusCode::NOT_FOUND, HELP),
+    }
+}
+
+fn sorted<'a>(items: impl Iterator<Item = (&'a str, Value)>) -> Value {
+    let mut items: Vec<_> = items.collect();
+    items.sort_by(|a, b| a.0.cmp(b.0));
+    Value::Array(items.into_iter().map(|(_, v)| v).collect())
+}
+
+fn listeners(shared: &Shared) -> Value {
+    sorted(shared.snapshot.load().listeners.values().map(|l| (&*l.name, json::listener(&l.model))))
+}
+
+fn routes(subscription: &Subscription) -> Value {
+    sorted(subscription.store.route_models().map(|r| (r.name.as_str(), json::route_configuration(r))))
+}
+
+fn clusters(shared: &Shared) -> Value {
+    sorted(shared.snapshot.load().clusters.values().map(|c| (&*c.name, json::cluster(&c.config))))
+}
+
+fn endpoints(shared: &Shared) -> Value {
+    let snapshot = shared.snapshot.load();
+    sorted(snapshot.clusters.values().filter(|c| c.hosts().iter().next().is_some()).map(|c| (&*c.name, cluster_endpoints(c))))
+}
+
+fn cluster_endpoints(cluster: &Cluster) -> Value {
+    let hosts = cluster.hosts();
+    let mut list: Vec<_> = hosts.iter().collect();
+    list.sort_by_key(|h| h.address);
+    let endpoints: Vec<Value> = list
+        .into_iter()
+        .map(|h| {
+            let workload = h.endpoint.workload.as_ref().map(|w| format!("{}/{}", w.namespace, w.workload));
+            json!({
+                "address": h.address.to_string(),
+                "health": format!("{:?}", h.endpoint.health).to_lowercase(),
+                "outlier": if h.state.health.is_ejected() { "ejected" } else { "ok" },
+                "ejections": h.state.health.ejections(),
+                "tls": format!("{:?}", h.endpoint.tls_mode).to_lowercase(),
+                "weight": h.endpoint.weight,
+                "priority": h.priority,
+                "workload": workload,
+                "active_requests": h.state.active_requests.load(Ordering::Relaxed),
+                "requests": h.state.stats.rq_total.get(),
+                "errors": h.state.stats.rq_error.get(),
+                "connect_failures": h.state.stats.cx_connect_fail.get(),
+            })
+        })
+        .collect();
+    json!({"name": &*cluster.name, "endpoints": endpoints})
+}
+
+fn seconds_since_epoch(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn secrets(shared: &Shared) -> Value {
+    let certificate = shared.identity.credential().load().map(|credential| {
+        let leaf = credential.leaf();
+        json!({
+            "name": "default",
+            "type": "certificate",
+            "identity": leaf.identity().map(|id| id.as_uri().to_owned()),
+            "serial": leaf.serial_hex(),
+            "not_before": seconds_since_epoch(leaf.not_before()),
+            "not_after": seconds_since_epoch(leaf.not_after()),
+            "valid": leaf.not_before() <= SystemTime::now() && SystemTime::now() < leaf.not_after(),
+        })
+    });
+    let roots = shared
+        .identity
+        .trust()
+        .load()
+        .map(|b| json!({"name": "ROOTCA", "type": "roots", "roots": b.root_count(), "pem": b.pem()}));
+    Value::Array(certificate.into_iter().chain(roots).collect())
+}
+
+fn config_dump(shared: &Shared, subscription: &Subscription) -> Value {
+    let ignored: Vec<Value> = subscription
+        .store
+        .ignored()
+        .iter()
+        .map(|((ty, name), fields)| json!({"type": ty.short_name(), "name": name, "fields": fields}))
+        .collect();
+    json!({
+        "listeners": listeners(shared),
+        "routes": routes(subscription),
+        "clusters": clusters(shared),
+        "endpoints": endpoints(shared),
+        "secrets": secrets(shared),
+        "left_aside": ignored,
+    })
+}
+
+/// Gauges of a cluster, beside its counters.
+fn gauges(cluster: &Cluster) -> Vec<(&'static str, u64)> {
+    let breakers = &cluster.breakers;
+    let mut all = vec![
+        ("upstream_cx_active", u64::from(breakers.active(Resource::Connections))),
+        ("upstream_rq_active", u64::from(breakers.active(Resource::Requests))),
+        ("upstream_rq_pending_active", u64::from(breakers.active(Resource::Pending))),
+        ("upstream_rq_pending_overflow", breakers.overflows(Resource::Pending) + breakers.overflows(Resource::Requests)),
+        ("upstream_cx_overflow", breakers.overflows(Resource::Connections)),
+    ];
+    if let Some(detector) = cluster.detector() {
+        let counts = detector.counts();
+        all.push(("outlier_detection_ejections_active", u64::from(counts.active)));
+        all.push(("outlier_detection_ejections_enforced_total", counts.enforced));
+        all.push(("outlier_detection_ejections_overflow", counts.overflow));
+    }
+    all
+}
+
+fn numbers(cluster: &Cluster) -> impl Iterator<Item = (&'static str, u64)> {
+    cluster.stats.all().into_iter().chain(gauges(cluster))
+}
+
+fn cluster_counters(shared: &Shared) -> Value {
+    let snapshot = shared.snapshot.load();
+    sorted(snapshot.clusters.values().map(|c| {
+        let mut value = cluster_endpoints(c);
+        value["stats"] =
+            numbers(c).map(|(name, number)| (name.to_owned(), json!(number))).collect::<serde_json::Map<_, _>>().into();
+        (&*c.name, value)
+    }))
+}
+
+fn used_clusters(shared: &Shared) -> Vec<Arc<Cluster>> {
+    let used = |c: &&Arc<Cluster>| c.stats.upstream_rq_total.get() + c.stats.upstream_cx_total.get() > 0;
+    let mut clusters: Vec<_> = shared.snapshot.load().clusters.values().filter(used).cloned().collect();
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    clusters
+}
+
+fn stats(shared: &Shared) -> String {
+    let mut text = String::new();
+    for cluster in used_clusters(shared) {
+        for (name, number) in numbers(&cluster) {
+            let _ = writeln!(text, "cluster.{}.{name}: {number}", cluster.name);
+        }
+    }
+    for (name, number) in process_numbers(shared) {
+        let _ = writeln!(text, "{name}: {number}");
+    }
+    text
+}
+
+fn process_numbers(shared: &Shared) -> [(&'static str, u64); 5] {
+    [
+        ("server.uptime", shared.started.elapsed().as_secs()),
+        ("server.concurrency", shared.workers().len() as u64),
+        ("server.requests_active", u64::from(shared.drain.active())),
+        ("identity.renewals_succeeded", shared.renewals.succeeded.load(Ordering::Relaxed)),
+        ("identity.renewals_failed", shared.renewals.failed.load(Ordering::Relaxed)),
+    ]
+}
+
+/// Clusters that carried traffic, the identity and the subscription, beside the registry's own metrics.
+pub(super) fn append_prometheus(text: &mut String, shared: &Shared, subscription: &Subscription) {
+    let clusters = used_clusters(shared);
+    let rows: Vec<(&Cluster, Vec<(&'static str, u64)>)> = clusters.iter().map(|c| (c.as_ref(), numbers(c).collect())).collect();
+    let mut names: Vec<&'static str> = rows.iter().flat_map(|(_, numbers)| numbers.iter().map(|(n, _)| *n)).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let kind = if name.ends_with("_active") { "gauge" } else { "counter" };
+        let _ = writeln!(text, "# TYPE envoy_cluster_{name} {kind}");
+        for (cluster, numbers) in &rows {
+            if let Some((_, number)) = numbers.iter().find(|(n, _)| *n == name) {
+                let _ = writeln!(text, "envoy_cluster_{name}{{cluster_name=\"{}\"}} {number}", escape(&cluster.name));
+            }
+        }
+    }
+    for (name, number) in process_numbers(shared) {
+        let name = name.replace('.', "_");
+        let _ = writeln!(text, "# TYPE lateen_{name} gauge\nlateen_{name} {number}");
+    }
+    let connected = u8::from(subscription.connection().borrow().connected);
+    let _ = writeln!(text, "# TYPE lateen_control_plane_connected gauge\nlateen_control_plane_connected {connected}");
+    let connections: usize = shared.workers().iter().map(crate::worker::WorkerHandle::connections).sum();
+    let _ =
+        writeln!(text, "# TYPE lateen_downstream_connections_active gauge\nlateen_downstream_connections_active {connections}");
+    if let Some(credential) = shared.identity.credential().load() {
+        let end = seconds_since_epoch(credential.leaf().not_after());
+        let _ = writeln!(text, "# TYPE lateen_certificate_expiry_seconds gauge\nlateen_certificate_expiry_seconds {end}");
+    }
+}
+
+/// Prometheus' text format: backslash, quote and line feed.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn server_info(shared: &Shared, subscription: &Subscription) -> Value {
+    let connection = subscription.connection().borrow().clone();
+    let types: serde_json::Map<String, Value> = subscription
+        .types
+        .iter()
+        .map(|(ty, s)| {
+            let status =
+                json!({"version": s.version, "updates": s.updates, "rejected": s.rejected, "last_rejection": s.last_rejection});
+            (ty.short_name().to_owned(), status)
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": shared.settings.node_id,
+        "identity": shared.settings.identity.as_uri(),
+        "uptime_seconds": shared.started.elapsed().as_secs(),
+        "draining": shared.drain.is_draining(),
+        "active": shared.drain.active(),
+        "workers": shared.workers().iter().map(crate::worker::WorkerHandle::connections).collect::<Vec<_>>(),
+        "warming": {"listeners": subscription.store.warming().0, "clusters": subscription.store.warming().1},
+        "control_plane": {
+            "address": shared.settings.discovery_address,
+            "connected": connection.connected,
+            "connections": connection.connections,
+            "failures": connection.failures,
+            "last_error": connection.last_error,
+            "types": types,
+        },
+    })
+}

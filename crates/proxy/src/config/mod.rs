@@ -1,0 +1,10 @@
+//! Configuration: from the bytes that the control plane sends to the tables that requests consult.
+
+pub(crate) mod compiled;
+pub(crate) mod secrets;
+pub(crate) mod snapshot;
+pub(crate) mod store;
+
+pub(crate) use compiled::{Chain, CompiledHttpFilter, CompiledNetworkFilter, Hcm, Listener, RoutesOf, TcpRoute, Terminal};
+pub(crate) use snapshot::Snapshot;
+pub(crate) use store::Store;

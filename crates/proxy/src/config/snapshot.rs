@@ -1,0 +1,49 @@
+//! Everything that is in force at one moment. A request loads one snapshot and never sees two.
+
+use super::compiled::Listener;
+use crate::upstream::Cluster;
+use lateen_policy::route::RouteTable;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Clusters by name.
+pub(crate) type Clusters = HashMap<Arc<str>, Arc<Cluster>>;
+
+/// Route tables by name.
+pub(crate) type Routes = HashMap<Arc<str>, Arc<RouteTable>>;
+
+/// One state of the configuration.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    /// Counts up with each change.
+    pub(crate) version: u64,
+    pub(crate) listeners: HashMap<Arc<str>, Arc<Listener>>,
+    by_address: HashMap<SocketAddr, Arc<Listener>>,
+    pub(crate) clusters: Clusters,
+    pub(crate) routes: Routes,
+}
+
+impl Snapshot {
+    /// Puts the parts together.
+    pub(crate) fn new(version: u64, listeners: HashMap<Arc<str>, Arc<Listener>>, clusters: Clusters, routes: Routes) -> Self {
+        let addresses = |l: &Arc<Listener>| {
+            let all = std::iter::once(l.model.address).chain(l.model.additional_addresses.iter().copied());
+            all.map(|a| (a, l.clone())).collect::<Vec<_>>()
+        };
+        let by_address = listeners.values().filter(|l| !l.model.bind_to_port).flat_map(addresses).collect();
+        Self { version, listeners, by_address, clusters, routes }
+    }
+
+    /// The listener that serves a connection which `accepting` accepted: that of the original destination, if connections are
+    /// handed over and there is one (the exact address first, then any address of the port), else `accepting` itself.
+    pub(crate) fn listener_for(&self, accepting: &str, original: SocketAddr) -> Option<&Arc<Listener>> {
+        let accepting = self.listeners.get(accepting)?;
+        if !accepting.model.use_original_dst {
+            return Some(accepting);
+        }
+        let any: IpAddr = if original.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let found = self.by_address.get(&original).or_else(|| self.by_address.get(&SocketAddr::new(any, original.port())));
+        Some(found.unwrap_or(accepting))
+    }
+}

@@ -1,0 +1,243 @@
+//! A connection's path, from accept to its terminal filter, phase by phase:
+//! addresses → listener → detection → filter chain → TLS → network filters → HTTP or bytes.
+
+use crate::config::{Chain, CompiledNetworkFilter, Listener, Snapshot, Terminal};
+use crate::listener::Accepted;
+use crate::serve_http::serve_http;
+use crate::sniff::{self, ClientHello, Looking, Spoken};
+use crate::stream::{Stream, Tcp};
+use crate::telemetry::ConnectionOutcome;
+use crate::worker::Worker;
+use bytes::BytesMut;
+use lateen_model::dataplane::TransportProtocol;
+use lateen_policy::filter_chain::ConnectionFacts;
+use lateen_policy::{ConnectionView, Peer};
+use lateen_tls::PeerInfo;
+use smallvec::SmallVec;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// How long a TLS handshake with a client may last (Envoy's `transport_socket_connect_timeout`, which Istio sets to 15 s).
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What is known of a downstream connection; does not change once its filter chain is chosen.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The listener that accepted it.
+    pub(crate) accepted_by: Arc<str>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// Where the client wanted to go: the original destination, or the local address.
+    pub(crate) destination: SocketAddr,
+    pub(crate) transport: TransportProtocol,
+    pub(crate) sni: Option<String>,
+    /// What was offered by ALPN, or found by the HTTP inspector; what chose the chain.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) tls: Option<PeerInfo>,
+    /// The peer's element of `x-forwarded-client-cert`, made when first needed.
+    pub(crate) forwarded_client_cert: std::cell::OnceCell<String>,
+}
+
+impl Connection {
+    /// The verified peer's SPIFFE URI.
+    pub(crate) fn peer_uri(&self) -> Option<&str> {
+        self.tls.as_ref().and_then(PeerInfo::spiffe).map(lateen_model::identity::SpiffeId::as_uri)
+    }
+
+    /// The chain that serves this connection in a snapshot, and its listener.
+    pub(crate) fn chain_in<'s>(&self, snapshot: &'s Snapshot) -> Option<(&'s Arc<Listener>, &'s Arc<Chain>)> {
+        let listener = snapshot.listener_for(&self.accepted_by, self.destination)?;
+        let protocols: SmallVec<[&str; 4]> = self.protocols.iter().map(String::as_str).collect();
+        let chosen = listener.index.find(&ConnectionFacts {
+            destination: self.destination,
+            source: self.remote,
+            server_name: self.sni.as_deref(),
+            transport: self.transport,
+            application_protocols: &protocols,
+        })?;
+        Some((listener, listener.chain(chosen)?))
+    }
+}
+
+impl ConnectionView for Connection {
+    fn destination(&self) -> SocketAddr {
+        self.destination
+    }
+
+    fn direct_remote(&self) -> IpAddr {
+        self.remote.ip()
+    }
+
+    fn client(&self) -> IpAddr {
+        self.remote.ip()
+    }
+
+    fn server_name(&self) -> Option<&str> {
+        self.sni.as_deref()
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        match self.tls.as_ref().filter(|t| t.certificate.is_some()) {
+            Some(tls) => Peer::Verified(tls.spiffe().map(lateen_model::identity::SpiffeId::as_uri)),
+            None => Peer::Unauthenticated,
+        }
+    }
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let Accepted { listener, stream, remote, guard } = accepted;
+    if let Err(error) = serve_accepted(&worker, &listener, stream, remote).await {
+        tracing::debug!(%listener, %remote, %error, "connection ended");
+    }
+    drop(guard);
+}
+
+async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    let stream = TcpStream::from_std(stream)?;
+    let snapshot = worker.shared.snapshot.load_full();
+
+    // Addresses and the listener of the destination.
+    let local = stream.local_addr()?;
+    let Some(accepting) = snapshot.listeners.get(name) else { return Ok(()) };
+    let destination = if accepting.model.listener_filters.original_dst { original_destination(&stream, local) } else { local };
+    let Some(listener) = snapshot.listener_for(name, destination).cloned() else { return Ok(()) };
+
+    // Detection.
+    let mut connection = Connection {
+        accepted_by: name.clone(),
+        remote: canonical(remote),
+        local: canonical(local),
+        destination,
+        transport: TransportProtocol::RawBuffer,
+        sni: None,
+        protocols: Vec::new(),
+        tls: None,
+        forwarded_client_cert: std::cell::OnceCell::new(),
+    };
+    let detected = detect(&listener, destination, stream).await?;
+    let tcp = match detected {
+        Some((tcp, spoken)) => {
+            connection.learn(spoken);
+            tcp
+        }
+        None => {
+            worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::DetectionTimeout);
+            return Ok(());
+        }
+    };
+
+    // Filter chain.
+    let Some((listener, chain)) = connection.chain_in(&snapshot).map(|(l, c)| (l.clone(), c.clone())) else {
+        worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::NoFilterChain);
+        return Ok(());
+    };
+
+    // TLS.
+    let stream = match &chain.tls {
+        None => Stream::Plain(tcp),
+        Some(tls) => match Box::pin(tokio::time::timeout(HANDSHAKE_TIMEOUT, lateen_tls::accept(tcp, tls))).await {
+            Ok(Ok((stream, peer))) => {
+                connection.tls = Some(peer);
+                Stream::Tls(Box::new(stream.into()))
+            }
+            Ok(Err(error)) => {
+                worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Handshake(error.reason()));
+                return Err(io::Error::other(error));
+            }
+            Err(_) => {
+                worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Handshake("timeout"));
+                return Ok(());
+            }
+        },
+    };
+
+    // Network filters.
+    for filter in &chain.network_filters {
+        if let CompiledNetworkFilter::Rbac(rules) = filter
+            && !rules.check_connection(&connection).is_allowed()
+        {
+            worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Denied);
+            return Ok(());
+        }
+    }
+
+    // HTTP or bytes.
+    drop(snapshot);
+    let connection = Rc::new(connection);
+    match &chain.terminal {
+        Terminal::Http(hcm) => Box::pin(serve_http(worker.clone(), connection, stream, listener, hcm.clone())).await,
+        Terminal::Tcp(_) => Box::pin(crate::tcp::serve(worker.clone(), connection, stream, chain.clone())).await,
+    }
+    Ok(())
+}
+
+/// Conntrack's original destination; a connection that was not redirected wanted to go where it arrived.
+fn original_destination(stream: &TcpStream, local: SocketAddr) -> SocketAddr {
+    lateen_capture::socket::original_dst(stream).map_or(local, |d| d.address())
+}
+
+/// IPv4 addresses as such, also when a dual-stack socket reports them inside IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl Connection {
+    fn learn(&mut self, spoken: Option<Spoken>) {
+        match spoken {
+            Some(Spoken::Tls(ClientHello { sni, alpn })) => {
+                self.transport = TransportProtocol::Tls;
+                self.sni = sni;
+                self.protocols = alpn;
+            }
+            Some(Spoken::Http10) => self.protocols = vec!["http/1.0".to_owned()],
+            Some(Spoken::Http11) => self.protocols = vec!["http/1.1".to_owned()],
+            Some(Spoken::H2c) => self.protocols = vec!["h2c".to_owned()],
+            Some(Spoken::Opaque) | None => {}
+        }
+    }
+}
+
+/// Reads just enough of the first bytes to choose a chain. `Ok(None)` is a timeout that must end the connection.
+async fn detect(
+    listener: &Listener,
+    destination: SocketAddr,
+    mut stream: TcpStream,
+) -> io::Result<Option<(Tcp, Option<Spoken>)>> {
+    let needed = listener.index.inspection(destination);
+    if needed.is_none() {
+        // Server-first protocols on ports that need no detection start at once.
+        return Ok(Some((Tcp::new(stream), None)));
+    }
+    let looking = Looking { tls: needed.tls, http: needed.http };
+    let filters = &listener.model.listener_filters;
+    let mut bytes = BytesMut::with_capacity(2048);
+    let reading = async {
+        loop {
+            if let Some(spoken) = sniff::inspect(&bytes, looking) {
+                return Ok(Some(spoken));
+            }
+            if stream.read_buf(&mut bytes).await? == 0 {
+                // The client has sent all that it will: whatever it was, it is opaque.
+                return Ok(Some(Spoken::Opaque));
+            }
+        }
+    };
+    let spoken: io::Result<Option<Spoken>> = match filters.timeout {
+        None => reading.await,
+        Some(limit) => match tokio::time::timeout(limit, reading).await {
+            Ok(result) => result,
+            Err(_) if filters.continue_on_timeout => Ok(None),
+            Err(_) => return Ok(None),
+        },
+    };
+    let spoken = spoken?;
+    Ok(Some((Tcp::with_sniffed(stream, bytes), spoken)))
+}

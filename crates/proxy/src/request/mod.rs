@@ -1,0 +1,177 @@
+//! A request's path, top to bottom: identify → filters → route → forward (balance, connect, send, retry) → respond → account.
+
+mod forward;
+mod identify;
+pub(crate) mod info;
+mod reply;
+mod respond;
+mod transfer;
+mod view;
+
+use crate::config::{CompiledHttpFilter, Hcm, Listener, RoutesOf, Snapshot};
+use crate::connection::Connection;
+use crate::http::{Head, KnownHeader, ServerExchange, Value};
+use crate::stream::Stream;
+use crate::upstream::Cluster;
+use crate::worker::Worker;
+use forward::Plan;
+use info::RequestInfo;
+use lateen_model::dataplane::{Direction, PeerMetadata};
+use lateen_policy::rbac;
+use lateen_policy::route::{Action, CompiledRoute, HostChange};
+use reply::LocalReply;
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+pub(crate) use view::{FromClient, Template, View};
+
+/// What a request is served with. One snapshot, loaded once.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) connection: &'a Connection,
+    pub(crate) listener: &'a Listener,
+    pub(crate) hcm: &'a Hcm,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) direction: Direction,
+}
+
+/// Serves one request: whatever happens, it is answered (or its stream reset) and accounted for.
+pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Stream>) {
+    let ServerExchange { mut head, body, mut responder } = exchange;
+    let mut info = RequestInfo::new(&head, identify::client(ctx, &head));
+    if ctx.worker.shared.drain.is_draining() {
+        responder.close_after();
+    }
+    match admit(ctx, &mut head, &mut info) {
+        Ok(plan) => Box::pin(forward::forward(ctx, &mut head, &mut info, plan, body, responder)).await,
+        Err(reply) => reply.send(ctx, responder, &mut info).await,
+    }
+    ctx.worker.telemetry.account_request(ctx, &head, &info);
+}
+
+/// Everything that needs no waiting: the request as the mesh sees it, whether it may pass, and where it goes.
+fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> Result<Plan, LocalReply> {
+    // Identify.
+    identify::normalize(ctx, head, info)?;
+    info.trace = ctx.worker.telemetry.begin_trace(ctx, head);
+
+    // Filters, in the order of the configuration.
+    for filter in &ctx.hcm.filters {
+        match filter {
+            CompiledHttpFilter::PeerMetadata(exchange) => receive_peer(ctx, *exchange, head, info),
+            CompiledHttpFilter::Rbac(rules) => authorize(ctx, rules, head, info)?,
+            // These act on what was learnt, at the end.
+            CompiledHttpFilter::GrpcStats | CompiledHttpFilter::Stats(_) => {}
+        }
+    }
+
+    // Route.
+    let (route, attempt_count) = find_route(ctx, head)?;
+    info.route = Some(route.clone());
+    match route.action() {
+        Action::Redirect(redirect) => {
+            let view = View::of(head);
+            let location = route.redirect_location(&view, view.scheme);
+            Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()))
+        }
+        Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone())),
+        Action::Forward(_) => plan(ctx, route, head, info).map(|plan| Plan { attempt_count, ..plan }),
+    }
+}
+
+/// The metadata that the other proxy sent, which is for us and not for the application.
+fn receive_peer(ctx: &RequestContext<'_>, exchange: PeerMetadata, head: &mut Head, info: &mut RequestInfo) {
+    if exchange.direction != Direction::Outbound {
+        info.peer = ctx.worker.telemetry.peer_of_headers(head, ctx.connection.peer_uri());
+        head.remove(KnownHeader::XEnvoyPeerMetadata);
+        head.remove(KnownHeader::XEnvoyPeerMetadataId);
+    }
+}
+
+fn authorize(ctx: &RequestContext<'_>, rules: &rbac::Engine, head: &Head, info: &RequestInfo) -> Result<(), LocalReply> {
+    let from = FromClient { connection: ctx.connection, client: info.client.address };
+    let verdict = rules.check(&from, &View::of(head));
+    if verdict.is_allowed() { Ok(()) } else { Err(LocalReply::denied(verdict.policy())) }
+}
+
+/// The route, and whether its virtual host wants tries to be counted for the upstream.
+fn find_route(ctx: &RequestContext<'_>, head: &Head) -> Result<(Arc<CompiledRoute>, bool), LocalReply> {
+    let table = match &ctx.hcm.routes {
+        RoutesOf::Inline(table) => table,
+        RoutesOf::Rds(name) => ctx.snapshot.routes.get(name).ok_or_else(LocalReply::no_route)?,
+    };
+    let found = table.find(&View::of(head)).ok_or_else(LocalReply::no_route)?;
+    Ok((found.route.clone(), found.virtual_host.include_request_attempt_count()))
+}
+
+/// Chooses the cluster and makes the changes to the request that the route asks for.
+fn plan(
+    ctx: &RequestContext<'_>,
+    route: Arc<CompiledRoute>,
+    head: &mut Head,
+    info: &mut RequestInfo,
+) -> Result<Plan, LocalReply> {
+    let Action::Forward(forward) = route.action() else { return Err(LocalReply::no_route()) };
+    let chosen = forward.choose_index(ctx.worker.random());
+    let target = &forward.targets()[chosen];
+    let Some(cluster) = ctx.snapshot.clusters.get(target.name()) else {
+        info.missing_cluster = Some(target.name().to_owned());
+        return Err(LocalReply::no_cluster(forward.model().cluster_not_found_status));
+    };
+    info.cluster = Some(cluster.clone());
+
+    // The branch's operations, then the route's; values see the request as it was.
+    for ops in [target.request_headers(), route.request_headers()] {
+        apply_ops(ctx, ops, head, info, None);
+    }
+    if let Cow::Owned(path) = route.rewrite_path(head.path_and_query()) {
+        if let Ok(original) = Value::new(head.path_and_query().as_bytes().to_vec().as_slice()) {
+            head.set(KnownHeader::XEnvoyOriginalPath, original);
+        }
+        head.set_path_and_query(&path).map_err(|_| LocalReply::bad_request("path_rewrite_failed"))?;
+    }
+    match forward.host_change(target) {
+        HostChange::Keep | HostChange::Auto => {}
+        HostChange::Literal(host) => head.set_authority(host).map_err(|_| LocalReply::bad_request("host_rewrite_failed"))?,
+    }
+    send_own_metadata(ctx, cluster, head);
+    ctx.worker.telemetry.inject_trace(info, head);
+    Ok(Plan::new(route.clone(), chosen, cluster.clone(), head, info))
+}
+
+/// Tells the other proxy who asks, if there may be one.
+fn send_own_metadata(ctx: &RequestContext<'_>, cluster: &Cluster, head: &mut Head) {
+    let exchange = ctx.hcm.filters.iter().find_map(|f| if let CompiledHttpFilter::PeerMetadata(p) = f { Some(p) } else { None });
+    let Some(exchange) = exchange.filter(|e| e.direction == Direction::Outbound) else { return };
+    if exchange.skip_external_clusters && cluster.is_outside_of_the_mesh() {
+        return;
+    }
+    ctx.worker.telemetry.put_own_metadata(head);
+}
+
+/// Applies header operations to a request (or, with its status, a response).
+fn apply_ops(
+    ctx: &RequestContext<'_>,
+    ops: &lateen_policy::template::HeaderOps,
+    head: &mut Head,
+    info: &RequestInfo,
+    request: Option<&Head>,
+) {
+    if ops.is_empty() || ops.apply_literals(&mut view::Mutable(head)) {
+        return;
+    }
+    let template = Template {
+        view: View::of(request.unwrap_or(head)),
+        connection: ctx.connection,
+        client: info.client.address,
+        start_time: info.start_time,
+        upstream_host: info.host.as_ref().map(|h| h.address),
+        response_code: request.map(|_| head.status()),
+        hostname: ctx.worker.shared.hostname(),
+        environment: ctx.worker.shared.environment(),
+    };
+    // The values borrow the head that is about to change.
+    let mut changed = head.clone();
+    ops.render(&template).apply(&mut view::Mutable(&mut changed));
+    *head = changed;
+}

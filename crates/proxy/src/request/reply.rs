@@ -1,0 +1,209 @@
+//! Answers that the proxy makes itself, with Envoy's texts, details and flags.
+
+use super::RequestContext;
+use super::info::RequestInfo;
+use crate::http::{BodyWriter, Frame, Head, KnownHeader, Responder, Value};
+use crate::stream::Stream;
+use crate::upstream::ConnectError;
+use bytes::Bytes;
+use lateen_observe::ResponseFlag;
+use std::borrow::Cow;
+
+/// An answer of the proxy's own.
+#[derive(Debug)]
+pub(crate) struct LocalReply {
+    pub(crate) status: u16,
+    body: Cow<'static, [u8]>,
+    details: Cow<'static, str>,
+    flag: Option<ResponseFlag>,
+    headers: Vec<(KnownHeader, String)>,
+}
+
+impl LocalReply {
+    /// An answer with this status, text and `%RESPONSE_CODE_DETAILS%`.
+    pub(crate) fn new(status: u16, body: impl Into<Cow<'static, [u8]>>, details: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, body: body.into(), details: details.into(), flag: None, headers: Vec::new() }
+    }
+
+    fn with_flag(mut self, flag: ResponseFlag) -> Self {
+        self.flag = Some(flag);
+        self
+    }
+
+    /// A request that cannot be served as it is.
+    pub(crate) fn bad_request(details: &'static str) -> Self {
+        Self::new(400, &b"Bad Request"[..], details).with_flag(ResponseFlag::DownstreamProtocolError)
+    }
+
+    /// No route matches.
+    pub(crate) fn no_route() -> Self {
+        Self::new(404, &b""[..], "route_not_found").with_flag(ResponseFlag::NoRouteFound)
+    }
+
+    /// The route's cluster does not exist.
+    pub(crate) fn no_cluster(status: u16) -> Self {
+        Self::new(status, &b""[..], "cluster_not_found").with_flag(ResponseFlag::NoClusterFound)
+    }
+
+    /// A policy refuses.
+    pub(crate) fn denied(policy: Option<&str>) -> Self {
+        Self::new(403, &b"RBAC: access denied"[..], lateen_policy::rbac::denied_details(policy))
+    }
+
+    /// An upgrade that the listener does not allow.
+    pub(crate) fn upgrade_refused() -> Self {
+        Self::new(403, &b""[..], "upgrade_failed")
+    }
+
+    /// A route's own redirect.
+    pub(crate) fn redirect(status: u16, location: String) -> Self {
+        let mut reply = Self::new(status, &b""[..], "direct_response");
+        reply.headers.push((KnownHeader::Location, location));
+        reply
+    }
+
+    /// A route's own answer.
+    pub(crate) fn direct(status: u16, body: Vec<u8>) -> Self {
+        Self::new(status, body, "direct_response")
+    }
+
+    /// No endpoint may be used.
+    pub(crate) fn no_healthy_upstream() -> Self {
+        Self::new(503, &b"no healthy upstream"[..], "no_healthy_upstream").with_flag(ResponseFlag::NoHealthyUpstream)
+    }
+
+    /// A circuit breaker is open.
+    pub(crate) fn overflow() -> Self {
+        let mut reply = Self::reset(503, "overflow", None).with_flag(ResponseFlag::UpstreamOverflow);
+        reply.headers.push((KnownHeader::XEnvoyOverloaded, "true".to_owned()));
+        reply
+    }
+
+    /// No connection.
+    pub(crate) fn connect_failure(error: &ConnectError) -> Self {
+        let reason = match error {
+            ConnectError::Timeout => "connection timeout",
+            ConnectError::Tcp(_) | ConnectError::Tls(_) => "remote connection failure",
+        };
+        Self::reset(503, reason, error.transport_failure()).with_flag(ResponseFlag::UpstreamConnectionFailure)
+    }
+
+    /// The upstream closed the connection before it answered.
+    pub(crate) fn terminated() -> Self {
+        Self::reset(503, "connection termination", None).with_flag(ResponseFlag::UpstreamConnectionTermination)
+    }
+
+    /// The upstream reset the stream before it answered.
+    pub(crate) fn remote_reset() -> Self {
+        Self::reset(503, "remote reset", None).with_flag(ResponseFlag::UpstreamRemoteReset)
+    }
+
+    /// The upstream's answer is not HTTP.
+    pub(crate) fn upstream_protocol_error() -> Self {
+        Self::reset(502, "protocol error", None).with_flag(ResponseFlag::UpstreamProtocolError)
+    }
+
+    /// No answer in time.
+    pub(crate) fn timeout(details: &'static str) -> Self {
+        Self::new(504, &b"upstream request timeout"[..], details).with_flag(ResponseFlag::UpstreamRequestTimeout)
+    }
+
+    /// Nothing moved for too long.
+    pub(crate) fn idle() -> Self {
+        Self::new(504, &b"stream timeout"[..], "stream_idle_timeout").with_flag(ResponseFlag::StreamIdleTimeout)
+    }
+
+    fn reset(status: u16, reason: &str, transport_failure: Option<String>) -> Self {
+        let failure = transport_failure.map(|t| format!(", transport failure reason: {t}")).unwrap_or_default();
+        let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}{failure}");
+        let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
+        Self::new(status, body.into_bytes(), details)
+    }
+
+    /// Writes flag and details into the record.
+    fn note_into(&self, info: &mut RequestInfo) {
+        if let Some(flag) = self.flag {
+            info.flags.insert(flag);
+        }
+        info.details = self.details.clone();
+    }
+
+    /// Sends it; gRPC requests are answered in gRPC's way.
+    pub(crate) async fn send(self, ctx: &RequestContext<'_>, responder: Responder<Stream>, info: &mut RequestInfo) {
+        self.note_into(info);
+        let Ok(mut head) = Head::response(if info.grpc { 200 } else { self.status }) else { return };
+        for (name, value) in &self.headers {
+            if let Ok(value) = Value::new(value.as_bytes()) {
+                head.set(*name, value);
+            }
+        }
+        let body = if info.grpc { self.grpc_head(&mut head) } else { self.plain_head(&mut head) };
+        super::respond::finish_head(ctx, &mut head, info);
+        info.note_grpc_status(&head);
+        let end = body.is_empty();
+        info.response_code = head.status();
+        info.response_body_bytes = body.len() as u64;
+        info.response_head_bytes = head.byte_size() as u64;
+        let sent = match responder.send_response(&head, end) {
+            Ok(writer) => write_all(writer, body).await,
+            Err(_) => false,
+        };
+        if !sent {
+            info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
+        }
+        info.response_head = Some(head);
+    }
+
+    fn plain_head(&self, head: &mut Head) -> Bytes {
+        let body = Bytes::copy_from_slice(&self.body);
+        head.set_number(KnownHeader::ContentLength, body.len() as u64);
+        if !body.is_empty() {
+            head.set(KnownHeader::ContentType, Value::from_static("text/plain"));
+        }
+        body
+    }
+
+    /// Trailers-only, with the status that the gRPC specification maps the HTTP status to.
+    fn grpc_head(&self, head: &mut Head) -> Bytes {
+        head.set(KnownHeader::ContentType, Value::from_static("application/grpc"));
+        head.set_number(KnownHeader::GrpcStatus, grpc_code(self.status));
+        let message = percent_encode(&self.body);
+        if let Ok(value) = Value::new(message.as_bytes())
+            && !message.is_empty()
+        {
+            head.set(KnownHeader::GrpcMessage, value);
+        }
+        Bytes::new()
+    }
+}
+
+async fn write_all(mut writer: BodyWriter<Stream>, body: Bytes) -> bool {
+    if !body.is_empty() && writer.write(Frame::Data(body)).await.is_err() {
+        return false;
+    }
+    writer.finish().await.is_ok()
+}
+
+/// gRPC's "HTTP to gRPC Status Code Mapping", as Envoy extends it.
+fn grpc_code(status: u16) -> u64 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// gRPC over HTTP/2, "Percent-Encoded": printable ASCII but `%` stays.
+fn percent_encode(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => out.push(char::from(*byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}

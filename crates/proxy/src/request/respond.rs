@@ -1,0 +1,197 @@
+//! Sends a response: its head, changed as the route asks, then its body while the rest of the request still goes up.
+
+use super::forward::{Answered, Clock, Plan};
+use super::info::RequestInfo;
+use super::reply::LocalReply;
+use super::transfer::{Transfer, TransferError};
+use super::{RequestContext, apply_ops};
+use crate::config::CompiledHttpFilter;
+use crate::http::{Head, KnownHeader, ResetReason, Responder, Value};
+use crate::stream::Stream;
+use lateen_model::dataplane::Direction;
+use lateen_observe::ResponseFlag;
+use lateen_policy::route::Action;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How a relayed response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    Upstream,
+    Downstream,
+    OutOfTime,
+    Idle,
+}
+
+/// Sends the upstream's response on.
+pub(crate) async fn relay(
+    ctx: &RequestContext<'_>,
+    request: &Head,
+    info: &mut RequestInfo,
+    plan: &Plan,
+    answered: Answered,
+    mut upload: Transfer,
+    mut clock: Clock,
+    responder: Responder<Stream>,
+) {
+    let Answered { mut head, reader, lease } = answered;
+    upload.forget();
+    let tunnel = plan.tunnel && (head.status() == 101 || (request.is_connect() && (200..300).contains(&head.status())));
+    prepare_head(ctx, request, &mut head, info, plan);
+    info.response_code = head.status();
+    info.response_head_bytes = head.byte_size() as u64;
+    info.note_grpc_status(&head);
+    let Ok(body) = reader.into_body() else {
+        return LocalReply::upstream_protocol_error().send(ctx, responder, info).await;
+    };
+    let mut download = Transfer::new(body, false, info.grpc);
+    let end = download.is_empty() && !tunnel;
+    let sent = responder.send_response(&head, end);
+    info.response_head = Some(head);
+    let result = match sent {
+        Ok(writer) => {
+            download.attach(writer);
+            if tunnel {
+                // A tunnel lasts as long as it lasts.
+                clock.deadline = None;
+            }
+            run(&mut upload, &mut download, &mut clock, tunnel, idle_timeout(ctx, plan)).await
+        }
+        Err(_) => End::Downstream,
+    };
+    info.request_body_bytes = upload.bytes();
+    info.response_body_bytes = download.bytes();
+    info.request_messages = upload.messages();
+    info.response_messages = download.messages();
+    if let Some(trailers) = download.trailers() {
+        info.note_grpc_status(trailers);
+    }
+    conclude(info, result, &mut download);
+    let whole = result == End::Whole && upload.is_finished();
+    drop((upload, download));
+    if whole {
+        lease.finish();
+    }
+}
+
+/// Both ways until the response is whole; a tunnel lasts until both ways have ended.
+async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, tunnel: bool, idle: Option<Duration>) -> End {
+    let mut last = (tokio::time::Instant::now(), 0);
+    let timer = tokio::time::sleep(idle.unwrap_or(Duration::from_secs(86_400 * 365)));
+    tokio::pin!(timer);
+    let mut upload_failed = false;
+    poll_fn(|cx| {
+        if !upload_failed && let Poll::Ready(Err(error)) = upload.poll(cx) {
+            // An upstream that answers early may stop reading; a client that fails has gone.
+            match error {
+                TransferError::Read(_) => return Poll::Ready(End::Downstream),
+                TransferError::Write(_) => upload_failed = true,
+            }
+        }
+        match download.poll(cx) {
+            Poll::Ready(Ok(())) if !tunnel || upload_failed || upload.is_finished() => return Poll::Ready(End::Whole),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+            Poll::Ready(Err(TransferError::Read(_))) => return Poll::Ready(End::Upstream),
+            Poll::Ready(Err(TransferError::Write(_))) => return Poll::Ready(End::Downstream),
+        }
+        if clock.poll(cx).is_ready() {
+            return Poll::Ready(End::OutOfTime);
+        }
+        poll_idle(cx, idle, &mut last, upload.bytes() + download.bytes(), timer.as_mut())
+    })
+    .await
+}
+
+fn poll_idle(
+    cx: &mut Context<'_>,
+    idle: Option<Duration>,
+    last: &mut (tokio::time::Instant, u64),
+    moved: u64,
+    mut timer: std::pin::Pin<&mut tokio::time::Sleep>,
+) -> Poll<End> {
+    let Some(idle) = idle else { return Poll::Pending };
+    if moved != last.1 {
+        *last = (tokio::time::Instant::now(), moved);
+    }
+    while timer.as_mut().poll(cx).is_ready() {
+        let until = last.0 + idle;
+        if until <= tokio::time::Instant::now() {
+            return Poll::Ready(End::Idle);
+        }
+        timer.as_mut().reset(until);
+    }
+    Poll::Pending
+}
+
+/// The route's idle timeout, else the connection manager's; zero is none, and Envoy's default is 5 minutes.
+fn idle_timeout(ctx: &RequestContext<'_>, plan: &Plan) -> Option<Duration> {
+    let of_route = match plan.route.action() {
+        Action::Forward(forward) => forward.model().idle_timeout,
+        Action::Redirect(_) | Action::DirectResponse(_) => None,
+    };
+    let idle = of_route.or(ctx.hcm.model.stream_idle_timeout).unwrap_or(Duration::from_secs(300));
+    (!idle.is_zero()).then_some(idle)
+}
+
+/// Notes how it ended, and lets the client see when the response is not whole.
+fn conclude(info: &mut RequestInfo, end: End, download: &mut Transfer) {
+    match end {
+        End::Whole => return,
+        End::Upstream => {
+            info.flags.insert(ResponseFlag::UpstreamConnectionTermination);
+            info.details = "upstream_reset_after_response_started{connection_termination}".into();
+        }
+        End::Downstream => {
+            info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
+            info.details = "downstream_remote_disconnect".into();
+        }
+        End::OutOfTime => {
+            info.flags.insert(ResponseFlag::UpstreamRequestTimeout);
+            info.details = "response_timeout".into();
+        }
+        End::Idle => {
+            info.flags.insert(ResponseFlag::StreamIdleTimeout);
+            info.details = "stream_idle_timeout".into();
+        }
+    }
+    download.reset(ResetReason::Internal);
+}
+
+/// The response's head as the client gets it.
+fn prepare_head(ctx: &RequestContext<'_>, request: &Head, head: &mut Head, info: &mut RequestInfo, plan: &Plan) {
+    let outbound = ctx.direction == Direction::Outbound;
+    if outbound {
+        let principal =
+            info.upstream.as_ref().and_then(|u| u.tls.as_ref()).and_then(|t| t.spiffe()).map(|id| id.as_uri().to_owned());
+        info.peer = ctx.worker.telemetry.peer_of_headers(head, principal.as_deref());
+    }
+    head.remove(KnownHeader::XEnvoyPeerMetadata);
+    head.remove(KnownHeader::XEnvoyPeerMetadataId);
+    let milliseconds = info.started.elapsed().as_millis();
+    head.set_number(KnownHeader::XEnvoyUpstreamServiceTime, u64::try_from(milliseconds).unwrap_or(u64::MAX));
+    if let Action::Forward(forward) = plan.route.action() {
+        apply_ops(ctx, forward.targets()[plan.target].response_headers(), head, info, Some(request));
+    }
+    apply_ops(ctx, plan.route.response_headers(), head, info, Some(request));
+    finish_head(ctx, head, info);
+}
+
+/// What every response gets, the proxy's own too.
+pub(crate) fn finish_head(ctx: &RequestContext<'_>, head: &mut Head, info: &RequestInfo) {
+    if let Some(server) = &ctx.hcm.model.server_name
+        && let Ok(server) = Value::new(server.as_bytes())
+    {
+        head.set(KnownHeader::Server, server);
+    }
+    if !head.contains(KnownHeader::Date) {
+        ctx.worker.telemetry.put_date(head);
+    }
+    // The other proxy asked who we are by saying who it is.
+    let exchanges =
+        ctx.hcm.filters.iter().any(|f| matches!(f, CompiledHttpFilter::PeerMetadata(p) if p.direction != Direction::Outbound));
+    if exchanges && info.peer.is_some() {
+        ctx.worker.telemetry.put_own_metadata(head);
+    }
+}

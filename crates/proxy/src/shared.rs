@@ -1,0 +1,74 @@
+//! What all threads of the process share: immutable, or made of atomics.
+
+use crate::bootstrap::{Environment, Settings};
+use crate::config::Snapshot;
+use crate::control_plane::identity::RenewalStats;
+use crate::drain::Drain;
+use crate::telemetry::Telemetry;
+use crate::worker::WorkerHandle;
+use arc_swap::ArcSwap;
+use lateen_tls::WorkloadIdentity;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// The process.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    /// What is in force; replaced whole.
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) identity: WorkloadIdentity,
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) renewals: RenewalStats,
+    /// Whether the first listeners and clusters have come and are in force.
+    pub(crate) configured: AtomicBool,
+    pub(crate) started: Instant,
+    workers: Vec<WorkerHandle>,
+    hostname: String,
+    environment: Environment,
+}
+
+impl Shared {
+    /// For a process with these workers.
+    pub(crate) fn new(
+        settings: Settings,
+        environment: Environment,
+        telemetry: Arc<Telemetry>,
+        workers: Vec<WorkerHandle>,
+    ) -> Self {
+        Self {
+            settings,
+            snapshot: ArcSwap::default(),
+            identity: WorkloadIdentity::new(),
+            drain: Arc::new(Drain::default()),
+            telemetry,
+            renewals: RenewalStats::default(),
+            configured: AtomicBool::new(false),
+            started: Instant::now(),
+            workers,
+            hostname: environment.get("HOSTNAME").cloned().unwrap_or_default(),
+            environment,
+        }
+    }
+
+    /// `%HOSTNAME%`.
+    pub(crate) fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    /// `%ENVIRONMENT(X)%`.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// This workload's identity.
+    pub(crate) fn own_uri(&self) -> &str {
+        self.settings.identity.as_uri()
+    }
+
+    /// The workers, by index.
+    pub(crate) fn workers(&self) -> &[WorkerHandle] {
+        &self.workers
+    }
+}

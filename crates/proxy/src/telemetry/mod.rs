@@ -1,0 +1,245 @@
+//! What the proxy tells of its work: Istio's metrics, access logs, traces, and the counters of its own.
+
+mod account;
+pub(crate) mod log;
+pub(crate) mod peer;
+pub(crate) mod tcp;
+pub(crate) mod trace;
+
+use crate::bootstrap::Settings;
+use crate::config::Listener;
+use crate::connection::Connection;
+use crate::http::{Head, KnownHeader, Value};
+use crate::worker::Worker;
+use lateen_observe::access_log::LogRecord;
+use lateen_observe::istio::{IstioMetrics, WorkerMetrics};
+use lateen_observe::metrics::{Counter, Family, LabelSet, Limits, Registry};
+use lateen_observe::request_id::{RequestId, RequestIds};
+use lateen_observe::trace::TraceIds;
+use lateen_observe::{ResponseFlag, ResponseFlags};
+use log::{AccessLogger, LogOutputs, LogWriters};
+use peer::{OwnIdentity, Peers};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+use trace::{Exporters, TraceTags};
+
+/// How often idle series are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+
+/// The process's telemetry, shared by all threads.
+pub(crate) struct Telemetry {
+    registry: Registry,
+    istio: IstioMetrics,
+    own: OwnIdentity,
+    tags: TraceTags,
+    outputs: LogOutputs,
+    pub(crate) exporters: Exporters,
+    failed_connections: Family<Counter>,
+    bad_requests: Family<Counter>,
+    accept_errors: Family<Counter>,
+}
+
+/// One worker's telemetry. Nothing in it is shared but what scrapers read.
+pub(crate) struct WorkerTelemetry {
+    metrics: RefCell<WorkerMetrics>,
+    peers: RefCell<Peers>,
+    request_ids: RefCell<RequestIds>,
+    trace_ids: RefCell<TraceIds>,
+    logs: RefCell<LogWriters>,
+    date: RefCell<Date>,
+    own: OwnIdentity,
+    tags: TraceTags,
+    process: ProcessCounters,
+}
+
+/// Counters of what never became a request.
+pub(crate) struct ProcessCounters {
+    failed_connections: Family<Counter>,
+    bad_requests: Family<Counter>,
+    pub(crate) accept_errors: Counter,
+}
+
+/// Why a connection came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionOutcome {
+    /// Nothing was sent that tells a protocol, for too long.
+    DetectionTimeout,
+    /// No filter chain serves it.
+    NoFilterChain,
+    /// TLS failed, for this reason.
+    Handshake(&'static str),
+    /// A policy refuses it.
+    Denied,
+}
+
+impl ConnectionOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::DetectionTimeout => "detection_timeout",
+            Self::NoFilterChain => "no_filter_chain",
+            Self::Handshake(reason) => reason,
+            Self::Denied => "rbac_denied",
+        }
+    }
+
+    fn flag(self) -> Option<ResponseFlag> {
+        match self {
+            Self::NoFilterChain => Some(ResponseFlag::NoRouteFound),
+            Self::Handshake(_) => Some(ResponseFlag::DownstreamProtocolError),
+            Self::DetectionTimeout | Self::Denied => None,
+        }
+    }
+}
+
+impl Telemetry {
+    /// For this process. The names registered here are constants: that they are accepted is an invariant.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let registry = Registry::new(Limits::default());
+        let istio =
+            IstioMetrics::register(&registry, "proxy", env!("CARGO_PKG_VERSION")).expect("Istio's names are valid and new");
+        let counter = |name, help| registry.counter(name, help).expect("the name is valid and new");
+        Self {
+            failed_connections: counter(
+                "lateen_downstream_connections_failed_total",
+                "Connections that ended before a filter chain served them.",
+            ),
+            bad_requests: counter("lateen_downstream_bad_requests_total", "Requests whose head could not be accepted."),
+            accept_errors: counter("lateen_accept_errors_total", "Times that accepting connections failed."),
+            istio,
+            own: OwnIdentity::new(settings),
+            tags: TraceTags::new(settings),
+            outputs: LogOutputs::default(),
+            exporters: Exporters::default(),
+            registry,
+        }
+    }
+
+    /// A worker's part.
+    pub(crate) fn worker(&self) -> WorkerTelemetry {
+        let metrics = self.istio.worker();
+        let accept_errors = metrics.shard().get(&self.accept_errors, &LabelSet::none());
+        WorkerTelemetry {
+            process: ProcessCounters {
+                failed_connections: self.failed_connections.clone(),
+                bad_requests: self.bad_requests.clone(),
+                accept_errors,
+            },
+            metrics: RefCell::new(metrics),
+            peers: RefCell::new(Peers::new(&self.own)),
+            request_ids: RefCell::new(RequestIds::new()),
+            trace_ids: RefCell::new(TraceIds::new()),
+            logs: RefCell::default(),
+            date: RefCell::default(),
+            own: self.own.clone(),
+            tags: self.tags.clone(),
+        }
+    }
+
+    /// All metrics.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Where access logs go.
+    pub(crate) fn log_outputs(&self) -> &LogOutputs {
+        &self.outputs
+    }
+
+    /// Writes out what is buffered.
+    pub(crate) fn flush(&self) {
+        self.outputs.close();
+    }
+}
+
+impl WorkerTelemetry {
+    /// The process's counters.
+    pub(crate) fn process(&self) -> &ProcessCounters {
+        &self.process
+    }
+
+    /// A new `x-request-id`.
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.request_ids.borrow_mut().next_id()
+    }
+
+    /// Tells the other proxy who we are.
+    pub(crate) fn put_own_metadata(&self, head: &mut Head) {
+        if let (Ok(id), Ok(metadata)) = (Value::new(self.own.id.as_bytes()), Value::new(self.own.header.as_bytes())) {
+            head.set(KnownHeader::XEnvoyPeerMetadataId, id);
+            head.set(KnownHeader::XEnvoyPeerMetadata, metadata);
+        }
+    }
+
+    /// The frame that begins a TCP metadata exchange.
+    pub(crate) fn own_frame(&self) -> &[u8] {
+        &self.own.frame
+    }
+
+    /// Puts a `date`, formatted at most once a second.
+    pub(crate) fn put_date(&self, head: &mut Head) {
+        let mut date = self.date.borrow_mut();
+        date.refresh();
+        if let Ok(value) = Value::new(date.text.as_bytes()) {
+            head.set(KnownHeader::Date, value);
+        }
+    }
+
+    /// A connection came to nothing: a counter, and the listener's log.
+    pub(crate) fn connection_failed(&self, connection: &Connection, listener: &Listener, outcome: ConnectionOutcome) {
+        let labels = LabelSet::new([("listener", &*listener.name), ("reason", outcome.label())]);
+        self.metrics.borrow().shard().get(&self.process.failed_connections, &labels).inc();
+        let flags = outcome.flag().map_or(ResponseFlags::NONE, |f| ResponseFlags::NONE.with(f));
+        let record = LogRecord { flags, ..log::connection_record(connection, SystemTime::now()) };
+        self.log(&listener.access_log, &record);
+    }
+
+    /// A head that could not be read was answered with a status, or with nothing.
+    pub(crate) fn bad_request(&self, connection: &Connection, listener: &Listener, logs: &[AccessLogger], status: Option<u16>) {
+        // A client that closes between requests has done nothing wrong.
+        let Some(status) = status else { return };
+        let labels = LabelSet::new([("listener", &*listener.name), ("code", status.to_string().as_str())]);
+        self.metrics.borrow().shard().get(&self.process.bad_requests, &labels).inc();
+        let record = LogRecord {
+            flags: ResponseFlags::NONE.with(ResponseFlag::DownstreamProtocolError),
+            response_code: Some(status),
+            response_code_details: Some("http1.codec_error"),
+            ..log::connection_record(connection, SystemTime::now())
+        };
+        self.log(logs, &record);
+    }
+
+    fn log(&self, loggers: &[AccessLogger], record: &LogRecord<'_>) {
+        if !loggers.is_empty() {
+            self.logs.borrow_mut().log(loggers, record);
+        }
+    }
+}
+
+/// The value of `date`, and until when it holds.
+#[derive(Default)]
+struct Date {
+    text: String,
+    made: Option<Instant>,
+}
+
+impl Date {
+    fn refresh(&mut self) {
+        let now = Instant::now();
+        if self.made.is_none_or(|made| now.duration_since(made) >= Duration::from_secs(1)) {
+            self.text = httpdate::fmt_http_date(SystemTime::now());
+            self.made = Some(now);
+        }
+    }
+}
+
+/// Removes idle series, for as long as the worker runs. One worker does it for all.
+pub(crate) async fn sweep_periodically(worker: Rc<Worker>) {
+    if worker.index != 0 {
+        return;
+    }
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        worker.shared.telemetry.registry().sweep(Instant::now());
+    }
+}

@@ -1,0 +1,120 @@
+//! Opens one connection to one endpoint: TCP with the cluster's socket options, then TLS if the endpoint speaks it.
+
+use super::cluster::{Cluster, Host, Transport};
+use crate::stream::{Stream, Tcp};
+use lateen_model::dataplane::TcpKeepalive;
+use lateen_tls::{ConnectOptions, HandshakeError, PeerInfo};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+/// What the connection will carry; chooses the ALPN that is offered (Istio's `istio.alpn` filter).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// HTTP/1.1 requests.
+    Http1,
+    /// HTTP/2 requests.
+    Http2,
+    /// Bytes: the cluster's own ALPN is offered.
+    Tcp,
+}
+
+impl Purpose {
+    /// The ALPN list of Istio's filter, best first.
+    fn istio_alpn(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Http1 => Some(&["istio-http/1.1", "istio", "http/1.1"]),
+            Self::Http2 => Some(&["istio-h2", "istio", "h2"]),
+            Self::Tcp => None,
+        }
+    }
+}
+
+/// An open connection.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    /// Our end.
+    pub(crate) local: SocketAddr,
+    /// What the TLS handshake agreed on and proved; `None` without TLS.
+    pub(crate) tls: Option<Rc<PeerInfo>>,
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The cluster's `connect_timeout` passed, in TCP or in TLS.
+    #[error("connection timeout")]
+    Timeout,
+    /// TCP said no.
+    #[error("{0}")]
+    Tcp(#[from] io::Error),
+    /// TLS said no.
+    #[error("TLS: {0}")]
+    Tls(#[from] HandshakeError),
+}
+
+impl ConnectError {
+    /// The text of `%UPSTREAM_TRANSPORT_FAILURE_REASON%`; empty when the transport is not to blame.
+    pub(crate) fn transport_failure(&self) -> Option<String> {
+        match self {
+            Self::Tls(error) => Some(error.to_string()),
+            Self::Timeout | Self::Tcp(_) => None,
+        }
+    }
+}
+
+/// Connects to `host` within the cluster's connect timeout.
+pub(crate) async fn connect(cluster: &Cluster, host: &Host, purpose: Purpose, mark: Option<u32>) -> Result<Opened, ConnectError> {
+    match tokio::time::timeout(cluster.config.connect_timeout, connect_untimed(cluster, host, purpose, mark)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+async fn connect_untimed(cluster: &Cluster, host: &Host, purpose: Purpose, mark: Option<u32>) -> Result<Opened, ConnectError> {
+    let socket = open_socket(host.address, cluster.config.bind_source, cluster.config.tcp_keepalive, mark)?;
+    let stream = socket.connect(host.address).await?;
+    let local = stream.local_addr()?;
+    let tcp = Tcp::new(stream);
+    let Some(tls) = cluster.transport.for_endpoint(host.endpoint.tls_mode) else {
+        return Ok(Opened { stream: Stream::Plain(tcp), local, tls: None });
+    };
+    let alpn = cluster.overrides_alpn().then(|| purpose.istio_alpn()).flatten();
+    let options =
+        ConnectOptions { server_name: None, alpn: alpn.map(|names| names.iter().map(|n| n.as_bytes().to_vec()).collect()) };
+    let (stream, peer) = Box::pin(lateen_tls::connect(tcp, tls, options)).await?;
+    Ok(Opened { stream: Stream::Tls(Box::new(stream.into())), local, tls: Some(Rc::new(peer)) })
+}
+
+fn open_socket(
+    to: SocketAddr,
+    source: Option<IpAddr>,
+    keepalive: Option<TcpKeepalive>,
+    mark: Option<u32>,
+) -> io::Result<tokio::net::TcpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(mark) = mark {
+        lateen_capture::socket::set_mark(&socket, mark)?;
+    }
+    if let Some(k) = keepalive {
+        lateen_capture::socket::set_keepalive(&socket, k.time, k.interval, k.probes)?;
+    }
+    if let Some(source) = source.filter(|s| s.is_ipv4() == to.is_ipv4()) {
+        lateen_capture::socket::set_bind_address_no_port(&socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
+}
+
+impl Transport {
+    /// The TLS configuration for an endpoint of this mode; `None` is plaintext.
+    pub(crate) fn for_endpoint(&self, mode: lateen_model::dataplane::TlsMode) -> Option<&lateen_tls::ClientTls> {
+        match self {
+            Self::Plaintext => None,
+            Self::Tls(tls) => Some(tls),
+            Self::ByEndpoint(ways) => ways.iter().find(|w| w.tls_mode.is_none_or(|m| m == mode)).and_then(|w| w.tls.as_ref()),
+        }
+    }
+}

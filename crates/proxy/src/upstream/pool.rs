@@ -1,0 +1,458 @@
+//! A worker's own upstream connections: idle HTTP/1 connections to be reused, HTTP/2 connections to be shared, and the worker's
+//! state of balancing. Nothing here is seen by another thread.
+
+use super::cluster::{ActiveRequest, Cluster, Host};
+use super::connect::{ConnectError, Opened, Purpose, connect};
+use crate::http::{ClientExchange, Head, StreamError};
+use crate::stream::Stream;
+use crate::worker::Worker;
+use crate::{http1, http2};
+use lateen_policy::balance::{Avoid, Picker};
+use lateen_policy::breaker::Permit;
+use lateen_tls::PeerInfo;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Envoy's default `idle_timeout` of upstream connections.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The pools of one worker, by cluster.
+#[derive(Default)]
+pub(crate) struct Pools {
+    clusters: RefCell<HashMap<Arc<str>, Rc<ClusterPool>>>,
+}
+
+/// One cluster's connections.
+struct ClusterPool {
+    cluster: Arc<Cluster>,
+    picker: RefCell<Option<Picker<Arc<Host>>>>,
+    hosts: RefCell<HashMap<(SocketAddr, Purpose), HostPool>>,
+}
+
+/// Connections to one host for one purpose.
+#[derive(Default)]
+struct HostPool {
+    /// Most recently used last, so that the others become idle and go.
+    idle: Vec<Idle>,
+    shared: Vec<Rc<Shared2>>,
+    /// Requests that wait for a connection, because the cluster may not open another one.
+    waiting: VecDeque<oneshot::Sender<PooledConnection>>,
+    /// HTTP/1 connections that are open, idle or not.
+    open: u32,
+}
+
+struct Idle {
+    connection: PooledConnection,
+    since: Instant,
+}
+
+/// An HTTP/1 connection, in use or idle.
+pub(crate) struct PooledConnection {
+    connection: http1::ClientConnection<Stream>,
+    meta: Rc<ConnectionMeta>,
+    opened: Instant,
+    _permit: Option<Permit>,
+}
+
+/// An HTTP/2 connection that requests share.
+struct Shared2 {
+    connection: http2::ClientConnection,
+    meta: Rc<ConnectionMeta>,
+    opened: Instant,
+    requests: Cell<u64>,
+    /// Requests that use it now.
+    active: Cell<usize>,
+    /// Set when the connection is over.
+    closed: Rc<Cell<bool>>,
+    max_streams: usize,
+    _permit: Option<Permit>,
+}
+
+impl Shared2 {
+    fn is_open(&self) -> bool {
+        !self.closed.get()
+    }
+
+    fn has_capacity(&self) -> bool {
+        self.active.get() < self.connection.max_streams().min(self.max_streams)
+    }
+}
+
+/// What is known of an upstream connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionMeta {
+    pub(crate) local: SocketAddr,
+    pub(crate) tls: Option<Rc<PeerInfo>>,
+}
+
+/// Why no connection was had.
+#[derive(Debug)]
+pub(crate) enum LeaseError {
+    /// A circuit breaker is open.
+    Overflow,
+    /// It could not be opened.
+    Connect(ConnectError),
+}
+
+/// A connection for one request. Dropping it without [`Lease::finish`] closes an HTTP/1 connection.
+pub(crate) struct Lease {
+    kind: LeaseKind,
+    pool: Rc<ClusterPool>,
+    key: (SocketAddr, Purpose),
+    pub(crate) host: Arc<Host>,
+    /// Whether the connection has carried a request before, so that it may be stale.
+    pub(crate) reused: bool,
+    _request: Permit,
+    _active: ActiveRequest,
+}
+
+enum LeaseKind {
+    /// `None` once it was given back.
+    H1(Option<PooledConnection>),
+    H2(Rc<Shared2>),
+}
+
+impl Pools {
+    fn pool(&self, cluster: &Arc<Cluster>) -> Rc<ClusterPool> {
+        let mut clusters = self.clusters.borrow_mut();
+        match clusters.get(&cluster.name) {
+            Some(pool) if Arc::ptr_eq(&pool.cluster, cluster) => pool.clone(),
+            // A new version of the cluster: the old pool's connections go when their requests have ended.
+            _ => {
+                let pool =
+                    Rc::new(ClusterPool { cluster: cluster.clone(), picker: RefCell::default(), hosts: RefCell::default() });
+                clusters.insert(cluster.name.clone(), pool.clone());
+                pool
+            }
+        }
+    }
+
+    /// Chooses a host of a cluster that has a list of hosts.
+    pub(crate) fn pick(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        avoid: Avoid,
+        exclude: impl Fn(&Host) -> bool,
+    ) -> Option<Arc<Host>> {
+        let pool = self.pool(cluster);
+        let mut picker = pool.picker.borrow_mut();
+        let hosts = cluster.hosts();
+        let picker = match picker.as_mut() {
+            Some(picker) if Arc::ptr_eq(picker.set(), &hosts.set) => picker,
+            _ => picker.insert(Picker::new(hosts.set.clone())),
+        };
+        let pick = worker.with_rng(|rng| picker.pick(cluster.health_epoch(), rng, avoid, |h| exclude(h)).map(|p| p.host.clone()));
+        pick
+    }
+
+    /// A connection to `host` for one request: an idle one, a shared one, a new one, or one that becomes free.
+    pub(crate) async fn lease(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        host: Arc<Host>,
+        purpose: Purpose,
+    ) -> Result<Lease, LeaseError> {
+        let pool = self.pool(cluster);
+        let key = (host.address, purpose);
+        if let Some(kind) = pool.take(key) {
+            return pool.lease(key, host, kind);
+        }
+        let pending = cluster.breakers.try_acquire_pending().ok_or(LeaseError::Overflow)?;
+        let kind = loop {
+            match pool.connection_permit(key) {
+                Ok(permit) => break pool.open(worker, &host, purpose, permit).await.map_err(LeaseError::Connect)?,
+                Err(freed) => match freed.await {
+                    Ok(connection) => break LeaseKind::H1(Some(connection)),
+                    // A connection was closed instead: there may be room for a new one.
+                    Err(_) => continue,
+                },
+            }
+        };
+        drop(pending);
+        pool.lease(key, host, kind)
+    }
+
+    /// Closes connections that no request uses.
+    pub(crate) fn close_idle(&self) {
+        for pool in self.clusters.borrow().values() {
+            pool.hosts.borrow_mut().values_mut().for_each(|host| {
+                host.open = host.open.saturating_sub(u32::try_from(host.idle.len()).unwrap_or(u32::MAX));
+                host.idle.clear();
+            });
+        }
+    }
+
+    /// Drops what is over: connections that were closed by their host, idle for too long, or belong to hosts and clusters that
+    /// are gone.
+    pub(crate) fn reap(&self, worker: &Worker) {
+        let snapshot = worker.shared.snapshot.load();
+        let mut clusters = self.clusters.borrow_mut();
+        clusters.retain(|name, pool| {
+            let current = snapshot.clusters.get(name).is_some_and(|c| Arc::ptr_eq(c, &pool.cluster));
+            current || Rc::strong_count(pool) > 1
+        });
+        clusters.values().for_each(|pool| pool.reap());
+    }
+}
+
+impl ClusterPool {
+    /// A connection that can take a request now.
+    fn take(&self, key: (SocketAddr, Purpose)) -> Option<LeaseKind> {
+        let mut hosts = self.hosts.borrow_mut();
+        let host = hosts.get_mut(&key)?;
+        host.shared.retain(|s| s.is_open());
+        if let Some(shared) = host.shared.iter().find(|s| self.may_carry(s.requests.get(), s.opened) && s.has_capacity()) {
+            return Some(LeaseKind::H2(shared.clone()));
+        }
+        while let Some(Idle { mut connection, .. }) = host.idle.pop() {
+            let alive = connection.connection.is_reusable()
+                && !is_closed(&mut connection)
+                && self.may_carry(connection.connection.requests(), connection.opened);
+            if alive {
+                return Some(LeaseKind::H1(Some(connection)));
+            }
+            host.open = host.open.saturating_sub(1);
+        }
+        None
+    }
+
+    /// Whether a connection may carry one more request (`max_requests_per_connection`, `max_connection_duration`).
+    fn may_carry(&self, requests: u64, opened: Instant) -> bool {
+        let http = &self.cluster.config.http;
+        http.max_requests_per_connection.is_none_or(|max| requests < u64::from(max))
+            && http.max_connection_duration.is_none_or(|max| opened.elapsed() < max)
+    }
+
+    /// Leave to open a connection, or a place in the queue for one that becomes free. As in Envoy, a pool without any connection
+    /// may always open one: waiting would be for ever.
+    fn connection_permit(&self, key: (SocketAddr, Purpose)) -> Result<Option<Permit>, oneshot::Receiver<PooledConnection>> {
+        let mut hosts = self.hosts.borrow_mut();
+        let host = hosts.entry(key).or_default();
+        let permit = self.cluster.breakers.try_acquire_connection();
+        if permit.is_none() && host.open > 0 {
+            let (sender, receiver) = oneshot::channel();
+            host.waiting.push_back(sender);
+            return Err(receiver);
+        }
+        host.open += 1;
+        Ok(permit)
+    }
+
+    async fn open(
+        self: &Rc<Self>,
+        worker: &Worker,
+        host: &Host,
+        purpose: Purpose,
+        permit: Option<Permit>,
+    ) -> Result<LeaseKind, ConnectError> {
+        let key = (host.address, purpose);
+        // Counted back if the future is dropped or fails, so that an abandoned attempt does not count as a connection.
+        let opening = Opening { pool: self.clone(), key, done: false };
+        let stats = &self.cluster.stats;
+        stats.upstream_cx_total.inc();
+        let opened = connect(&self.cluster, host, purpose, worker.shared.settings.mark).await.inspect_err(|error| {
+            host.state.stats.cx_connect_fail.inc();
+            match error {
+                ConnectError::Timeout => stats.upstream_cx_connect_timeout.inc(),
+                ConnectError::Tls(_) => stats.ssl_handshake_fail.inc(),
+                ConnectError::Tcp(_) => {}
+            }
+            stats.upstream_cx_connect_fail.inc();
+        })?;
+        let Opened { stream, local, tls } = opened;
+        let speaks_http2 = match tls.as_ref().and_then(|t| t.alpn.as_deref()) {
+            Some("h2") => true,
+            Some("http/1.1") => false,
+            _ => purpose == Purpose::Http2,
+        };
+        let meta = Rc::new(ConnectionMeta { local, tls });
+        let kind = if speaks_http2 {
+            let handshake = http2::ClientConnection::handshake(stream, http2::ClientConfig::default());
+            let (connection, driver) = handshake.await.map_err(|e| ConnectError::Tcp(std::io::Error::other(e)))?;
+            let closed = Rc::new(Cell::new(false));
+            let ended = closed.clone();
+            tokio::task::spawn_local(async move {
+                let _ = driver.await;
+                ended.set(true);
+            });
+            let max_streams = self.max_streams();
+            let shared = Rc::new(Shared2 {
+                connection,
+                meta,
+                opened: Instant::now(),
+                requests: Cell::new(0),
+                active: Cell::new(0),
+                closed,
+                max_streams,
+                _permit: permit,
+            });
+            self.hosts.borrow_mut().entry(key).or_default().shared.push(shared.clone());
+            LeaseKind::H2(shared)
+        } else {
+            let connection = http1::ClientConnection::new(stream, http1::Limits::default());
+            opening.keep();
+            LeaseKind::H1(Some(PooledConnection { connection, meta, opened: Instant::now(), _permit: permit }))
+        };
+        Ok(kind)
+    }
+
+    /// Streams that a connection may carry at a time, by the cluster's settings.
+    fn max_streams(&self) -> usize {
+        use lateen_model::dataplane::HttpProtocolOptions::{Downstream, Http1, Http2};
+        let max = match &self.cluster.config.http.protocol {
+            Http1 => None,
+            Http2 { max_concurrent_streams } | Downstream { max_concurrent_streams } => *max_concurrent_streams,
+        };
+        max.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX)
+    }
+
+    fn lease(self: &Rc<Self>, key: (SocketAddr, Purpose), host: Arc<Host>, kind: LeaseKind) -> Result<Lease, LeaseError> {
+        let reused = match &kind {
+            LeaseKind::H1(connection) => connection.as_ref().is_some_and(|c| c.connection.requests() > 0),
+            LeaseKind::H2(shared) => shared.requests.get() > 0,
+        };
+        let Some(request) = self.cluster.breakers.try_acquire_request() else {
+            if let LeaseKind::H1(Some(connection)) = kind {
+                self.give_back(key, connection);
+            }
+            return Err(LeaseError::Overflow);
+        };
+        if let LeaseKind::H2(shared) = &kind {
+            shared.requests.set(shared.requests.get() + 1);
+            shared.active.set(shared.active.get() + 1);
+        }
+        self.cluster.stats.upstream_rq_total.inc();
+        host.state.stats.rq_total.inc();
+        let active = host.active_request();
+        Ok(Lease { kind, pool: self.clone(), key, host, reused, _request: request, _active: active })
+    }
+
+    /// Gives a connection that has ended its exchange to a request that waits, or makes it idle, or closes it.
+    fn give_back(&self, key: (SocketAddr, Purpose), connection: PooledConnection) {
+        let mut hosts = self.hosts.borrow_mut();
+        let host = hosts.entry(key).or_default();
+        if !connection.connection.is_reusable()
+            || !self.may_carry(connection.connection.requests(), connection.opened)
+            || self.is_gone(key.0)
+        {
+            host.open = host.open.saturating_sub(1);
+            // Whoever waits may open one in its place.
+            host.waiting.clear();
+            return;
+        }
+        let mut connection = connection;
+        while let Some(waiting) = host.waiting.pop_front() {
+            match waiting.send(connection) {
+                Ok(()) => return,
+                Err(unwanted) => connection = unwanted,
+            }
+        }
+        host.idle.push(Idle { connection, since: Instant::now() });
+    }
+
+    /// Whether the host has left the cluster (an original destination never does).
+    fn is_gone(&self, address: SocketAddr) -> bool {
+        use lateen_model::dataplane::Discovery;
+        !matches!(self.cluster.config.discovery, Discovery::OriginalDst { .. }) && self.cluster.hosts().get(address).is_none()
+    }
+
+    fn reap(&self) {
+        let limit = self.cluster.config.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+        self.hosts.borrow_mut().retain(|key, host| {
+            let gone = self.is_gone(key.0);
+            let before = host.idle.len();
+            host.idle.retain_mut(|idle| {
+                !gone && (limit.is_zero() || idle.since.elapsed() < limit) && !is_closed(&mut idle.connection)
+            });
+            host.open = host.open.saturating_sub(u32::try_from(before - host.idle.len()).unwrap_or(u32::MAX));
+            // Requests in flight hold their connection; it ends with the last of them.
+            host.shared.retain(|s| !gone && s.is_open());
+            host.open > 0 || !host.shared.is_empty() || !host.waiting.is_empty()
+        });
+    }
+}
+
+/// Whether an idle connection was closed by its host, or has something that nobody asked for.
+fn is_closed(connection: &mut PooledConnection) -> bool {
+    connection.connection.poll_idle(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// Counts a connection that is being opened, until it is kept or not.
+struct Opening {
+    pool: Rc<ClusterPool>,
+    key: (SocketAddr, Purpose),
+    done: bool,
+}
+
+impl Opening {
+    fn keep(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if !self.done
+            && let Some(host) = self.pool.hosts.borrow_mut().get_mut(&self.key)
+        {
+            host.open = host.open.saturating_sub(1);
+        }
+    }
+}
+
+impl Lease {
+    /// Sends the head of a request.
+    pub(crate) async fn send(&mut self, head: &Head, end: bool) -> Result<ClientExchange<Stream>, StreamError> {
+        match &mut self.kind {
+            LeaseKind::H1(Some(connection)) => connection.connection.send_request(head, end),
+            LeaseKind::H1(None) => Err(StreamError::Closed),
+            LeaseKind::H2(shared) => {
+                let mut connection = shared.connection.clone();
+                connection.ready().await?;
+                connection.send_request(head, end)
+            }
+        }
+    }
+
+    /// What is known of the connection.
+    pub(crate) fn meta(&self) -> Option<&Rc<ConnectionMeta>> {
+        match &self.kind {
+            LeaseKind::H1(connection) => connection.as_ref().map(|c| &c.meta),
+            LeaseKind::H2(shared) => Some(&shared.meta),
+        }
+    }
+
+    /// The exchange is over: the connection may serve another request, if it was left in order.
+    pub(crate) fn finish(mut self) {
+        if let LeaseKind::H1(connection) = &mut self.kind
+            && let Some(connection) = connection.take()
+        {
+            self.pool.give_back(self.key, connection);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match &mut self.kind {
+            LeaseKind::H2(shared) => shared.active.set(shared.active.get().saturating_sub(1)),
+            LeaseKind::H1(connection) => {
+                if connection.take().is_some()
+                    && let Some(host) = self.pool.hosts.borrow_mut().get_mut(&self.key)
+                {
+                    host.open = host.open.saturating_sub(1);
+                    host.waiting.clear();
+                }
+            }
+        }
+    }
+}
