@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lateen_model::identity::{SpiffeId, TrustDomain};
 use lateen_tls::{CertificateAuthority, Credential, TrustBundle, WorkloadIdentity};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -116,6 +117,30 @@ impl TestCa {
     /// A good certificate for a workload.
     pub fn workload(&self, id: &SpiffeId) -> Leaf {
         self.leaf().uri(id.as_uri()).issue()
+    }
+
+    /// A revocation list of this authority with one serial number on it, PEM, valid for a day.
+    ///
+    /// # Panics
+    /// Never, as long as rcgen works.
+    pub fn revocation_list(&self, serial: &[u8]) -> String {
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let now = epoch + SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: now - DAY,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - DAY,
+            next_update: now + DAY,
+            crl_number: SerialNumber::from_slice(&[1]),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|list| list.pem()).expect("a revocation list")
     }
 
     /// An identity that is ready: a good certificate, and this root.

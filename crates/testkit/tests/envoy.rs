@@ -1,4 +1,5 @@
 //! The Envoy runner against a real Envoy.
+#![allow(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
 use std::net::SocketAddr;
 

@@ -8,7 +8,6 @@
 //! - [`CertificateAuthority`] signs what [`WorkloadKey::signing_request`] asks for, after a [`TokenVerifier`] has authenticated
 //!   the workload.
 
-mod bulk;
 mod ca;
 mod ca_files;
 mod certificate;
@@ -25,7 +24,6 @@ mod token;
 mod trust_bundle;
 mod verify;
 
-pub use bulk::BulkReader;
 pub use ca::{CaError, CaErrorClass, CertificateAuthority, IssuancePolicy};
 pub use ca_files::{CaFilesError, RootOptions};
 pub use certificate::{AltName, Certificate, CertificateError, MAX_CERTIFICATE_LEN, MAX_CHAIN_LEN, PrivateKey, chain_from_pem};

@@ -1,4 +1,5 @@
 //! The certificate authority: what it signs, what it refuses, and where its own key comes from.
+#![allow(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -311,7 +312,10 @@ fn authorities_are_plugged_in_under_both_sets_of_names() {
     // With the certificate itself at its beginning and the root at its end, as Istio's tools write it.
     put(&istio, "cert-chain.pem", &format!("{}{}", intermediate.chain_pem(), intermediate.root_pem()));
     let chain = sign(istio.path()).unwrap();
-    assert_eq!(chain[1..], [intermediate.cert_pem().to_owned(), intermediate.root_pem().to_owned()].map(|pem| pem.replace("\r\n", "\n")));
+    assert_eq!(
+        chain[1..],
+        [intermediate.cert_pem().to_owned(), intermediate.root_pem().to_owned()].map(|pem| pem.replace("\r\n", "\n"))
+    );
 
     let manager = TempDir::new().unwrap();
     put(&manager, "tls.crt", intermediate.chain_pem());

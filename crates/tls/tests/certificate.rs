@@ -1,4 +1,5 @@
 //! Certificates from outside: what is accepted, what is refused, and that nothing panics.
+#![allow(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
 use lateen_model::identity::SpiffeId;
 use lateen_testkit::certificates::{TestCa, spiffe};
@@ -101,7 +102,10 @@ fn pem_that_is_refused() {
     let leaf = ca.workload(&spiffe(ID));
     assert_eq!(chain_from_pem(b"").unwrap_err(), CertificateError::NoCertificate);
     assert_eq!(chain_from_pem(leaf.key_pem.as_bytes()).unwrap_err(), CertificateError::NoCertificate);
-    assert!(matches!(chain_from_pem(b"-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n"), Err(CertificateError::Pem(_))));
+    assert!(matches!(
+        chain_from_pem(b"-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n"),
+        Err(CertificateError::Pem(_))
+    ));
     assert!(matches!(chain_from_pem(&leaf.chain_pem.as_bytes()[..200]), Err(CertificateError::Pem(_))));
     assert_eq!(chain_from_pem(leaf.chain_pem.repeat(65).as_bytes()).unwrap_err(), CertificateError::ChainTooLong);
 

@@ -1,4 +1,5 @@
 //! Workload tokens: who is let in, and why others are not.
+#![allow(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
 use std::time::{Duration, SystemTime};
 
@@ -90,7 +91,10 @@ fn forgeries() {
     let verifier = verifier(&issuer);
     let token = issuer.issue(&request(), now).unwrap();
     let refused = |token: &str| verifier.verify(token, now).unwrap_err();
-    assert_eq!(refused(&forge(&token, |_, c| c["sub"] = json!("system:serviceaccount:kube-system:admin"))), TokenError::Signature);
+    assert_eq!(
+        refused(&forge(&token, |_, c| c["sub"] = json!("system:serviceaccount:kube-system:admin"))),
+        TokenError::Signature
+    );
     assert_eq!(refused(&forge(&token, |_, c| c["exp"] = json!(9_999_999_999u64))), TokenError::Signature);
     for alg in ["none", "None", "HS256", "RS256", "es256", ""] {
         assert_eq!(refused(&forge(&token, |h, _| h["alg"] = json!(alg))), TokenError::Algorithm(alg.into()));
