@@ -19,6 +19,10 @@ struct Lateen {
 enum Role {
     /// The test application: an HTTP, TCP and gRPC server that tells who answered, and a client for it.
     Echo(lateen_echo::cli::EchoArgs),
+    /// Runs the control plane: configuration, certificates, discovery.
+    Control(lateen_control::cli::ControlArgs),
+    /// Runs a proxy.
+    Proxy(lateen_proxy::cli::ProxyArgs),
     Up(lateen_local::cli::Up),
     Down(lateen_local::cli::Down),
     Status(lateen_local::cli::StatusArgs),
@@ -35,6 +39,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
         Role::Echo(args) => args.run().map_err(Into::into),
+        Role::Control(args) => lateen_control::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Role::Proxy(args) => lateen_proxy::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Role::Up(args) => Ok(args.run()),
         Role::Down(args) => Ok(args.run()),
         Role::Status(args) => Ok(args.run()),

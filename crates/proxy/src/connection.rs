@@ -31,7 +31,6 @@ pub(crate) struct Connection {
     /// The listener that accepted it.
     pub(crate) accepted_by: Arc<str>,
     pub(crate) remote: SocketAddr,
-    pub(crate) local: SocketAddr,
     /// Where the client wanted to go: the original destination, or the local address.
     pub(crate) destination: SocketAddr,
     pub(crate) transport: TransportProtocol,
@@ -114,7 +113,6 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
     let mut connection = Connection {
         accepted_by: name.clone(),
         remote: canonical(remote),
-        local: canonical(local),
         destination,
         transport: TransportProtocol::RawBuffer,
         sni: None,

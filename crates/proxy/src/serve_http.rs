@@ -65,7 +65,6 @@ impl HttpConnection {
         let context = RequestContext {
             worker: &self.worker,
             connection: &self.connection,
-            listener: &in_force.listener,
             hcm: &in_force.hcm,
             snapshot: &in_force.snapshot,
             direction: in_force.listener.model.direction,

@@ -25,11 +25,6 @@ impl Tcp {
     pub(crate) fn with_sniffed(inner: TcpStream, sniffed: BytesMut) -> Self {
         Self { inner, sniffed }
     }
-
-    /// The socket itself, for its options.
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.inner
-    }
 }
 
 impl AsyncRead for Tcp {
@@ -77,16 +72,6 @@ pub(crate) enum Stream {
     Plain(Tcp),
     /// TLS over TCP, either role.
     Tls(Box<TlsStream<Tcp>>),
-}
-
-impl Stream {
-    /// The TCP stream underneath, for socket options.
-    pub(crate) fn tcp(&self) -> &Tcp {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        }
-    }
 }
 
 impl AsyncRead for Stream {

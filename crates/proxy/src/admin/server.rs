@@ -13,19 +13,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// A request's line, which is all that pages look at.
+/// What pages look at of a request.
 pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) path: String,
-    pub(crate) query: Option<String>,
-}
-
-impl Ask {
-    /// The value of a query parameter; empty for one without `=`.
-    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        let pairs = self.query.as_deref()?.split('&');
-        pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).find(|(key, _)| *key == name).map(|(_, value)| value)
-    }
 }
 
 /// An answer.
@@ -81,7 +72,6 @@ where
         let answer = answer(Ask {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            query: request.uri().query().map(str::to_owned),
         });
         async move {
             let mut response = Response::new(Full::new(answer.body));

@@ -24,7 +24,6 @@ pub(crate) struct Listener {
 
 /// A filter chain.
 pub(crate) struct Chain {
-    pub(crate) name: String,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) network_filters: Vec<CompiledNetworkFilter>,
     pub(crate) terminal: Terminal,
@@ -153,7 +152,7 @@ impl Chain {
             dataplane::Terminal::Http(hcm) => Terminal::Http(Arc::new(compile_hcm(hcm, telemetry)?)),
             dataplane::Terminal::Tcp(tcp) => Terminal::Tcp(compile_tcp(tcp, telemetry)?),
         };
-        Ok(Self { name: model.name.clone(), tls, network_filters, terminal })
+        Ok(Self { tls, network_filters, terminal })
     }
 }
 

@@ -16,8 +16,6 @@ pub(crate) type Routes = HashMap<Arc<str>, Arc<RouteTable>>;
 /// One state of the configuration.
 #[derive(Default)]
 pub(crate) struct Snapshot {
-    /// Counts up with each change.
-    pub(crate) version: u64,
     pub(crate) listeners: HashMap<Arc<str>, Arc<Listener>>,
     by_address: HashMap<SocketAddr, Arc<Listener>>,
     pub(crate) clusters: Clusters,
@@ -26,13 +24,13 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Puts the parts together.
-    pub(crate) fn new(version: u64, listeners: HashMap<Arc<str>, Arc<Listener>>, clusters: Clusters, routes: Routes) -> Self {
+    pub(crate) fn new(listeners: HashMap<Arc<str>, Arc<Listener>>, clusters: Clusters, routes: Routes) -> Self {
         let addresses = |l: &Arc<Listener>| {
             let all = std::iter::once(l.model.address).chain(l.model.additional_addresses.iter().copied());
             all.map(|a| (a, l.clone())).collect::<Vec<_>>()
         };
         let by_address = listeners.values().filter(|l| !l.model.bind_to_port).flat_map(addresses).collect();
-        Self { version, listeners, by_address, clusters, routes }
+        Self { listeners, by_address, clusters, routes }
     }
 
     /// The listener that serves a connection which `accepting` accepted: that of the original destination, if connections are

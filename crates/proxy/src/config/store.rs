@@ -35,7 +35,6 @@ pub(crate) struct Store {
     route_models: BTreeMap<String, dataplane::RouteConfiguration>,
     /// Fields that are not supported and change nothing, by resource.
     ignored: BTreeMap<(ResourceType, String), Vec<String>>,
-    version: u64,
 }
 
 /// Things that become active only when what they refer to is there.
@@ -82,7 +81,6 @@ impl Store {
             routes: Routes::new(),
             route_models: BTreeMap::new(),
             ignored: BTreeMap::new(),
-            version: 0,
         }
     }
 
@@ -205,10 +203,9 @@ impl Store {
     }
 
     /// What is in force now.
-    pub(crate) fn snapshot(&mut self) -> Snapshot {
-        self.version += 1;
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let clusters: Clusters = self.clusters.active.clone();
-        Snapshot::new(self.version, self.listeners.active.clone(), clusters, self.routes.clone())
+        Snapshot::new(self.listeners.active.clone(), clusters, self.routes.clone())
     }
 
     /// How many listeners and clusters wait for what they refer to.
@@ -219,11 +216,6 @@ impl Store {
     /// Route configurations in force, for people.
     pub(crate) fn route_models(&self) -> impl Iterator<Item = &dataplane::RouteConfiguration> {
         self.route_models.values()
-    }
-
-    /// Assignments in force, for people.
-    pub(crate) fn assignments(&self) -> impl Iterator<Item = &ClusterLoadAssignment> {
-        self.assignments.values()
     }
 
     /// Fields that were left aside because they change nothing.

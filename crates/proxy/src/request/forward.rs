@@ -44,9 +44,11 @@ impl Plan {
         route: Arc<CompiledRoute>,
         target: usize,
         cluster: Arc<Cluster>,
+        ctx: &RequestContext<'_>,
         head: &mut Head,
         info: &RequestInfo,
     ) -> Self {
+        let istio_alpn = ctx.hcm.istio_alpn;
         let trusted = info.client.envoy_headers_trusted;
         let view = View::of(head);
         let overrides = if trusted { Overrides::from_headers(&view) } else { Overrides::default() };
@@ -59,10 +61,10 @@ impl Plan {
             Action::Redirect(_) | Action::DirectResponse(_) => (Timeouts { global: None, per_try: None, idle: None }, None),
         };
         let purpose = match &cluster.config.http.protocol {
-            HttpProtocolOptions::Http1 => Purpose::Http1,
-            HttpProtocolOptions::Http2 { .. } => Purpose::Http2,
-            HttpProtocolOptions::Downstream { .. } if info.protocol == crate::http::Version::Http2 => Purpose::Http2,
-            HttpProtocolOptions::Downstream { .. } => Purpose::Http1,
+            HttpProtocolOptions::Http1 => Purpose::Http1 { istio_alpn },
+            HttpProtocolOptions::Http2 { .. } => Purpose::Http2 { istio_alpn },
+            HttpProtocolOptions::Downstream { .. } if info.protocol == crate::http::Version::Http2 => Purpose::Http2 { istio_alpn },
+            HttpProtocolOptions::Downstream { .. } => Purpose::Http1 { istio_alpn },
         };
         // What was meant for this proxy is not for the next.
         for header in [

@@ -8,7 +8,7 @@ mod respond;
 mod transfer;
 mod view;
 
-use crate::config::{CompiledHttpFilter, Hcm, Listener, RoutesOf, Snapshot};
+use crate::config::{CompiledHttpFilter, Hcm, RoutesOf, Snapshot};
 use crate::connection::Connection;
 use crate::http::{Head, KnownHeader, ServerExchange, Value};
 use crate::stream::Stream;
@@ -29,7 +29,6 @@ pub(crate) use view::{FromClient, Template, View};
 pub(crate) struct RequestContext<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     pub(crate) connection: &'a Connection,
-    pub(crate) listener: &'a Listener,
     pub(crate) hcm: &'a Hcm,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) direction: Direction,
@@ -75,7 +74,7 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
             Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()))
         }
         Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone())),
-        Action::Forward(_) => plan(ctx, route, head, info).map(|plan| Plan { attempt_count, ..plan }),
+        Action::Forward(_) => plan(ctx, &route, attempt_count, head, info),
     }
 }
 
@@ -107,7 +106,8 @@ fn find_route(ctx: &RequestContext<'_>, head: &Head) -> Result<(Arc<CompiledRout
 /// Chooses the cluster and makes the changes to the request that the route asks for.
 fn plan(
     ctx: &RequestContext<'_>,
-    route: Arc<CompiledRoute>,
+    route: &Arc<CompiledRoute>,
+    attempt_count: bool,
     head: &mut Head,
     info: &mut RequestInfo,
 ) -> Result<Plan, LocalReply> {
@@ -136,7 +136,9 @@ fn plan(
     }
     send_own_metadata(ctx, cluster, head);
     ctx.worker.telemetry.inject_trace(info, head);
-    Ok(Plan::new(route.clone(), chosen, cluster.clone(), head, info))
+    let mut plan = Plan::new(route.clone(), chosen, cluster.clone(), ctx, head, info);
+    plan.attempt_count = attempt_count;
+    Ok(plan)
 }
 
 /// Tells the other proxy who asks, if there may be one.

@@ -108,11 +108,6 @@ impl LocalReply {
         Self::new(504, &b"upstream request timeout"[..], details).with_flag(ResponseFlag::UpstreamRequestTimeout)
     }
 
-    /// Nothing moved for too long.
-    pub(crate) fn idle() -> Self {
-        Self::new(504, &b"stream timeout"[..], "stream_idle_timeout").with_flag(ResponseFlag::StreamIdleTimeout)
-    }
-
     fn reset(status: u16, reason: &str, transport_failure: Option<String>) -> Self {
         let failure = transport_failure.map(|t| format!(", transport failure reason: {t}")).unwrap_or_default();
         let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}{failure}");

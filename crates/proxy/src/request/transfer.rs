@@ -123,11 +123,6 @@ impl Transfer {
         self.flushed = false;
     }
 
-    /// The writer, to give it up.
-    pub(crate) fn detach(&mut self) -> Option<BodyWriter<Stream>> {
-        self.writer.take()
-    }
-
     /// Gives the writer up in a way that its peer can see.
     pub(crate) fn reset(&mut self, reason: ResetReason) {
         if let Some(writer) = self.writer.take() {

@@ -120,7 +120,7 @@ async fn export(worker: &Rc<Worker>, provider: &TracingProvider, body: Bytes) ->
     let cluster = snapshot.clusters.get(provider.cluster.as_str()).ok_or_else(|| unavailable("no such cluster".to_owned()))?;
     let host =
         worker.pools.pick(worker, cluster, Avoid::NOTHING, |_| false).ok_or_else(|| unavailable("no endpoint".to_owned()))?;
-    let lease = worker.pools.lease(worker, cluster, host, Purpose::Http2).await;
+    let lease = worker.pools.lease(worker, cluster, host, Purpose::Http2 { istio_alpn: true }).await;
     let mut lease = lease.map_err(|e| unavailable(format!("{e:?}")))?;
     let mut head =
         Head::request("POST", &provider.authority, TRACE_EXPORT_PATH).map_err(|e| ExportError::Refused(e.to_string()))?;

@@ -12,9 +12,15 @@ use std::rc::Rc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// HTTP/1.1 requests.
-    Http1,
+    Http1 {
+        /// Whether Istio's ALPN filter is in force.
+        istio_alpn: bool,
+    },
     /// HTTP/2 requests.
-    Http2,
+    Http2 {
+        /// Whether Istio's ALPN filter is in force.
+        istio_alpn: bool,
+    },
     /// Bytes: the cluster's own ALPN is offered.
     Tcp,
 }
@@ -23,9 +29,9 @@ impl Purpose {
     /// The ALPN list of Istio's filter, best first.
     fn istio_alpn(self) -> Option<&'static [&'static str]> {
         match self {
-            Self::Http1 => Some(&["istio-http/1.1", "istio", "http/1.1"]),
-            Self::Http2 => Some(&["istio-h2", "istio", "h2"]),
-            Self::Tcp => None,
+            Self::Http1 { istio_alpn: true } => Some(&["istio-http/1.1", "istio", "http/1.1"]),
+            Self::Http2 { istio_alpn: true } => Some(&["istio-h2", "istio", "h2"]),
+            Self::Http1 { .. } | Self::Http2 { .. } | Self::Tcp => None,
         }
     }
 }

@@ -272,7 +272,7 @@ impl ClusterPool {
         let speaks_http2 = match tls.as_ref().and_then(|t| t.alpn.as_deref()) {
             Some("h2") => true,
             Some("http/1.1") => false,
-            _ => purpose == Purpose::Http2,
+            _ => matches!(purpose, Purpose::Http2 { .. }),
         };
         let meta = Rc::new(ConnectionMeta { local, tls });
         let kind = if speaks_http2 {
