@@ -75,6 +75,13 @@ impl<T: Merge> Debounce<T> {
         }
     }
 
+    /// Takes out what is held back, because something goes out now anyway.
+    pub fn flush(&mut self, now: Instant) -> Option<T> {
+        let window = self.window.as_mut()?;
+        window.last = now;
+        window.pending.take().map(|(_, change)| change)
+    }
+
     /// When [`Self::fire`] must be called next.
     pub fn timer(&self) -> Option<Instant> {
         let window = self.window.as_ref()?;

@@ -1,9 +1,13 @@
 //! The control plane: sources → store → world → change set → generate → push; the certificate authority; debug pages.
 
+pub mod cli;
+pub mod core;
 pub mod debounce;
 pub mod generate;
 pub mod metrics;
 pub mod names;
 pub mod push;
+pub mod server;
+pub mod source;
 pub mod store;
 pub mod world;

@@ -89,6 +89,11 @@ impl Store {
         self.started = true;
     }
 
+    /// All resources that are in force, in no particular order.
+    pub fn in_force(&self) -> impl Iterator<Item = Resource> + '_ {
+        self.in_force.values().cloned()
+    }
+
     /// How many resources are in force.
     pub fn len(&self) -> usize {
         self.in_force.len()

@@ -103,6 +103,18 @@ impl Hub {
         (seen >= cluster).then_some(generation)
     }
 
+    /// A state of the platform brought nothing new: what proxies have includes it.
+    pub fn unchanged(&self, world: &World) {
+        let mut state = self.lock();
+        state.world = world.clone();
+        let generation = state.generation;
+        if let Some(cluster) = world.cluster_generation()
+            && state.cluster.is_none_or(|(seen, _)| seen < cluster)
+        {
+            state.cluster = Some((cluster, generation));
+        }
+    }
+
     /// The first world is complete: proxies are served from now on.
     pub fn set_ready(&self) {
         self.lock().ready = true;

@@ -1,0 +1,149 @@
+use super::*;
+use crate::generate::fixture::{self, SCENARIO, scenario_pods};
+use crate::world::{ChangeSet, World, WorldEvent};
+use lateen_model::manifest;
+use lateen_xds::server::{Change, Names, Watch};
+use lateen_xds::{Generation, ResourceType};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+struct Bench {
+    world: World,
+    memo: Arc<Memo>,
+    view: View,
+}
+
+impl Bench {
+    fn new(namespace: &str, name: &str) -> Self {
+        let world = fixture::world(SCENARIO, &scenario_pods());
+        let memo = Arc::new(Memo::default());
+        let proxy = Arc::new(fixture::proxy(&world, namespace, name));
+        let view = View::new(Generation(1), &world, proxy, &memo);
+        // As a sidecar does.
+        let _ = view.generate(ResourceType::Rds, Watch::Names(&["80".into()]));
+        Self { world, memo, view }
+    }
+
+    fn after(&self, events: Vec<WorldEvent>) -> (View, Change, ChangeSet) {
+        let (next, changes) = self.world.apply(events, Instant::now());
+        let shared = affected::shared(&self.world, &next, &changes, Generation(2));
+        let (view, change) = self.view.next(Generation(2), &next, &changes, &shared);
+        (view, change, changes)
+    }
+}
+
+fn put(text: &str) -> Vec<WorldEvent> {
+    manifest::read(text, "x").into_iter().map(|d| WorldEvent::Put(d.unwrap().resource)).collect()
+}
+
+fn names(change: &Change, ty: ResourceType) -> Vec<String> {
+    match &change.names[ty] {
+        Names::None => Vec::new(),
+        Names::All => vec!["*".to_owned()],
+        Names::Some(names) => {
+            let mut names: Vec<_> = names.iter().map(|n| n.to_string()).collect();
+            names.sort();
+            names
+        }
+    }
+}
+
+fn touched(change: &Change) -> Vec<ResourceType> {
+    use ResourceType::{Cds, Eds, Lds, Rds, Sds};
+    [Cds, Eds, Lds, Rds, Sds].into_iter().filter(|ty| !change.names[*ty].is_none()).collect()
+}
+
+const ORDER: &str = "outbound|80||order-service.production.svc.cluster.local";
+
+#[test]
+fn what_each_kind_of_change_reaches() {
+    use ResourceType::{Cds, Eds, Lds, Rds};
+    let meta = |kind: &str, group: &str, ns: &str| format!("apiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: z, namespace: {ns}}}\nspec: ");
+    let networking = |kind: &str, ns: &str| meta(kind, "networking.istio.io", ns);
+    let security = |kind: &str, ns: &str| meta(kind, "security.istio.io", ns);
+    for (what, text, expected) in [
+        ("a route to a known host", networking("VirtualService", "production") + "{hosts: [frontend], http: [{route: [{destination: {host: frontend}}], timeout: 1s}]}", vec![Rds]),
+        ("a route of another namespace, for itself", networking("VirtualService", "legacy") + "{hosts: [batch], exportTo: ['.'], http: [{directResponse: {status: 200}}]}", vec![]),
+        ("a rule with a subset", networking("DestinationRule", "production") + "{host: frontend, subsets: [{name: s, labels: {v: s}}]}", vec![Cds, Eds]),
+        ("a rule for a host that nobody has", networking("DestinationRule", "production") + "{host: nobody, subsets: [{name: s, labels: {v: s}}]}", vec![]),
+        ("the pod's own authorization", security("AuthorizationPolicy", "production") + "{rules: [{}]}", vec![Lds]),
+        ("somebody else's authorization", security("AuthorizationPolicy", "legacy") + "{rules: [{}]}", vec![]),
+        ("the mesh's authorization", security("AuthorizationPolicy", "istio-system") + "{rules: [{}]}", vec![Lds]),
+        ("a policy for one workload", security("PeerAuthentication", "production") + "{selector: {matchLabels: {app: payment-service}}, mtls: {mode: DISABLE}}", vec![Eds]),
+        ("a Sidecar for others", networking("Sidecar", "production") + "{workloadSelector: {labels: {app: nobody}}, egress: [{hosts: ['./*']}]}", vec![]),
+        ("a Sidecar for this one", networking("Sidecar", "production") + "{workloadSelector: {labels: {app: frontend}}, egress: [{hosts: ['./payment-service.production.svc.cluster.local']}]}", vec![Cds, Rds]),
+        ("an opaque service", "apiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: other}\nspec: {clusterIP: 10.96.3.3, ports: [{name: tcp, port: 7}]}".to_owned(), vec![Cds, Lds]),
+    ] {
+        let bench = Bench::new("production", "frontend-0");
+        let (_, change, _) = bench.after(put(&text));
+        assert_eq!(touched(&change), expected, "{what}");
+    }
+}
+
+#[test]
+fn names_are_exact() {
+    let bench = Bench::new("production", "frontend-0");
+    let weight = SCENARIO.replace("weight: 95", "weight: 50");
+    let (_, change, _) = bench.after(put(&weight));
+    assert_eq!((touched(&change), names(&change, ResourceType::Rds)), (vec![ResourceType::Rds], vec!["80".to_owned()]));
+
+    let mut pods = scenario_pods();
+    pods[2].ready = false;
+    let (view, change, _) = bench.after(vec![WorldEvent::Cluster(Arc::new(fixture::cluster(2, &pods)))]);
+    assert_eq!(touched(&change), [ResourceType::Eds]);
+    let expected: Vec<String> = ["", "v1", "v2"].map(|s| ORDER.replace("||", &format!("|{s}|"))).to_vec();
+    assert_eq!(names(&change, ResourceType::Eds), expected);
+    let eds = |view: &View, name: &str| view.generate(ResourceType::Eds, Watch::Names(&[name.into()])).resources[0].version();
+    assert_ne!(eds(&bench.view, ORDER), eds(&view, ORDER));
+    assert_eq!(eds(&bench.view, &expected[2]), eds(&view, &expected[2]), "v2 has the same endpoints");
+
+    let (_, change, _) = bench.after(vec![WorldEvent::Roots(Arc::from(*b"other"))]);
+    assert_eq!(names(&change, ResourceType::Sds), ["ROOTCA"]);
+}
+
+#[test]
+fn equal_proxies_share_what_is_made_once() {
+    let bench = Bench::new("production", "order-v1-0");
+    let twin = Arc::new(fixture::proxy(&bench.world, "production", "order-v1-1"));
+    assert_eq!(*twin, *bench.view.proxy, "replicas are of one class");
+    let other = Arc::new(fixture::proxy(&bench.world, "production", "frontend-0"));
+    let other = View::new(Generation(1), &bench.world, other, &bench.memo);
+    let name: Arc<str> = "outbound|80||payment-service.production.svc.cluster.local".into();
+    for ty in [ResourceType::Cds, ResourceType::Eds] {
+        let one = |view: &View| Arc::clone(&view.generate(ty, Watch::Names(&[Arc::clone(&name)])).resources[0]);
+        assert!(Arc::ptr_eq(&one(&bench.view), &one(&other)), "{ty}: the same object for another class");
+    }
+}
+
+#[test]
+fn who_waits_is_answered() {
+    let bench = Bench::new("production", "frontend-0");
+    for (ty, name) in [(ResourceType::Eds, "outbound|80||gone.x.svc.cluster.local"), (ResourceType::Eds, "nonsense"), (ResourceType::Rds, "4711")] {
+        let generated = bench.view.generate(ty, Watch::Names(&[name.into()]));
+        assert_eq!(generated.resources.len(), 1, "{ty} {name}");
+        assert_eq!(&**generated.resources[0].name(), name);
+    }
+}
+
+#[test]
+fn secrets_are_for_their_own_namespace() {
+    let secret = |ns: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: tls, namespace: {ns}}}\nstringData: {{tls.crt: c, tls.key: k, ca.crt: r}}\n");
+    let bench = Bench::new("production", "frontend-0");
+    let (view, ..) = bench.after([put(&secret("production")), put(&secret("legacy"))].concat());
+    let get = |view: &View, name: &str| view.generate(ResourceType::Sds, Watch::Names(&[name.into()])).resources.len();
+    for (name, there) in [
+        ("ROOTCA", 1),
+        ("kubernetes://tls", 1),
+        ("kubernetes://production/tls", 1),
+        ("kubernetes://tls-cacert", 1),
+        ("kubernetes://legacy/tls", 0),
+        ("kubernetes://none", 0),
+        ("default", 0),
+    ] {
+        assert_eq!(get(&view, name), there, "{name}");
+    }
+    let mut unproven = (*view.proxy).clone();
+    unproven.verified_namespace = None;
+    let view = View::new(Generation(2), &view.world, Arc::new(unproven), &Arc::default());
+    assert_eq!((get(&view, "ROOTCA"), get(&view, "kubernetes://tls")), (1, 0), "nothing is proven on a plaintext port");
+}

@@ -3,8 +3,10 @@
 use super::memo::{self, Memo, resource};
 use crate::generate::listener::{inbound, outbound};
 use crate::generate::route::{self, RouteContext};
-use crate::generate::{Proxy, Scope, cluster, secret};
+use crate::generate::{MergedRule, Proxy, Scope, ScopedService, cluster, endpoint, secret};
+use crate::names::OutboundName;
 use crate::world::{ChangeSet, Kind, World};
+use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration};
 use lateen_wire::{EncodeOptions, encode};
 use lateen_xds::server::{Change, Generated, Names, Watch};
 use lateen_xds::{Generation, Resource, ResourceType};
@@ -13,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All resources of one type.
 #[derive(Debug, Default)]
-pub struct ResourceSet {
+pub(super) struct ResourceSet {
     ordered: Vec<Arc<Resource>>,
     by_name: HashMap<Arc<str>, usize>,
 }
@@ -58,8 +60,8 @@ pub struct View {
     /// What they may know.
     pub scope: Arc<Scope>,
     memo: Arc<Memo>,
-    clusters: Arc<ResourceSet>,
-    listeners: Arc<ResourceSet>,
+    cluster_set: Arc<ResourceSet>,
+    listener_set: Arc<ResourceSet>,
     routes: Mutex<BTreeMap<Arc<str>, Arc<Resource>>>,
 }
 
@@ -95,16 +97,16 @@ impl View {
     /// Makes everything anew.
     pub fn new(generation: Generation, world: &World, proxy: Arc<Proxy>, memo: &Arc<Memo>) -> Self {
         let scope = memo.scope(world, &proxy);
-        let clusters = Arc::new(make_clusters(world, &scope, &proxy, memo));
-        let listeners = Arc::new(make_listeners(world, &scope, &proxy));
+        let cluster_set = Arc::new(make_clusters(world, &scope, &proxy, memo));
+        let listener_set = Arc::new(make_listeners(world, &scope, &proxy));
         Self {
             generation,
             world: world.clone(),
             proxy,
             scope,
             memo: Arc::clone(memo),
-            clusters,
-            listeners,
+            cluster_set,
+            listener_set,
             routes: Mutex::default(),
         }
     }
@@ -121,24 +123,24 @@ impl View {
         let concerned = |ty| kinds(&|kind| concerns(ty, kind));
         let mut change = shared.clone();
         change.generation = generation;
-        let clusters = match concerned(ResourceType::Cds) || headless {
+        let cluster_set = match concerned(ResourceType::Cds) || headless {
             true => Arc::new(make_clusters(world, &scope, &self.proxy, &self.memo)),
-            false => Arc::clone(&self.clusters),
+            false => Arc::clone(&self.cluster_set),
         };
-        change.names[ResourceType::Cds] = self.clusters.difference_or_same(&clusters);
-        let listeners = match headless || self.listeners_concerned(changes, &scope) {
+        change.names[ResourceType::Cds] = self.cluster_set.difference_or_same(&cluster_set);
+        let listener_set = match headless || self.listeners_concerned(changes, &scope) {
             true => Arc::new(make_listeners(world, &scope, &self.proxy)),
-            false => Arc::clone(&self.listeners),
+            false => Arc::clone(&self.listener_set),
         };
-        change.names[ResourceType::Lds] = self.listeners.difference_or_same(&listeners);
+        change.names[ResourceType::Lds] = self.listener_set.difference_or_same(&listener_set);
         let next = Self {
             generation,
             world: world.clone(),
             proxy: Arc::clone(&self.proxy),
             scope,
             memo: Arc::clone(&self.memo),
-            clusters,
-            listeners,
+            cluster_set,
+            listener_set,
             routes: Mutex::default(),
         };
         change.names[ResourceType::Rds] = self.next_routes(&next, concerned(ResourceType::Rds));
@@ -161,7 +163,7 @@ impl View {
     }
 
     fn headless_endpoints_changed(&self, changes: &ChangeSet, scope: &Scope) -> bool {
-        let headless = |s: &crate::generate::ScopedService| s.service.headless;
+        let headless = |s: &ScopedService| s.service.headless;
         let changed = |key: &crate::world::ChangeKey| {
             scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.name == key.name)
         };
@@ -194,8 +196,8 @@ impl View {
             Watch::Wildcard => &[],
         };
         let resources = match ty {
-            ResourceType::Cds => self.clusters.select(watch),
-            ResourceType::Lds => self.listeners.select(watch),
+            ResourceType::Cds => self.cluster_set.select(watch),
+            ResourceType::Lds => self.listener_set.select(watch),
             ResourceType::Eds => {
                 names.iter().map(|name| self.memo.endpoints(&self.world, &self.proxy.namespace, name)).collect()
             }
@@ -211,6 +213,37 @@ impl View {
         Generated { generation: self.generation, resources }
     }
 
+    /// All clusters, for people.
+    pub fn clusters(&self) -> Vec<Cluster> {
+        let rule = |s: &ScopedService| MergedRule::lookup(&self.world, &self.proxy.namespace, &s.service);
+        let services = self.scope.services.iter().flat_map(|s| cluster::of_service(&self.world, s, &rule(s)));
+        services.chain(own_clusters(&self.world, &self.proxy)).collect()
+    }
+
+    /// All listeners, for people.
+    pub fn listeners(&self) -> Vec<Listener> {
+        all_listeners(&self.world, &self.scope, &self.proxy)
+    }
+
+    /// The routes that were asked for, for people.
+    pub fn routes(&self) -> Vec<RouteConfiguration> {
+        let names: Vec<Arc<str>> = lock(&self.routes).keys().cloned().collect();
+        names.iter().map(|name| self.route_configuration(name)).collect()
+    }
+
+    /// The endpoints of all clusters that have any, for people.
+    pub fn endpoints(&self) -> Vec<ClusterLoadAssignment> {
+        let of = |cluster: Cluster| match cluster.discovery {
+            Discovery::Eds { service_name } => {
+                let name = OutboundName::parse(&service_name)?;
+                let rule = MergedRule::lookup(&self.world, &self.proxy.namespace, self.world.service(name.host)?);
+                Some(endpoint::of_cluster(&self.world, &rule, &service_name))
+            }
+            Discovery::Static(_) | Discovery::OriginalDst { .. } => None,
+        };
+        self.clusters().into_iter().filter_map(of).collect()
+    }
+
     fn route(&self, name: &Arc<str>) -> Arc<Resource> {
         if let Some(made) = lock(&self.routes).get(name) {
             return Arc::clone(made);
@@ -221,8 +254,11 @@ impl View {
     }
 
     fn make_route(&self, name: &str) -> Arc<Resource> {
-        let context = RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy };
-        resource(name, encode::route_configuration(&route::of_name(context, name)))
+        resource(name, encode::route_configuration(&self.route_configuration(name)))
+    }
+
+    fn route_configuration(&self, name: &str) -> RouteConfiguration {
+        route::of_name(RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy }, name)
     }
 
     fn secret(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
@@ -242,15 +278,24 @@ fn make_clusters(world: &World, scope: &Scope, proxy: &Proxy, memo: &Memo) -> Re
     for service in &scope.services {
         all.extend(memo.clusters(world, &proxy.namespace, service, proxy.flavor).iter().cloned());
     }
-    let own = [cluster::black_hole(world), cluster::passthrough(world)].into_iter().chain(cluster::inbound(world, proxy));
-    all.extend(own.map(|c| resource(&c.name, encode::cluster(&c, options))));
+    all.extend(own_clusters(world, proxy).map(|c| resource(&c.name, encode::cluster(&c, options))));
     ResourceSet::new(all)
+}
+
+/// Clusters that do not lead to services.
+fn own_clusters(world: &World, proxy: &Proxy) -> impl Iterator<Item = Cluster> {
+    [cluster::black_hole(world), cluster::passthrough(world)].into_iter().chain(cluster::inbound(world, proxy))
+}
+
+fn all_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> Vec<Listener> {
+    let (mut listeners, _) = outbound::listeners(outbound::Outbound { world, scope, proxy });
+    listeners.push(inbound::listener(world, proxy));
+    listeners
 }
 
 fn make_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> ResourceSet {
     let options = EncodeOptions { flavor: proxy.flavor };
-    let (mut listeners, _) = outbound::listeners(outbound::Outbound { world, scope, proxy });
-    listeners.push(inbound::listener(world, proxy));
+    let listeners = all_listeners(world, scope, proxy);
     ResourceSet::new(listeners.iter().map(|l| resource(&l.name, encode::listener(l, options))).collect())
 }
 

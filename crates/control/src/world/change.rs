@@ -101,6 +101,13 @@ impl ChangeSet {
         self.keys.iter()
     }
 
+    /// The kinds that changed, each once.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let mut kinds: Vec<Kind> = self.keys.iter().map(|k| k.kind).collect();
+        kinds.dedup();
+        kinds.into_iter()
+    }
+
     /// Whether anything of this kind changed.
     pub fn touches(&self, kind: Kind) -> bool {
         self.of(kind).next().is_some()

@@ -25,7 +25,7 @@ pub struct Entry<T> {
 }
 
 /// Kinds that are kept in [`Entry`]s.
-pub trait Listed: Sized {
+pub(super) trait Listed: Sized {
     /// The hosts that it speaks of, as written.
     fn hosts(&self) -> &[String];
     /// As written.
@@ -33,7 +33,7 @@ pub trait Listed: Sized {
 }
 
 /// An entry for a resource.
-pub fn entry<S>(resource: &Arc<Object<S>>, domain: &str, rev: Rev) -> Entry<Object<S>>
+pub(super) fn entry<S>(resource: &Arc<Object<S>>, domain: &str, rev: Rev) -> Entry<Object<S>>
 where
     Object<S>: Listed,
 {

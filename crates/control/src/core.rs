@@ -1,0 +1,170 @@
+//! The one task that owns the store and the world: inputs in, pushes out.
+
+use crate::debounce::{Debounce, DebounceConfig, Merge};
+use crate::metrics::Metrics;
+use crate::push::Hub;
+use crate::source::Input;
+use crate::store::{Refusal, Store};
+use crate::world::{ChangeSet, World, WorldEvent};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Documents that are refused now.
+pub type Refusals = Arc<ArcSwap<Vec<Refusal>>>;
+
+/// Which sources must have been read before proxies are served. A proxy that is served from half a world loses what it had.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Manifests.
+    pub files: bool,
+    /// The platform's pods.
+    pub cluster: bool,
+}
+
+/// Owns the store and the world.
+pub struct Core {
+    store: Store,
+    world: World,
+    debounce: Debounce<ChangeSet>,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    refusals: Refusals,
+    expected: Expected,
+}
+
+impl Core {
+    /// Starts from an empty world.
+    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>, debounce: DebounceConfig, expected: Expected) -> Self {
+        let (world, _) = hub.world();
+        Self {
+            store: Store::new(),
+            world,
+            debounce: Debounce::new(debounce),
+            hub,
+            metrics,
+            refusals: Refusals::default(),
+            expected,
+        }
+    }
+
+    /// Documents that are refused, as they change.
+    pub fn refusals(&self) -> Refusals {
+        Arc::clone(&self.refusals)
+    }
+
+    /// Runs until every source is gone.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        loop {
+            let timer = self.debounce.timer();
+            let due = async {
+                match timer {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = due => {
+                    let due = self.debounce.fire(Instant::now());
+                    self.push(due);
+                }
+                input = inputs.recv() => match input {
+                    Some(input) => self.input(input, Instant::now()),
+                    None => return,
+                }
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Files(contents) => {
+                self.metrics.inbound_updates.increment("config");
+                let (events, refused) = self.store.apply(contents);
+                self.refused(&refused);
+                let started = self.expected.files;
+                self.expected.files = false;
+                if started {
+                    self.store.set_started();
+                }
+                let changes = self.apply(events, now);
+                self.debounced(changes, now);
+            }
+            Input::Roots(roots) => {
+                let changes = self.apply(vec![WorldEvent::Roots(roots)], now);
+                self.debounced(changes, now);
+            }
+            Input::Cluster { state, done } => {
+                self.metrics.inbound_updates.increment("eds");
+                self.expected.cluster = false;
+                let changes = self.apply(vec![WorldEvent::Cluster(state)], now);
+                self.at_once(changes, now);
+                // Whoever asked may have gone.
+                let _ = done.send(self.world.cluster_generation().unwrap_or(0));
+            }
+        }
+    }
+
+    fn apply(&mut self, events: Vec<WorldEvent>, now: Instant) -> ChangeSet {
+        let (world, changes) = self.world.apply(events, now);
+        self.world = world;
+        changes
+    }
+
+    fn debounced(&mut self, changes: ChangeSet, now: Instant) {
+        if self.is_starting(&changes) || changes.is_empty() {
+            return;
+        }
+        let due = self.debounce.event(now, changes);
+        self.push(due);
+    }
+
+    /// What concerns pods is never held back, and takes along what is: proxies see one world, not two.
+    fn at_once(&mut self, mut changes: ChangeSet, now: Instant) {
+        if self.is_starting(&changes) {
+            return;
+        }
+        if let Some(held) = self.debounce.flush(now) {
+            changes.merge(held);
+        }
+        if changes.is_empty() {
+            self.hub.unchanged(&self.world);
+        } else {
+            self.push(Some(changes));
+        }
+    }
+
+    /// Before all sources were read once nothing is pushed; then everything is there at once.
+    fn is_starting(&mut self, changes: &ChangeSet) -> bool {
+        if self.hub.is_ready() {
+            return false;
+        }
+        if !self.expected.files && !self.expected.cluster {
+            self.push(Some(changes.clone()));
+            self.hub.set_ready();
+            tracing::info!("all sources were read, proxies are served: {} resources", self.store.len());
+        }
+        true
+    }
+
+    fn push(&mut self, changes: Option<ChangeSet>) {
+        let Some(changes) = changes else { return };
+        self.metrics.debounced(changes.since.elapsed());
+        for kind in changes.kinds() {
+            self.metrics.triggers.increment(kind.as_str());
+        }
+        let generation = self.hub.push(self.world.clone(), &changes);
+        tracing::debug!("generation {generation}: {} changes", changes.keys().count());
+    }
+
+    fn refused(&self, refused: &[Refusal]) {
+        for refusal in refused {
+            let kind = refusal.rejection.key.as_ref().map_or("unknown", |k| k.kind.name());
+            self.metrics.rejected.increment(kind);
+            tracing::warn!("refused: {} (in force instead: {})", refusal.rejection, refusal.in_force.as_str());
+        }
+        self.refusals.store(Arc::new(self.store.refusals()));
+    }
+}

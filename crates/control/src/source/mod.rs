@@ -1,0 +1,26 @@
+//! Where the mesh's state comes from. Each source is a task that turns what it sees into [`Input`]s; a Kubernetes watch
+//! would be one more.
+
+pub mod files;
+mod settle;
+
+use crate::store::FileContent;
+use lateen_model::resource::ClusterState;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What a source tells the core.
+#[derive(Debug)]
+pub enum Input {
+    /// What some files hold now. The first of these, which may be empty, says that all files were read once.
+    Files(Vec<FileContent>),
+    /// The platform's pods and cluster IPs.
+    Cluster {
+        /// All of them.
+        state: Arc<ClusterState>,
+        /// Told the generation that is in force, once proxies have been notified.
+        done: oneshot::Sender<u64>,
+    },
+    /// The roots of trust, PEM.
+    Roots(Arc<[u8]>),
+}

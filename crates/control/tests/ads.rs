@@ -1,0 +1,173 @@
+//! A control plane in this process and proxies that connect to it.
+
+mod support;
+
+use lateen_control::debounce::DebounceConfig;
+use lateen_xds::ResourceType;
+use std::time::{Duration, Instant};
+use support::{Mesh, PATIENCE, SCENARIO, pods};
+
+async fn scenario(debounce: DebounceConfig) -> Mesh {
+    let mesh = Mesh::start(debounce).await;
+    mesh.pods(1, &pods()).await;
+    mesh.ready().await;
+    mesh
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_get_what_they_may_know() {
+    let mesh = scenario(DebounceConfig::default()).await;
+    let mut frontend = mesh.client("production", "frontend-0");
+    frontend.sync().await;
+    let clusters = frontend.names("CDS");
+    for name in [
+        "BlackHoleCluster",
+        "InboundPassthroughCluster",
+        "PassthroughCluster",
+        "inbound|8080||",
+        "outbound|80||batch.legacy.svc.cluster.local",
+        "outbound|80||order-service.production.svc.cluster.local",
+        "outbound|80|v1|order-service.production.svc.cluster.local",
+        "outbound|80|v2|order-service.production.svc.cluster.local",
+        "outbound|80||payment-service.production.svc.cluster.local",
+    ] {
+        assert!(clusters.iter().any(|c| c == name), "{name} is not among {clusters:?}");
+    }
+    assert_eq!(frontend.names("LDS"), ["0.0.0.0_80", "virtualInbound", "virtualOutbound"]);
+
+    let mut order = mesh.client("production", "order-v1-0");
+    order.sync().await;
+    let outbound: Vec<_> = order.names("CDS").into_iter().filter(|n| n.starts_with("outbound|")).collect();
+    assert_eq!(outbound, ["outbound|80||payment-service.production.svc.cluster.local"], "its Sidecar lets it see no more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_weight_is_in_force_within_a_second_and_nothing_else_is_sent() {
+    let mesh = scenario(DebounceConfig::default()).await;
+    let mut frontend = mesh.client("production", "frontend-0");
+    frontend.sync().await;
+    let started = Instant::now();
+    mesh.write("scenario.yaml", &SCENARIO.replace("weight: 95", "weight: 50").replace("weight: 5}", "weight: 50}"));
+    let update = frontend.next().await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(update.ty, ResourceType::Rds);
+    assert_eq!(update.added.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["80"]);
+    assert!(frontend.updates.try_recv().is_err());
+
+    // Written again with the same meaning: nothing at all.
+    mesh.write("scenario.yaml", &format!("# again\n{}", SCENARIO.replace("weight: 95", "weight: 50").replace("weight: 5}", "weight: 50}")));
+    mesh.write("new.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: new, namespace: other}\nspec: {clusterIP: 10.96.1.1, ports: [{name: tcp, port: 99}]}\n");
+    let update = frontend.next().await;
+    assert_eq!(update.ty, ResourceType::Cds, "the new service is the next news");
+    assert_eq!(update.added.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["outbound|99||new.other.svc.cluster.local"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_are_not_held_back() {
+    let slow = Duration::from_secs(3600);
+    let mesh = scenario(DebounceConfig { after: slow, max: slow }).await;
+    let mut frontend = mesh.client("production", "frontend-0");
+    frontend.sync().await;
+    // The first change opens the window, the second is held back in it.
+    mesh.write("scenario.yaml", &SCENARIO.replace("weight: 95", "weight: 94"));
+    assert_eq!(frontend.next().await.ty, ResourceType::Rds);
+
+    let mut fewer = pods();
+    fewer[4].ready = false;
+    mesh.pods(2, &fewer).await;
+    let update = frontend.next().await;
+    assert_eq!(update.ty, ResourceType::Eds);
+    let names: Vec<_> = update.added.iter().map(|a| a.name.as_str()).collect();
+    assert_eq!(names, ["outbound|80||payment-service.production.svc.cluster.local"]);
+    let (status, body) = mesh.owner("GET", "/v1/propagated?generation=2&timeout=20s", "").await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_a_pod_away_can_wait_for_every_proxy() {
+    let mesh = scenario(DebounceConfig::default()).await;
+    let mut frontend = mesh.client("production", "frontend-0");
+    frontend.sync().await;
+    let mut fewer = pods();
+    fewer[5].terminating = true;
+    mesh.pods(2, &fewer).await;
+    // The proxy has been told and has not answered: whoever waits goes on waiting.
+    let (status, _) = mesh.owner("GET", "/v1/propagated?generation=2&timeout=100ms", "").await;
+    assert_eq!(status, 504);
+    let update = frontend.next().await;
+    assert_eq!(update.ty, ResourceType::Eds);
+    let (status, body) = mesh.owner("GET", "/v1/propagated?generation=2&timeout=20s", "").await;
+    assert_eq!(status, 200, "{body}");
+    let (status, _) = mesh.owner("GET", "/v1/propagated?generation=99&timeout=50ms", "").await;
+    assert_eq!(status, 504, "no such state yet");
+    // The same pods as a new state concern nobody.
+    mesh.pods(3, &fewer).await;
+    assert_eq!(mesh.owner("GET", "/v1/propagated?generation=3&timeout=20s", "").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_nothing_is_sent_that_proxies_have() {
+    let mut mesh = scenario(DebounceConfig::default()).await;
+    let mut frontend = mesh.client("production", "frontend-0");
+    frontend.sync().await;
+    let root = std::fs::read(mesh.dir.path().join("ca/ca-cert.pem")).unwrap();
+    mesh.run().await;
+    mesh.pods(7, &pods()).await;
+    mesh.ready().await;
+    assert_eq!(std::fs::read(mesh.dir.path().join("ca/ca-cert.pem")).unwrap(), root, "the same authority");
+    let mut state = frontend.handle.state();
+    tokio::time::timeout(PATIENCE, state.wait_for(|s| s.connected && s.connections >= 2)).await.unwrap().unwrap();
+    // A real change comes through, and nothing comes before it.
+    mesh.write("scenario.yaml", &SCENARIO.replace("weight: 95", "weight: 90"));
+    let update = frontend.next().await;
+    assert_eq!((update.ty, update.added.len()), (ResourceType::Rds, 1), "{update:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages() {
+    let mesh = Mesh::start(DebounceConfig::default()).await;
+    assert_eq!(mesh.page("/ready").await.0, 503, "the platform has not told of its pods yet");
+    let body = serde_json::json!({"pods": [], "generation": 1}).to_string();
+    assert_eq!(mesh.owner("PUT", "/v1/cluster", &body).await, (200, "{\n  \"applied\": 1\n}\n".to_owned()));
+    assert_eq!(mesh.owner("PUT", "/v1/cluster", "{}").await.0, 400);
+    mesh.ready().await;
+    assert_eq!(mesh.page("/ready").await.0, 200);
+    assert_eq!(mesh.page("/v1/propagated?generation=1").await.0, 404, "only on the socket");
+    assert_eq!(mesh.page("/debug/nonsense").await.0, 404);
+
+    mesh.pods(2, &pods()).await;
+    let mut frontend = mesh.client("production", "frontend-0");
+    frontend.sync().await;
+    assert_eq!(mesh.owner("GET", "/v1/propagated?generation=2&timeout=20s", "").await.0, 200);
+    let syncz = mesh.json("/debug/syncz").await;
+    assert_eq!(syncz[0]["name"], "frontend-0");
+    assert_eq!(syncz[0]["types"]["CDS"]["status"], "synced", "{syncz}");
+    assert_eq!(syncz[0]["types"]["SDS"]["status"], "not sent");
+    let registry = mesh.json("/debug/registryz").await;
+    assert_eq!(registry.as_array().unwrap().len(), 4);
+    let endpoints = mesh.json("/debug/endpointz").await;
+    assert!(endpoints.as_array().unwrap().iter().any(|e| e["endpoints"].as_array().unwrap().len() == 3), "{endpoints}");
+    assert_eq!(mesh.json("/debug/mesh").await["trustDomain"], "cluster.local");
+    let dump = mesh.json("/debug/config_dump?proxyID=frontend-0.production").await;
+    let clusters: Vec<_> = dump["clusters"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert!(clusters.contains(&"outbound|80|v2|order-service.production.svc.cluster.local"), "{clusters:?}");
+    assert_eq!(mesh.page("/debug/config_dump?proxyID=nobody.x").await.0, 404);
+
+    mesh.write("bad.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x, namespace: production}\nspec:\n  hosts: [a]\n  nonsense: 1\n");
+    let rejected = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let rejections = mesh.json("/debug/rejections").await;
+            if !rejections.as_array().unwrap().is_empty() {
+                return rejections;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let rejections = rejected.await.unwrap();
+    assert_eq!(rejections[0]["name"], "x");
+    assert!(rejections[0]["problems"][0]["path"].as_str().unwrap().contains("nonsense"), "{rejections}");
+    let (_, metrics) = mesh.page("/metrics").await;
+    for line in ["pilot_services 4", "pilot_xds{version=", "pilot_total_rejected_configs{type=\"VirtualService\"} 1"] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
