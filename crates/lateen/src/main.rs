@@ -1,6 +1,7 @@
 //! The `lateen` binary: one subcommand a role, wiring only.
 
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -36,10 +37,11 @@ enum Role {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LATEEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
         Role::Echo(args) => args.run().map_err(Into::into),
-        Role::Control(args) => lateen_control::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Role::Control(args) => lateen_control::cli::run(args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Role::Proxy(args) => lateen_proxy::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Role::Up(args) => Ok(args.run()),
         Role::Down(args) => Ok(args.run()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use http::Method;
 use lateen_model::resource::ClusterState;
 use nix::sys::signal::Signal;
-use tokio::net::TcpStream;
 
 use crate::container::{self, Backoff, log_file};
 use crate::init::{Place, Role, Spec};
@@ -18,17 +17,13 @@ use crate::mesh::Mesh;
 use crate::report::Kind;
 use crate::resources::ManifestPath;
 use crate::spawn::{Process, Stdio};
-use crate::unix_http::{Call, over_stream, over_unix};
-
-/// Port of readiness and of the debug pages.
-const HTTP_PORT: u16 = 8080;
-const DEBUG_PORT: u16 = 15014;
+use crate::supervisor::TOKEN_ISSUER;
+use crate::unix_http::{Call, over_unix};
 
 /// The control plane, as the supervisor sees it.
 #[derive(Debug)]
 pub(crate) struct Control {
     socket: PathBuf,
-    ip: IpAddr,
     process: Mutex<Option<Process>>,
 }
 
@@ -36,8 +31,8 @@ pub(crate) struct Control {
 pub(crate) type Sync = BTreeMap<String, String>;
 
 impl Control {
-    pub(crate) fn new(socket: PathBuf, ip: IpAddr) -> Self {
-        Self { socket, ip, process: Mutex::new(None) }
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket, process: Mutex::new(None) }
     }
 
     /// The process id, as people outside see it.
@@ -51,14 +46,12 @@ impl Control {
 
     /// Whether it answers that it is ready.
     pub(crate) async fn is_ready(&self) -> bool {
-        self.get(HTTP_PORT, "/ready").await.is_ok_and(|(status, _)| status == 200)
+        self.get("/ready").await.is_ok_and(|(status, _)| status == 200)
     }
 
-    async fn get(&self, port: u16, path: &str) -> io::Result<(u16, bytes::Bytes)> {
-        let address = SocketAddr::new(self.ip, port);
-        let stream = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await??;
+    async fn get(&self, path: &str) -> io::Result<(u16, bytes::Bytes)> {
         let call = Call { timeout: Duration::from_secs(5), ..Call::get(path) };
-        let response = over_stream(stream, &address.to_string(), call).await?;
+        let response = over_unix(&self.socket, call).await?;
         Ok((response.status().as_u16(), response.into_body()))
     }
 
@@ -83,23 +76,24 @@ impl Control {
 
     /// The state of every sidecar's configuration, by `POD.NAMESPACE`.
     pub(crate) async fn syncz(&self) -> BTreeMap<String, Sync> {
-        match self.get(DEBUG_PORT, "/debug/syncz").await {
+        match self.get("/debug/syncz").await {
             Ok((200, body)) => serde_json::from_slice(&body).map(|v| read_syncz(&v)).unwrap_or_default(),
             _ => BTreeMap::new(),
         }
     }
 }
 
-/// Reads `/debug/syncz`: a list of objects with `proxy` (`POD.NAMESPACE`) and a state for each type.
+/// Reads `/debug/syncz`: a list of objects with `pod` (`POD.NAMESPACE`) and `types`, each with a `status`. A type that was
+/// never sent, for the sidecar did not ask for it, is left out.
 fn read_syncz(value: &serde_json::Value) -> BTreeMap<String, Sync> {
     let entries = value.as_array().map(Vec::as_slice).unwrap_or_default();
     entries
         .iter()
         .filter_map(|entry| {
-            let name = entry.get("proxy")?.as_str()?.to_owned();
-            let types = entry.get("types")?.as_object()?;
-            let sync = types.iter().filter_map(|(t, s)| Some((t.clone(), s.as_str()?.to_owned()))).collect();
-            Some((name, sync))
+            let pod = entry.get("pod")?.as_str()?.to_owned();
+            let types = entry.get("types")?.as_object()?.iter();
+            let status = types.filter_map(|(name, t)| Some((name.clone(), t.get("status")?.as_str()?.to_owned())));
+            Some((pod, status.filter(|(_, s)| s != "not sent").collect()))
         })
         .collect()
 }
@@ -166,13 +160,18 @@ async fn spawn(mesh: &Mesh, manifests: &[ManifestPath], environment: &[(String, 
         vars.set(name, value);
     }
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let mut command = ["lateen", "control", "--manifests"].map(str::to_owned).to_vec();
+    let mut command = ["lateen", "control"].map(str::to_owned).to_vec();
     command.extend(manifests.iter().map(|m| text(m.path.clone())));
+    let at = |port: u16| SocketAddr::new(mesh.network.node_ip(), port).to_string();
     for (flag, value) in [
         ("--state-socket", text(mesh.dir.control_socket())),
         ("--token-key", text(mesh.dir.token_key())),
+        ("--token-issuer", TOKEN_ISSUER.to_owned()),
         ("--ca-dir", text(mesh.dir.ca_dir())),
-        ("--bind-address", mesh.network.node_ip().to_string()),
+        ("--root-cert-file", text(mesh.dir.root_cert())),
+        ("--secure-grpc-addr", at(15012)),
+        ("--http-addr", at(8080)),
+        ("--monitoring-addr", at(15014)),
     ] {
         command.extend([flag.to_owned(), value]);
     }
@@ -195,11 +194,14 @@ mod tests {
     #[test]
     fn syncz_is_read_by_pod() {
         let value = serde_json::json!([
-            {"proxy": "web-1.shop", "types": {"CDS": "synced", "LDS": "nack: listener x: no"}},
+            {"pod": "web-1.shop", "types": {
+                "CDS": {"status": "synced"}, "LDS": {"status": "nack: listener x: no"}, "NDS": {"status": "not sent"},
+            }},
             {"other": true},
         ]);
         let sync = read_syncz(&value);
         assert_eq!(sync.len(), 1);
+        assert_eq!(sync["web-1.shop"].len(), 2);
         assert_eq!(sync["web-1.shop"]["LDS"], "nack: listener x: no");
     }
 }

@@ -59,7 +59,7 @@ impl Mesh {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let network = Network::default();
         Arc::new(Self {
-            control: Control::new(parts.dir.control_socket(), network.node_ip()),
+            control: Control::new(parts.dir.control_socket()),
             dir: parts.dir,
             logs: parts.logs,
             network,

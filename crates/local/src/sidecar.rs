@@ -80,7 +80,7 @@ pub(crate) fn write_files(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
     std::fs::create_dir_all(&dir)?;
     write_token(mesh, pod)?;
     // There from the first start of the control plane on; until then the pod's start is tried again.
-    let roots = std::fs::read(mesh.dir.ca_dir().join("root-cert.pem"))
+    let roots = std::fs::read(mesh.dir.root_cert())
         .map_err(|e| io::Error::new(e.kind(), "the control plane has not made its root certificate yet"))?;
     volumes::write_atomically(&dir.join("root-cert.pem"), &roots, 0o644)
 }
@@ -284,7 +284,7 @@ pub(crate) async fn drain(mesh: &Mesh, pod: &Pod) {
 async fn active_requests(pod: &Pod) -> Option<u64> {
     let answer = admin(pod, Method::GET, "/server_info").await.ok()?;
     let body: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
-    body.get("active_requests")?.as_u64()
+    body.get("active")?.as_u64()
 }
 
 /// Ends the sidecar, after its containers have ended.

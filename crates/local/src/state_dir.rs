@@ -117,6 +117,11 @@ impl StateDir {
         self.path().join("ca")
     }
 
+    /// Where the control plane writes the roots of the mesh.
+    pub(crate) fn root_cert(&self) -> PathBuf {
+        self.path().join("root-cert.pem")
+    }
+
     /// A pod's files.
     pub(crate) fn pod(&self, uid: &str) -> PathBuf {
         self.path().join("pods").join(uid)

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lateen_model::resource::is_subset;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,8 +193,19 @@ fn closing_words(mesh: &Mesh, status: &Status) -> String {
     let mut text = format!("mesh ready after {:.1} s: {} pods; logs in {}\n", mesh.report.elapsed(), status.pods.len(), mesh.logs.display());
     text.push_str("edit the manifests and they are in force; Ctrl-C stops everything. In another terminal try:\n");
     text.push_str(&format!("  lateen status{flag}\n"));
-    if let Some(pod) = status.pods.iter().find(|p| p.proxy_pid.is_some()).or(status.pods.first()) {
-        text.push_str(&format!("  lateen exec{flag} -n {} {} -- curl -s http://SERVICE/\n", pod.namespace, pod.name));
+    let resources = mesh.resources();
+    let pods = status.pods.iter().filter(|p| p.proxy_pid.is_some()).chain(&status.pods);
+    // A pod, and a service of its namespace that is not its own.
+    let example = pods.clone().find_map(|pod| {
+        let other = resources.services().find(|s| s.metadata.namespace == pod.namespace && !is_subset(&s.spec.selector, &pod.labels));
+        Some((pod, other?))
+    });
+    if let Some((pod, service)) = example {
+        let port = service.spec.ports.first().map(|p| p.port).filter(|p| *p != 80).map(|p| format!(":{p}")).unwrap_or_default();
+        let (ns, pod, service) = (&pod.namespace, &pod.name, &service.metadata.name);
+        text.push_str(&format!("  lateen exec{flag} -n {ns} {pod} -- lateen echo get http://{service}{port}/\n"));
+    }
+    if let Some(pod) = pods.into_iter().next() {
         if pod.proxy_pid.is_some() {
             text.push_str(&format!("  lateen config routes{flag} -n {} {}\n", pod.namespace, pod.name));
         }

@@ -40,7 +40,7 @@ pub(crate) const LOCK_FD: RawFd = 4;
 pub(crate) const LIFELINE_FD: RawFd = 5;
 
 /// The issuer of service account tokens, as in a cluster.
-const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// What the launcher tells.
 #[derive(Debug, Clone, Serialize, Deserialize)]
