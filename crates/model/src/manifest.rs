@@ -30,6 +30,9 @@ use tree::{Node, Position, Value};
 /// The largest document that is read, in bytes; Kubernetes' own limit for a request body.
 pub const MAX_DOCUMENT_BYTES: usize = 3 * 1024 * 1024;
 
+/// The most problems of one document that are listed.
+const MAX_PROBLEMS: usize = 50;
+
 /// A resource that is valid and implemented, and what is strange about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
@@ -213,7 +216,12 @@ impl Source<'_> {
         warnings.into_iter().map(place).collect()
     }
 
-    fn reject(&self, start: Position, key: Option<ResourceKey>, problems: Vec<de::Located>) -> Rejection {
+    fn reject(&self, start: Position, key: Option<ResourceKey>, mut problems: Vec<de::Located>) -> Rejection {
+        if let Some(more) = problems.len().checked_sub(MAX_PROBLEMS).filter(|more| *more > 0) {
+            let at = problems[MAX_PROBLEMS].0;
+            problems.truncate(MAX_PROBLEMS);
+            problems.push((at, FieldIssue { path: FieldPath::root(), text: format!("and {more} more problems from here on") }));
+        }
         let problems =
             problems.into_iter().map(|(at, issue)| Finding { origin: self.origin(at), path: issue.path, text: issue.text });
         Rejection { origin: self.origin(start), key, problems: problems.collect() }

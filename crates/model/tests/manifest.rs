@@ -137,6 +137,15 @@ fn all_unknown_fields_are_reported_at_once() {
 }
 
 #[test]
+fn a_flood_of_problems_is_cut() {
+    let fields: String = (0..1000).map(|n| format!("  unknown{n}: 1\n")).collect();
+    let documents = read(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec:\n{fields}"));
+    let [Err(rejection)] = documents.as_slice() else { panic!("one document") };
+    assert_eq!(rejection.problems.len(), 51);
+    assert_eq!(rejection.problems[50].to_string(), "dir/file.yaml:55:3: and 950 more problems from here on");
+}
+
+#[test]
 fn a_refused_document_still_says_which_object_it_is() {
     let key = |text: &str| match read(text).remove(0) {
         Err(rejection) => rejection.key.map(|key| key.to_string()),
@@ -322,7 +331,7 @@ fn fragment() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_text_never_panics_and_never_hides(text in any::<String>()) {

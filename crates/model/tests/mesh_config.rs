@@ -72,7 +72,7 @@ fn wrong_and_unsupported_settings_are_refused() {
         ("trustDomain: UPPER", "mesh:1:1: trustDomain: \"UPPER\" is not a trust domain"),
         ("connectTimeout: 0s", "mesh:1:1: connectTimeout: is 0s, must be at least 1ms"),
         ("rootNamespace: A", "mesh:1:1: rootNamespace: \"A\" must be a DNS label"),
-        ("defaultConfig: {tracing: {sampling: 101}}", "mesh:1:28: defaultConfig.tracing.sampling: is 101, must be 0 to 100"),
+        ("defaultConfig: {tracing: {sampling: 101}}", "mesh:1:27: defaultConfig.tracing.sampling: is 101, must be 0 to 100"),
         (
             "defaultHttpRetryPolicy: {attempts: 1, retryOn: x}",
             "mesh:1:39: defaultHttpRetryPolicy.retryOn: \"x\" is not a condition",

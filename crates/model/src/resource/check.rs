@@ -220,14 +220,35 @@ pub(crate) fn ip_block(text: &str) -> Check {
 
 /// The most characters that Istio allows in a regular expression.
 pub(crate) const MAX_REGEX_CHARS: usize = 1024;
-/// The most memory that a compiled expression may take, so that no manifest can exhaust its reader.
+/// The most memory that a compiled expression may take.
 const MAX_REGEX_BYTES: usize = 1 << 20;
+/// What nearly every expression in use needs far less than, with ASCII classes.
+const SMALL_REGEX_BYTES: usize = 32 << 10;
+/// The most expressions of an object that may need more than [`SMALL_REGEX_BYTES`], or Unicode: compiling one takes milliseconds,
+/// and no manifest may keep its reader busy for minutes.
+const MAX_LARGE_REGEXES: usize = 100;
 
-/// A regular expression of RE2's syntax.
-pub(crate) fn regex(pattern: &str) -> Check {
+/// Reports what is wrong with a regular expression of RE2's syntax, one field down.
+pub(crate) fn report_regex_at(issues: &mut Issues, key: &str, pattern: &str) {
     if pattern.chars().count() > MAX_REGEX_CHARS {
-        return Err(format!("the regular expression is longer than {MAX_REGEX_CHARS} characters"));
+        issues.error_at(key, format!("the regular expression is longer than {MAX_REGEX_CHARS} characters"));
+    } else if !is_small_regex(pattern) {
+        let check = match issues.count_large_regex() {
+            count if count > MAX_LARGE_REGEXES => {
+                Err(format!("only {MAX_LARGE_REGEXES} large regular expressions are allowed in one object"))
+            }
+            _ => large_regex(pattern),
+        };
+        report_at(issues, key, check);
     }
+}
+
+/// Whether an expression is right and small. RE2's `\w`, `\d` and `\s` are ASCII classes.
+fn is_small_regex(pattern: &str) -> bool {
+    regex::bytes::RegexBuilder::new(pattern).unicode(false).size_limit(SMALL_REGEX_BYTES).build().is_ok()
+}
+
+fn large_regex(pattern: &str) -> Check {
     let compiled = regex::RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
     compiled.map(|_| ()).map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => {
@@ -285,12 +306,20 @@ mod tests {
 
     #[test]
     fn hostile_regular_expressions_are_refused_cheaply() {
-        assert!(regex("^/v[0-9]+/.*$").is_ok());
-        assert!(regex(&"a".repeat(1024)).is_ok());
-        assert!(regex(&"a".repeat(1025)).unwrap_err().contains("1024"));
-        assert!(regex(r"(\w{1000}){1000}").unwrap_err().contains("too large"));
-        assert!(regex("a(").unwrap_err().contains("unclosed group"));
-        assert!(regex("*").is_err());
-        assert!(regex(&"(".repeat(1000)).is_err());
+        let errors = |patterns: &[&str]| {
+            let mut issues = Issues::default();
+            for pattern in patterns {
+                report_regex_at(&mut issues, "regex", pattern);
+            }
+            issues.into_errors().into_iter().map(|issue| issue.text).collect::<Vec<_>>()
+        };
+        assert!(errors(&["^/v[0-9]+/.*$", r"\w+", "[äöü]+", r"\pL", &"a".repeat(1024)]).is_empty());
+        assert!(errors(&[&"a".repeat(1025)])[0].contains("1024"));
+        assert!(errors(&[r"(\w{1000}){1000}"])[0].contains("too large"));
+        assert!(errors(&["a("])[0].contains("unclosed group"));
+        assert_eq!(errors(&["*"]).len(), 1);
+        assert_eq!(errors(&[&"(".repeat(1000)]).len(), 1);
+        assert!(errors(&[r"\pL"; MAX_LARGE_REGEXES]).is_empty());
+        assert!(errors(&[r"\pL"; MAX_LARGE_REGEXES + 1])[0].contains("only 100 large"));
     }
 }

@@ -127,6 +127,7 @@ pub struct Issues {
     path: FieldPath,
     errors: Vec<FieldIssue>,
     warnings: Vec<Warning>,
+    large_regexes: usize,
 }
 
 impl Issues {
@@ -206,6 +207,12 @@ impl Issues {
         if present {
             self.error_at(key, "is not supported by this version of Lateen");
         }
+    }
+
+    /// Counts one more regular expression that is costly to check, and answers how many there are.
+    pub(super) fn count_large_regex(&mut self) -> usize {
+        self.large_regexes += 1;
+        self.large_regexes
     }
 
     /// What was found.

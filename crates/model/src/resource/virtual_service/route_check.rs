@@ -176,7 +176,7 @@ fn check_rewrite(issues: &mut Issues, rewrite: &HttpRewrite) {
         if regex.matches.is_empty() {
             issues.error_at("match", "is required");
         } else {
-            report_at(issues, "match", check::regex(&regex.matches));
+            check::report_regex_at(issues, "match", &regex.matches);
         }
         if regex.rewrite.is_empty() {
             issues.error_at("rewrite", "is required");
@@ -277,7 +277,7 @@ fn check_cors(issues: &mut Issues, cors: &CorsPolicy) {
     const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
     issues.each("allowOrigins", &cors.allow_origins, |issues, origin| {
         if let StringMatch::Regex(pattern) = origin {
-            report_at(issues, "regex", check::regex(pattern));
+            check::report_regex_at(issues, "regex", pattern);
         }
     });
     issues.each("allowMethods", &cors.allow_methods, |issues, method| {

@@ -210,7 +210,7 @@ fn check_string(value: &StringMatch, may_be_empty: bool, issues: &mut Issues) {
         }
         // For headers and parameters, a lone star asks for presence.
         StringMatch::Regex(pattern) if pattern == "*" && !may_be_empty => {}
-        StringMatch::Regex(pattern) => report_at(issues, "regex", check::regex(pattern)),
+        StringMatch::Regex(pattern) => check::report_regex_at(issues, "regex", pattern),
         StringMatch::Present | StringMatch::Exact(_) | StringMatch::Prefix(_) => {}
     }
 }
