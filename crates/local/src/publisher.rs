@@ -12,6 +12,9 @@ use crate::endpoints::translated;
 use crate::mesh::Mesh;
 use crate::report::Kind;
 
+/// How often it is looked whether the control plane is still the process that was told.
+const CONTROL_CHECK: Duration = Duration::from_millis(100);
+
 /// Follows every change for as long as the mesh lives.
 pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
     let mut changes = mesh.changes();
@@ -42,8 +45,7 @@ pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
         let told = tell(&mesh, &state).await;
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            // The control plane could not be told; it is tried again.
-            () = tokio::time::sleep(Duration::from_millis(200)), if !told => {}
+            () = news_for_control(&mesh, told) => {}
         }
     }
 }
@@ -54,19 +56,28 @@ async fn install(mesh: &Mesh, ports: Vec<ServicePort>) -> Result<(), String> {
     done.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
-/// Tells the control plane; whether it took it. One that is down is told when it is back; nobody waits for it.
-async fn tell(mesh: &Mesh, state: &ClusterState) -> bool {
-    if mesh.control.outer_pid().is_none() {
-        return false;
+/// Waits until the control plane has to be told again although nothing has changed: it could not be told, or it is another
+/// process than the one that was, which knows nothing yet.
+async fn news_for_control(mesh: &Mesh, told: Option<i32>) {
+    loop {
+        tokio::time::sleep(CONTROL_CHECK).await;
+        if told.is_none() || told != mesh.control.outer_pid() {
+            return;
+        }
     }
+}
+
+/// Tells the control plane; returns the process that took it. One that is down is told when it is back; nobody waits for it.
+async fn tell(mesh: &Mesh, state: &ClusterState) -> Option<i32> {
+    let pid = mesh.control.outer_pid()?;
     match mesh.control.put(state).await {
         Ok(()) => {
             mesh.set_published(state.generation);
-            true
+            Some(pid)
         }
         Err(error) => {
             tracing::debug!(%error, "the control plane was not told");
-            false
+            None
         }
     }
 }
