@@ -217,11 +217,17 @@ fn refusal(error: httparse::Error, buffer: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the first line names some version of HTTP by the grammar `HTTP/DIGIT.DIGIT`, at its end or its start.
+/// Whether the start line is well formed but for naming a version by the grammar `HTTP/DIGIT.DIGIT` that is not ours.
 fn names_a_version(buffer: &[u8]) -> bool {
     let line = buffer.split(|&b| b == b'\r' || b == b'\n').next().unwrap_or_default();
-    let is_version = |bytes: &[u8]| matches!(bytes, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit());
-    line.split(|&b| b == b' ').next_back().is_some_and(is_version) || line.get(..8).is_some_and(is_version)
+    let is_other = |bytes: &[u8]| match bytes {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => {
+            major.is_ascii_digit() && minor.is_ascii_digit() && !matches!((major, minor), (b'1', b'0' | b'1'))
+        }
+        _ => false,
+    };
+    let mut words = line.split(|&b| b == b' ');
+    words.next().is_some_and(is_other) || (words.next().is_some() && words.next().is_some_and(is_other) && words.next().is_none())
 }
 
 /// One `host`, valid; HTTP/1.0 may lack it (RFC 9112 §3.2).

@@ -116,9 +116,12 @@ impl<S: Io> ServerConnection<S> {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let inner = self.shared.borrow();
-        inner.read.buffer.is_empty()
-            && matches!(inner.read.state, ReadState::Head | ReadState::Done)
-            && (inner.write.state == WriteState::Head || inner.write.is_finished())
+        let between = match inner.read.state {
+            ReadState::Head => true,
+            ReadState::Done => inner.write.is_finished(),
+            _ => false,
+        };
+        between && inner.read.buffer.is_empty()
     }
 
     /// The next request, or `None` when the connection is over: closed by the client between requests, idle for too long, or

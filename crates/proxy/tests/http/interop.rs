@@ -19,7 +19,7 @@ type AnyBody = BoxBody<Bytes, Infallible>;
 async fn application(request: Request<Incoming>) -> Result<Response<AnyBody>, hyper::Error> {
     let seen = format!("{:?} {} {} {:?}", request.version(), request.method(), request.uri(), request.headers().get("x-user"));
     let path = request.uri().path().to_owned();
-    let (kind, size) = path[1..].split_once('/').map_or((path.clone(), 0), |(k, n)| (k.to_owned(), n.parse().unwrap_or(0)));
+    let (kind, size) = path[1..].split_once('/').map_or((path[1..].to_owned(), 0), |(k, n)| (k.to_owned(), n.parse().unwrap_or(0)));
     let mut response = match kind.as_str() {
         "echo" => {
             let whole = request.into_body().collect().await?;
