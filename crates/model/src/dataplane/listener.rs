@@ -247,7 +247,7 @@ pub enum ForwardClientCert {
 pub enum PathNormalization {
     /// As they are.
     None,
-    /// RFC 3986 section 6: dot segments and the case of escapes; `\` is `/` (Istio's default).
+    /// RFC 3986 section 6: dot segments are removed and `\` is `/`; escapes stay as they are, as in Envoy (Istio's default).
     #[default]
     Base,
     /// Also `//` becomes `/`.

@@ -129,9 +129,9 @@ pub struct WeightedCluster {
     pub name: String,
     /// Relative to the sum of all.
     pub weight: u32,
-    /// Applied after the route's own.
+    /// Applied before the route's own, so that a value that both set is the route's (as Envoy does).
     pub request_headers: HeaderMutation,
-    /// Applied after the route's own.
+    /// Applied before the route's own.
     pub response_headers: HeaderMutation,
     /// `host_rewrite_literal` of this branch, where the route has none.
     pub host_rewrite: Option<String>,
