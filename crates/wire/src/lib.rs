@@ -7,6 +7,8 @@
 
 mod any;
 pub mod decode;
+#[cfg(test)]
+mod decode_tests;
 pub mod encode;
 mod error;
 mod istio;

@@ -13,6 +13,11 @@ mod resource;
 mod resource_type;
 pub mod server;
 
+#[cfg(test)]
+mod pair_tests;
+#[cfg(test)]
+mod test_world;
+
 pub use node::{Locality, Node, NodeError, NodeType};
 pub use resource::{Generation, Resource, Version};
 pub use resource_type::{ResourceType, TypeMap};

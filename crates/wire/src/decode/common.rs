@@ -2,12 +2,14 @@
 
 use super::cx::{Cx, Result, fields, is_set};
 use crate::any::{OrderedFileLog, OrderedKind, OrderedStruct, OrderedValue, view};
-use crate::encode::common::FORMATTERS;
 use crate::pb::{accesslog, core, extensions::access_loggers::file::v3 as file, google, matcher, route};
 use ipnet::IpNet;
 use lateen_model::dataplane as m;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+/// Extensions of access logs whose operators are always there.
+const FORMATTERS: [&str; 3] = ["envoy.formatter.req_without_query", "envoy.formatter.metadata", "envoy.formatter.cel"];
 
 /// The longest duration of protobuf, in seconds (10,000 years).
 const MAX_SECONDS: i64 = 315_576_000_000;
@@ -225,7 +227,7 @@ fn log_format(cx: &mut Cx, value: core::SubstitutionFormatString, file: &[u8]) -
         ignore: [content_type],
     });
     cx.each("formatters", formatters, |cx, formatter| {
-        if FORMATTERS.iter().any(|(_, name, _)| *name == formatter.name) {
+        if FORMATTERS.contains(&formatter.name.as_str()) {
             Ok(())
         } else {
             cx.fail(format!("{:?} is not supported", short(&formatter.name)))

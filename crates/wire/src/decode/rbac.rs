@@ -97,7 +97,7 @@ fn permission(cx: &mut Cx, value: rbac::Permission) -> Result<m::Permission> {
                 return cx.fail_at("typed_config", format!("{:?} is not supported", short(&config.type_url)));
             }
             let template: uri_template::UriTemplateMatchConfig = cx.message(&config.value)?;
-            Ok(m::Permission::PathTemplate(template.path_template))
+            Ok(m::Permission::PathTemplate(path_template(cx, &template.path_template)?))
         }),
         Rule::DestinationIp(value) => Ok(m::Permission::DestinationIp(cx.at("destination_ip", |cx| cidr(cx, value))?)),
         Rule::DestinationPort(value) => Ok(m::Permission::DestinationPort(cx.at("destination_port", |cx| port(cx, value))?)),
@@ -109,6 +109,24 @@ fn permission(cx: &mut Cx, value: rbac::Permission) -> Result<m::Permission> {
         Rule::SourcedMetadata(_) => cx.fail_at("sourced_metadata", "is not supported"),
         Rule::Matcher(_) => cx.fail_at("matcher", "is not supported"),
     }
+}
+
+/// A template in Istio's form, with `{*}` for one segment and `{**}` for any number of them, which only ends a template.
+fn path_template(cx: &Cx, envoy: &str) -> Result<String> {
+    let segments: Vec<&str> = envoy.split('/').collect();
+    let mut istio = Vec::with_capacity(segments.len());
+    for (i, segment) in segments.iter().enumerate() {
+        istio.push(match *segment {
+            "*" => "{*}",
+            "**" if i + 1 == segments.len() => "{**}",
+            literal if !literal.contains(['*', '{', '}']) => literal,
+            _ => {
+                let supported = "segments, * for one of them and ** for the rest are supported";
+                return cx.fail_at("path_template", format!("{:?}: {supported}", short(envoy)));
+            }
+        });
+    }
+    Ok(istio.join("/"))
 }
 
 fn principal(cx: &mut Cx, value: rbac::Principal) -> Result<m::Principal> {

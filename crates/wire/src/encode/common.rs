@@ -83,13 +83,12 @@ pub(super) fn inline_bytes(value: &[u8]) -> core::DataSource {
 }
 
 /// Operators that Envoy finds in an extension, its name, and the type of its (empty) configuration.
-pub(crate) const FORMATTERS: [(&str, &str, &str); 3] = [
+const FORMATTERS: [(&str, &str, &str); 2] = [
     (
         "%REQ_WITHOUT_QUERY",
         "envoy.formatter.req_without_query",
         "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
     ),
-    ("%METADATA", "envoy.formatter.metadata", "envoy.extensions.formatter.metadata.v3.Metadata"),
     ("%CEL", "envoy.formatter.cel", "envoy.extensions.formatter.cel.v3.Cel"),
 ];
 

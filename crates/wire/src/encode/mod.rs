@@ -3,7 +3,7 @@
 //! Each function answers the bytes of the message itself; its type URL is in [`crate::type_url`].
 
 pub(crate) mod cluster;
-pub(crate) mod common;
+mod common;
 mod endpoint;
 pub(crate) mod hcm;
 pub(crate) mod listener;

@@ -9,10 +9,44 @@ pub(super) fn http(value: &m::Rbac) -> google::Any {
     any(&HttpRbac { rules: Some(rules(value)), rules_stat_prefix: value.stat_prefix.clone() })
 }
 
-/// Envoy requires a prefix here; Istio's is `tcp.`.
+/// Envoy requires a prefix here; Istio's is `tcp.`. It refuses what asks for a part of a request, which a connection never
+/// has: such a rule is written as one that never holds.
 pub(super) fn network(value: &m::Rbac) -> google::Any {
+    let value = &on_connections(value);
     let stat_prefix = if value.stat_prefix.is_empty() { "tcp.".to_owned() } else { value.stat_prefix.clone() };
     any(&NetworkRbac { rules: Some(rules(value)), stat_prefix })
+}
+
+fn on_connections(value: &m::Rbac) -> m::Rbac {
+    let mut value = value.clone();
+    for policy in &mut value.policies {
+        policy.permissions.iter_mut().for_each(connection_permission);
+        policy.principals.iter_mut().for_each(connection_principal);
+    }
+    value
+}
+
+fn connection_permission(value: &mut m::Permission) {
+    match value {
+        m::Permission::And(rules) | m::Permission::Or(rules) => rules.iter_mut().for_each(connection_permission),
+        m::Permission::Not(rule) => connection_permission(rule),
+        m::Permission::Header(_) | m::Permission::Path(_) | m::Permission::PathTemplate(_) => {
+            *value = m::Permission::Not(Box::new(m::Permission::Any));
+        }
+        m::Permission::Any
+        | m::Permission::DestinationIp(_)
+        | m::Permission::DestinationPort(_)
+        | m::Permission::RequestedServerName(_) => {}
+    }
+}
+
+fn connection_principal(value: &mut m::Principal) {
+    match value {
+        m::Principal::And(ids) | m::Principal::Or(ids) => ids.iter_mut().for_each(connection_principal),
+        m::Principal::Not(id) => connection_principal(id),
+        m::Principal::Header(_) | m::Principal::Path(_) => *value = m::Principal::Not(Box::new(m::Principal::Any)),
+        m::Principal::Any | m::Principal::Authenticated(_) | m::Principal::DirectRemoteIp(_) | m::Principal::RemoteIp(_) => {}
+    }
 }
 
 fn rules(value: &m::Rbac) -> OrderedRbac {
@@ -42,6 +76,11 @@ fn path(value: &m::StringMatch) -> matcher::PathMatcher {
     matcher::PathMatcher { rule: Some(matcher::path_matcher::Rule::Path(string_match(value))) }
 }
 
+/// Istio writes `{*}` and `{**}`, Envoy `*` and `**` (and ends with an exception that nobody catches if it is told otherwise).
+fn envoy_template(istio: &str) -> String {
+    istio.replace("{**}", "**").replace("{*}", "*")
+}
+
 fn permission(value: &m::Permission) -> rbac::Permission {
     use rbac::permission::{Rule, Set};
     let set = |rules: &[m::Permission]| Set { rules: rules.iter().map(permission).collect() };
@@ -56,7 +95,7 @@ fn permission(value: &m::Permission) -> rbac::Permission {
         m::Permission::Path(text) => Rule::UrlPath(path(text)),
         m::Permission::PathTemplate(template) => Rule::UriTemplate(core::TypedExtensionConfig {
             name: "uri-template".to_owned(),
-            typed_config: Some(any(&uri_template::UriTemplateMatchConfig { path_template: template.clone() })),
+            typed_config: Some(any(&uri_template::UriTemplateMatchConfig { path_template: envoy_template(template) })),
         }),
         m::Permission::DestinationIp(net) => Rule::DestinationIp(cidr(net)),
         m::Permission::DestinationPort(port) => Rule::DestinationPort((*port).into()),

@@ -1,7 +1,7 @@
 //! Listeners.
 
 use super::common::{access_log, address, boxed, downstream_tls, duration, duration_or_zero, name, net, text};
-use super::{rbac, route_configuration};
+use super::{http_rbac, network_rbac, route_configuration};
 use lateen_model::dataplane::{
     Codec, Direction, FilterChain, FilterChainMatch, ForwardClientCert, HttpConnectionManager, HttpFilter, HttpInspector,
     Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata, RouteSource, StatsFilter, TcpDestination,
@@ -25,7 +25,7 @@ fn http_filter(side: Direction) -> impl Strategy<Value = HttpFilter> {
         (direction(), any::<bool>()).prop_map(|(direction, skip_external_clusters)| {
             HttpFilter::PeerMetadata(PeerMetadata { direction, skip_external_clusters })
         }),
-        rbac().prop_map(HttpFilter::Rbac),
+        http_rbac().prop_map(HttpFilter::Rbac),
         Just(HttpFilter::GrpcStats),
         Just(HttpFilter::Alpn),
         stats(side).prop_map(HttpFilter::Stats),
@@ -131,7 +131,7 @@ fn chain_match() -> impl Strategy<Value = FilterChainMatch> {
 
 fn filter_chain(side: Direction) -> impl Strategy<Value = FilterChain> {
     let network = prop_oneof![
-        rbac().prop_map(NetworkFilter::Rbac),
+        network_rbac().prop_map(NetworkFilter::Rbac),
         Just(NetworkFilter::MetadataExchange),
         stats(side).prop_map(NetworkFilter::Stats),
     ];

@@ -13,5 +13,5 @@ mod route;
 pub use cluster::{cluster, cluster_load_assignment};
 pub use common::secret;
 pub use listener::listener;
-pub use rbac::rbac;
+pub use rbac::{http_rbac, network_rbac};
 pub use route::route_configuration;

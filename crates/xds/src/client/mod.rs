@@ -2,6 +2,8 @@
 
 mod run;
 mod session;
+#[cfg(test)]
+mod session_tests;
 
 pub use run::{Connected, ConnectionState, Endpoint, Handle, Options, Updates, run};
 pub use session::{Added, Request, Session, Update, UpdateId};

@@ -81,6 +81,7 @@ enum Command {
     Unsubscribe(ResourceType, Vec<String>),
     Ack(UpdateId),
     Nack(UpdateId, String),
+    NackPartly(UpdateId, Vec<String>, String),
 }
 
 /// Controls a client that runs. Cheap to clone; none of its methods blocks, and all of them are without effect once the
@@ -117,6 +118,11 @@ impl Handle {
         self.send(Command::Nack(update, reason.into()));
     }
 
+    /// The resources of these names are refused; the rest of the update is in force.
+    pub fn nack_partly(&self, update: UpdateId, refused: Vec<String>, reason: impl Into<String>) {
+        self.send(Command::NackPartly(update, refused, reason.into()));
+    }
+
     /// Whether the client is connected, now and when that changes.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.state.clone()
@@ -133,7 +139,7 @@ pub type Updates = mpsc::Receiver<Update>;
 
 /// Makes a client. The future runs it, until the receiver of updates or all handles are dropped; it never ends by itself,
 /// whatever the server does.
-pub fn run<E: Endpoint>(node: &Node, endpoint: E, options: Options) -> (Handle, Updates, impl Future<Output = ()>) {
+pub fn run<E: Endpoint>(node: &Node, endpoint: E, options: Options) -> (Handle, Updates, impl Future<Output = ()> + use<E>) {
     let (commands, commands_rx) = mpsc::unbounded_channel();
     let (updates, updates_rx) = mpsc::channel(options.queue.max(1));
     let (state, state_rx) = watch::channel(ConnectionState::default());
@@ -352,6 +358,7 @@ fn apply(session: &mut Session, command: Command) {
         Command::Unsubscribe(ty, names) => session.unsubscribe(ty, names),
         Command::Ack(id) => session.ack(&id),
         Command::Nack(id, reason) => session.nack(&id, &reason),
+        Command::NackPartly(id, refused, reason) => session.nack_partly(&id, &refused, &reason),
     }
 }
 

@@ -105,6 +105,20 @@ impl TypeState {
         self.wildcard || !self.names.is_empty()
     }
 
+    /// What the server is told that this client has: what was accepted, and what the application may still accept. Of the
+    /// latter the version is left empty, so that the server sends it again or says that it is gone; what the application may
+    /// still remove is not mentioned, so that the server sends it if it is there.
+    fn known_versions(&self) -> BTreeMap<String, String> {
+        let mut versions = self.accepted.clone();
+        for update in &self.outstanding {
+            versions.extend(update.added.iter().map(|(name, _)| (name.clone(), String::new())));
+            update.removed.iter().for_each(|name| {
+                versions.remove(name);
+            });
+        }
+        versions
+    }
+
     fn names_changed(&self) -> bool {
         !self.subscribe.is_empty() || !self.unsubscribe.is_empty()
     }
@@ -248,26 +262,48 @@ impl Session {
 
     /// The update is in force.
     pub fn ack(&mut self, id: &UpdateId) {
-        let Some(update) = self.take_outstanding(id) else { return };
-        let state = &mut self.types[id.ty];
-        for (name, version) in update.added {
-            if state.wildcard || id.ty.is_wildcard() || state.names.contains(&name) {
-                state.accepted.insert(name, version);
+        if let Some(update) = self.take_outstanding(id) {
+            let version = update.version.clone();
+            self.accept(id.ty, update, |_| true);
+            if id.epoch == self.epoch {
+                let state = &mut self.types[id.ty];
+                state.accepted_version = version;
+                state.answers.push_back(Answer { nonce: id.nonce.clone(), error: None });
             }
-        }
-        for name in &update.removed {
-            state.accepted.remove(name);
-        }
-        if id.epoch == self.epoch {
-            state.accepted_version = update.version;
-            state.answers.push_back(Answer { nonce: id.nonce.clone(), error: None });
         }
     }
 
     /// The update is refused as a whole; the client goes on with what it had. `reason` is shown to people.
     pub fn nack(&mut self, id: &UpdateId, reason: &str) {
-        if self.take_outstanding(id).is_some() && id.epoch == self.epoch {
+        if self.take_outstanding(id).is_some() {
+            self.refuse(id, reason);
+        }
+    }
+
+    /// The resources of these names are refused; the rest of the update is in force.
+    pub fn nack_partly(&mut self, id: &UpdateId, refused: &[String], reason: &str) {
+        if let Some(update) = self.take_outstanding(id) {
+            self.accept(id.ty, update, |name| !refused.iter().any(|r| r == name));
+            self.refuse(id, reason);
+        }
+    }
+
+    fn refuse(&mut self, id: &UpdateId, reason: &str) {
+        if id.epoch == self.epoch {
             self.types[id.ty].answers.push_back(Answer { nonce: id.nonce.clone(), error: Some(reason.to_owned()) });
+        }
+    }
+
+    fn accept(&mut self, ty: ResourceType, update: Outstanding, accepted: impl Fn(&str) -> bool) {
+        let state = &mut self.types[ty];
+        for (name, version) in update.added {
+            let wanted = state.wildcard || ty.is_wildcard() || state.names.contains(&name);
+            if wanted && accepted(&name) {
+                state.accepted.insert(name, version);
+            }
+        }
+        for name in &update.removed {
+            state.accepted.remove(name);
         }
     }
 
@@ -302,7 +338,7 @@ impl Session {
             if state.wildcard && !implied {
                 request.resource_names_subscribe.push("*".to_owned());
             }
-            request.initial_resource_versions = state.accepted.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+            request.initial_resource_versions = state.known_versions().into_iter().collect();
             state.subscribe.clear();
             state.unsubscribe.clear();
         } else if let Some(answer) = state.answers.pop_front() {

@@ -85,7 +85,8 @@ struct Shared {
     admission: Admission,
 }
 
-/// `envoy.service.discovery.v3.AggregatedDiscoveryService`, for a `tonic` router.
+/// `envoy.service.discovery.v3.AggregatedDiscoveryService`, as a `tower` service. Whoever serves it sets Istio's
+/// transport settings: at most 100,000 streams, keep-alive after 30 s, given up after 10 s.
 #[derive(Clone)]
 pub struct AdsService(Arc<Shared>);
 
@@ -101,13 +102,10 @@ impl AdsService {
         Self(Arc::new(Shared { authenticator, control_plane, connections, options, admission }))
     }
 
-    /// A `tonic` server with Istio's transport settings: keep-alive after 30 s, given up after 10 s.
-    pub fn transport() -> tonic::transport::Server {
-        tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .max_concurrent_streams(100_000)
-            .tcp_nodelay(true)
+    /// The same resources as a service for secrets alone, which is what an agent serves beside an Envoy (cluster
+    /// `sds-grpc`): the messages and their rules are the same.
+    pub fn secrets(&self) -> SdsService {
+        SdsService(self.clone())
     }
 }
 
@@ -130,15 +128,37 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let shared = self.0.clone();
-        match request.uri().path() {
-            "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources" => {
-                serve::<Sotw, B>(shared, request)
-            }
-            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources" => {
-                serve::<Delta, B>(shared, request)
-            }
+        match request.uri().path().rsplit_once('/').map_or("", |(_, method)| method) {
+            "StreamAggregatedResources" | "StreamSecrets" => serve::<Sotw, B>(shared, request),
+            "DeltaAggregatedResources" | "DeltaSecrets" => serve::<Delta, B>(shared, request),
             _ => Box::pin(async { Ok(Status::unimplemented("the service has no such method").into_http()) }),
         }
+    }
+}
+
+/// `envoy.service.secret.v3.SecretDiscoveryService`, as a `tower` service.
+#[derive(Clone)]
+pub struct SdsService(AdsService);
+
+impl tonic::server::NamedService for SdsService {
+    const NAME: &'static str = "envoy.service.secret.v3.SecretDiscoveryService";
+}
+
+impl<B> tower_service::Service<http::Request<B>> for SdsService
+where
+    B: tonic::codegen::Body + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        self.0.call(request)
     }
 }
 

@@ -4,11 +4,13 @@ mod change;
 mod connections;
 mod grpc;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod watch;
 
 pub use change::{Change, Names};
 pub use connections::{ClientStatus, Connection, Connections};
-pub use grpc::{AdsService, Authenticator, BoxFuture, Peer, ServerOptions};
+pub use grpc::{AdsService, Authenticator, BoxFuture, Peer, SdsService, ServerOptions};
 pub use session::{Limits, Protocol, Response, Session, Violation};
 pub use watch::{SyncState, TypeStatus};
 

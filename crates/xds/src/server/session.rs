@@ -189,6 +189,11 @@ impl Session {
             }
             _ => {
                 let wildcard = names.is_empty() && ty.is_wildcard() || names.contains("*");
+                if names.is_empty() && !wildcard {
+                    // A subscription that ends before its first response: there is no nonce that would say so.
+                    self.watches[ty] = None;
+                    return Ok(());
+                }
                 let pending = super::watch::Pending { requested: Names::All, must_respond: true, ..Default::default() };
                 self.watches[ty] =
                     Some(Box::new(WatchState { wildcard, names: without_star(names), pending, ..Default::default() }));
@@ -319,12 +324,15 @@ impl Session {
         self.responses += 1;
         let nonce = format!("{generation}-{:016x}-{}", self.nonce_prefix, self.responses);
         watch.sent_nonce.clone_from(&nonce);
-        let names = changed.iter().map(|r| r.name().clone()).collect();
+        let sent = if full { &generated.resources } else { &changed };
+        let names = sent.iter().map(|r| r.name().clone()).collect();
         watch.in_flight = Some(InFlight { nonce: nonce.clone(), generation, names });
         if ty == ResourceType::Cds {
             self.warm_endpoints(&changed);
         }
         let resources = if full { generated.resources } else { changed };
+        // In the state-of-the-world protocol what is missing is gone.
+        let removed = if self.client.protocol == Protocol::Delta { removed } else { Vec::new() };
         Some(Response { ty, nonce, generation, resources, removed })
     }
 

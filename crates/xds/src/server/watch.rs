@@ -82,7 +82,7 @@ pub(super) struct WatchState {
     pub(super) acked_nonce: String,
     pub(super) acked_generation: Generation,
     pub(super) last_error: Option<String>,
-    /// Resources of refused responses; the error stands until each of them is accepted in a later response, or gone.
+    /// Resources that the client has refused; the error stands until each of them is accepted in a later response, or gone.
     pub(super) refused: HashSet<Arc<str>>,
     pub(super) nacks: u64,
 }
@@ -110,12 +110,13 @@ impl WatchState {
     }
 
     /// The client has refused a response. We go on believing that it has what was sent: a resource is not sent again until
-    /// it changes.
+    /// it changes. Clients refuse resources singly and name them in the reason (Envoy and Lateen do): the error stands
+    /// until these are accepted. An error that names none stands until the next ACK.
     pub(super) fn nacked(&mut self, nonce: &str, reason: String) {
         if self.in_flight.as_ref().is_some_and(|sent| sent.nonce == nonce)
             && let Some(sent) = self.in_flight.take()
         {
-            self.refused.extend(sent.names.into_iter().filter(|name| self.has.contains_key(name)));
+            self.refused.extend(sent.names.into_iter().filter(|name| self.has.contains_key(name) && mentions(&reason, name)));
         }
         self.last_error = Some(reason);
         self.nacks += 1;
@@ -154,6 +155,41 @@ impl WatchState {
             acked_generation: self.acked_generation,
             resources: self.has.len(),
             nacks: self.nacks,
+        }
+    }
+}
+
+/// Whether a text names a resource: holds its name, and not as a part of a longer one.
+fn mentions(text: &str, name: &str) -> bool {
+    let within_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '|' | '/');
+    !name.is_empty()
+        && text.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&text[..at], &text[at + name.len()..]);
+            let mut rest = after.chars();
+            // A full stop may end the sentence.
+            let after = rest.next().is_some_and(|c| within_name(c) && !(c == '.' && rest.next().is_none_or(|c| c == ' ')));
+            !before.chars().next_back().is_some_and(within_name) && !after
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mentions;
+
+    #[test]
+    fn names_in_reasons() {
+        for (text, name, expected) in [
+            ("Error adding/updating cluster(s) outbound|80||a: bad", "outbound|80||a", true),
+            ("Error adding/updating cluster(s) outbound|80||a.b: bad", "outbound|80||a", false),
+            ("8080: bad; 80: bad", "80", true),
+            ("8080: bad", "80", false),
+            ("the fault of 80.", "80", true),
+            ("80", "80", true),
+            ("'80' is bad", "80", true),
+            ("bad", "a", false),
+            ("bad", "", false),
+        ] {
+            assert_eq!(mentions(text, name), expected, "{name:?} in {text:?}");
         }
     }
 }
