@@ -347,3 +347,40 @@ fn decode<T: for<'de> Deserialize<'de>>(text: &str, part: &str) -> Result<T, Tok
 fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_that_differs_from_the_kubernetes_claims_is_refused() {
+        let issuer = TokenIssuer::generate("issuer").unwrap();
+        let pem = issuer.public_key_pem();
+        let verifier = TokenVerifier::from_public_keys_pem(pem.as_bytes(), "issuer", vec!["us".into()]).unwrap();
+        let now = SystemTime::now();
+        let claims = |sub: &str, namespace: &str, name: &str| Claims {
+            iss: "issuer".into(),
+            sub: sub.into(),
+            aud: Audience::One("us".into()),
+            exp: unix_seconds(now) + 60,
+            nbf: 0,
+            iat: 0,
+            kubernetes: KubernetesClaims {
+                namespace: namespace.into(),
+                serviceaccount: NamedObject { name: name.into() },
+                pod: None,
+            },
+        };
+        assert!(verifier.check_claims(claims("system:serviceaccount:a:b", "a", "b"), now).is_ok());
+        for (sub, namespace, name) in [
+            ("system:serviceaccount:a:b", "other", "b"),
+            ("system:serviceaccount:a:b", "a", "other"),
+            ("system:node:a:b", "a", "b"),
+            ("a:b", "a", "b"),
+            ("system:serviceaccount:a", "a", ""),
+        ] {
+            let refused = verifier.check_claims(claims(sub, namespace, name), now);
+            assert!(matches!(refused, Err(TokenError::Subject(_))), "{sub} {namespace} {name}: {refused:?}");
+        }
+    }
+}

@@ -432,3 +432,60 @@ fn unix_time(time: SystemTime) -> UnixTime {
 fn from_unix_time(time: UnixTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use lateen_model::identity::TrustDomain;
+
+    use super::*;
+    use crate::{CertificateAuthority, WorkloadKey, chain_from_pem};
+
+    /// A verification that began before the roots were replaced, and ends after: its result must not count for the new ones.
+    #[test]
+    fn a_peer_remembered_under_old_roots_is_unknown_under_new_ones() {
+        let authority = || CertificateAuthority::in_memory(&TrustDomain::default(), Duration::from_secs(3600)).unwrap();
+        let (old, new) = (authority(), authority());
+        let id = SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
+        let csr = WorkloadKey::generate().unwrap().signing_request(&id).unwrap();
+        let chain = chain_from_pem(old.sign(&csr, &id, Duration::ZERO).unwrap()[0].as_bytes()).unwrap();
+        let leaf = Arc::new(Certificate::parse(&chain[0]).unwrap());
+
+        let trust = TrustHandle::new(old.trust_bundle());
+        let policy = PeerPolicy::new(trust.clone(), PeerExpectation::AnyInTrustBundle, PeerRole::Client);
+        let before = trust.load().unwrap();
+        trust.replace(new.trust_bundle());
+        trust.verified().remember(&leaf, &before, PeerRole::Client, &[]);
+        assert_eq!(policy.confirm(&chain, SystemTime::now(), None), Err(VerifyError::UnknownIssuer));
+        // Neither does having passed as a client count for a server.
+        let now = trust.load().unwrap();
+        trust.verified().remember(&leaf, &now, PeerRole::Server, &[]);
+        assert_eq!(policy.confirm(&chain, SystemTime::now(), None), Err(VerifyError::UnknownIssuer));
+        trust.verified().remember(&leaf, &now, PeerRole::Client, &[]);
+        assert!(policy.confirm(&chain, SystemTime::now(), None).is_ok(), "what is remembered counts");
+    }
+
+    #[test]
+    fn every_reason_is_listed() {
+        let id = SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
+        let all = [
+            VerifyError::NotReady,
+            VerifyError::NoCertificate,
+            VerifyError::Expired,
+            VerifyError::NotYetValid,
+            VerifyError::UnknownIssuer,
+            VerifyError::WrongUsage,
+            VerifyError::Revoked,
+            VerifyError::RevocationUnknown,
+            VerifyError::Malformed(String::new()),
+            VerifyError::BadNames(CertificateError::IdentityNotFirst),
+            VerifyError::NoIdentity,
+            VerifyError::UnexpectedTrustDomain(id.clone()),
+            VerifyError::UnexpectedIdentity(id),
+            VerifyError::UnexpectedName,
+        ];
+        assert_eq!(all.each_ref().map(VerifyError::reason), VerifyError::REASONS);
+        for error in all {
+            assert_eq!(VerifyError::from_rustls(&error.clone().into_rustls()).as_ref(), Some(&error));
+        }
+    }
+}
