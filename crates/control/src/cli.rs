@@ -140,16 +140,14 @@ pub enum ControlError {
 ///
 /// # Errors
 /// If it cannot start. What manifests say is never an error here: a wrong document is refused, and logged.
+#[expect(clippy::needless_pass_by_value, reason = "the arguments of a process end with it")]
 pub fn run(args: ControlArgs) -> Result<(), ControlError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("control")
-        .build()
-        .map_err(ControlError::System)?;
-    runtime.block_on(serve(args))
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build().map_err(ControlError::System)?;
+    runtime.block_on(serve(&args))
 }
 
-async fn serve(args: ControlArgs) -> Result<(), ControlError> {
+async fn serve(args: &ControlArgs) -> Result<(), ControlError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ControlError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControlError::System)?;
     let config = config(args)?;
@@ -163,24 +161,24 @@ async fn serve(args: ControlArgs) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn config(args: ControlArgs) -> Result<Config, ControlError> {
+fn config(args: &ControlArgs) -> Result<Config, ControlError> {
     if let Some(address) = args.grpc_addr.0
         && !address.ip().is_loopback()
         && !args.insecure_grpc
     {
-        let text = format!("--grpc-addr {address} is plain text without authentication: use a loopback address, or add --insecure-grpc");
+        let text =
+            format!("--grpc-addr {address} is plain text without authentication: use a loopback address, or add --insecure-grpc");
         return Err(ControlError::Argument(text));
     }
     if args.workload_cert_ttl.is_zero() || args.workload_cert_ttl > args.max_workload_cert_ttl {
         let text = "--workload-cert-ttl must be more than zero and at most --max-workload-cert-ttl";
         return Err(ControlError::Argument(text.to_owned()));
     }
-    let authority = authority(&args)?;
+    let authority = authority(args)?;
     if let Some(path) = &args.root_cert_file {
-        write_whole(path, authority.roots_pem()).map_err(|error| ControlError::File { path: path.display().to_string(), error })?;
+        write_whole(path, authority.roots_pem())
+            .map_err(|error| ControlError::File { path: path.display().to_string(), error })?;
     }
-    let mut server_names = server_names(&args);
-    server_names.dedup();
     Ok(Config {
         settings: Settings { domain: args.domain.as_str().into(), cluster_id: args.cluster_id.as_str().into() },
         manifests: args.manifests.clone(),
@@ -189,8 +187,8 @@ fn config(args: ControlArgs) -> Result<Config, ControlError> {
         plain_grpc: args.grpc_addr.0,
         http: [args.http_addr.0, args.monitoring_addr.0].into_iter().flatten().collect(),
         authority,
-        tokens: tokens(&args)?,
-        server_names,
+        tokens: tokens(args)?,
+        server_names: server_names(args),
         debounce: DebounceConfig { after: args.debounce_after, max: args.debounce_max },
         streams_per_second: Some(args.max_requests_per_second).filter(|n| *n > 0),
     })
@@ -198,9 +196,8 @@ fn config(args: ControlArgs) -> Result<Config, ControlError> {
 
 /// The names that clients know a control plane by, and an address that it has.
 fn server_names(args: &ControlArgs) -> Vec<String> {
-    let mut names: Vec<String> = ["istiod.istio-system.svc", "istiod.istio-system", "istiod", "localhost", "127.0.0.1"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut names: Vec<String> =
+        ["istiod.istio-system.svc", "istiod.istio-system", "istiod", "localhost", "127.0.0.1"].map(str::to_owned).to_vec();
     names.push(format!("istiod.istio-system.svc.{}", args.domain));
     let ip = args.secure_grpc_addr.ip();
     if !ip.is_unspecified() && !ip.is_loopback() {
@@ -257,14 +254,14 @@ mod tests {
 
     #[test]
     fn plain_text_is_for_loopback_alone() {
-        let error = config(parse(&["--grpc-addr", "0.0.0.0:15010"])).err().unwrap().to_string();
+        let error = config(&parse(&["--grpc-addr", "0.0.0.0:15010"])).err().unwrap().to_string();
         assert!(error.contains("--insecure-grpc"), "{error}");
         assert_eq!(parse(&["--grpc-addr", "none"]).grpc_addr, OptionalAddress(None));
     }
 
     #[test]
     fn lifetimes_must_make_sense() {
-        let error = config(parse(&["--workload-cert-ttl", "2h", "--max-workload-cert-ttl", "1h"])).err().unwrap().to_string();
+        let error = config(&parse(&["--workload-cert-ttl", "2h", "--max-workload-cert-ttl", "1h"])).err().unwrap().to_string();
         assert!(error.contains("--max-workload-cert-ttl"), "{error}");
         assert_eq!(parse(&["--workload-cert-ttl", "1h30m"]).workload_cert_ttl, Duration::from_secs(5400));
     }

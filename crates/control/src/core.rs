@@ -8,6 +8,7 @@ use crate::store::{Refusal, Store};
 use crate::world::{ChangeSet, World, WorldEvent};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -32,6 +33,7 @@ pub struct Core {
     metrics: Arc<Metrics>,
     refusals: Refusals,
     expected: Expected,
+    files_read: Arc<AtomicBool>,
 }
 
 impl Core {
@@ -46,7 +48,14 @@ impl Core {
             metrics,
             refusals: Refusals::default(),
             expected,
+            files_read: Arc::new(AtomicBool::new(!expected.files)),
         }
+    }
+
+    /// Becomes true once all files were read. The platform may wait for it before it tells of its pods, which proxies in
+    /// turn wait for.
+    pub fn files_read(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.files_read)
     }
 
     /// Documents that are refused, as they change.
@@ -86,6 +95,7 @@ impl Core {
                 self.refused(&refused);
                 let started = self.expected.files;
                 self.expected.files = false;
+                self.files_read.store(true, Ordering::Release);
                 if started {
                     self.store.set_started();
                 }

@@ -9,8 +9,8 @@ use crate::world::WorldEvent;
 use lateen_model::manifest::{Document, Finding, Rejection};
 use lateen_model::mesh_config::{CONFIG_MAP_KEY, CONFIG_MAP_NAME, CONFIG_MAP_NAMESPACE, MeshConfig};
 use lateen_model::resource::{
-    Action, AuthorizationPolicy, AuthorizationPolicySpec, ConfigMap, FieldPath, Kind, MutualTls, MutualTlsMode, ObjectMeta, Origin,
-    PeerAuthentication, PeerAuthenticationSpec, Resource, ResourceKey, Rule,
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, ConfigMap, FieldPath, Kind, MutualTls, MutualTlsMode, ObjectMeta,
+    Origin, PeerAuthentication, PeerAuthenticationSpec, Resource, ResourceKey, Rule,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

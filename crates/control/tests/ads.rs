@@ -1,5 +1,7 @@
 //! A control plane in this process and proxies that connect to it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use lateen_control::debounce::DebounceConfig;
@@ -55,7 +57,10 @@ async fn a_changed_weight_is_in_force_within_a_second_and_nothing_else_is_sent()
     assert!(frontend.updates.try_recv().is_err());
 
     // Written again with the same meaning: nothing at all.
-    mesh.write("scenario.yaml", &format!("# again\n{}", SCENARIO.replace("weight: 95", "weight: 50").replace("weight: 5}", "weight: 50}")));
+    mesh.write(
+        "scenario.yaml",
+        &format!("# again\n{}", SCENARIO.replace("weight: 95", "weight: 50").replace("weight: 5}", "weight: 50}")),
+    );
     mesh.write("new.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: new, namespace: other}\nspec: {clusterIP: 10.96.1.1, ports: [{name: tcp, port: 99}]}\n");
     let update = frontend.next().await;
     assert_eq!(update.ty, ResourceType::Cds, "the new service is the next news");
@@ -127,6 +132,13 @@ async fn after_a_restart_nothing_is_sent_that_proxies_have() {
 async fn pages() {
     let mesh = Mesh::start(DebounceConfig::default()).await;
     assert_eq!(mesh.page("/ready").await.0, 503, "the platform has not told of its pods yet");
+    let told = async {
+        while mesh.owner("GET", "/ready", "").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the platform is told to go on once files were read");
+    assert_eq!(mesh.page("/ready").await.0, 503, "proxies still wait");
     let body = serde_json::json!({"pods": [], "generation": 1}).to_string();
     assert_eq!(mesh.owner("PUT", "/v1/cluster", &body).await, (200, "{\n  \"applied\": 1\n}\n".to_owned()));
     assert_eq!(mesh.owner("PUT", "/v1/cluster", "{}").await.0, 400);

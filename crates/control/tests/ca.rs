@@ -1,5 +1,7 @@
 //! Certificates: who gets one, and for whom.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -41,7 +43,8 @@ impl Caller<'_> {
         params.alpn = vec!["h2".into()];
         params.credential = self.certificate.map(lateen_tls::CredentialHandle::new);
         let socket = tokio::net::TcpStream::connect(self.mesh.running().secure_grpc).await.unwrap();
-        let (stream, peer) = lateen_tls::connect(socket, &ClientTls::new(params).unwrap(), ConnectOptions::default()).await.unwrap();
+        let (stream, peer) =
+            lateen_tls::connect(socket, &ClientTls::new(params).unwrap(), ConnectOptions::default()).await.unwrap();
         assert_eq!(peer.alpn.as_deref(), Some("h2"));
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();

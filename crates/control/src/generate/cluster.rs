@@ -258,8 +258,7 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
 }
 
 fn local_endpoint(cluster: &str, address: SocketAddr) -> Discovery {
-    let endpoint =
-        Endpoint { address, health: EndpointHealth::Healthy, weight: 1, tls_mode: TlsMode::Disabled, workload: None };
+    let endpoint = Endpoint { address, health: EndpointHealth::Healthy, weight: 1, tls_mode: TlsMode::Disabled, workload: None };
     let group = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints: vec![endpoint] };
     Discovery::Static(ClusterLoadAssignment { cluster_name: cluster.to_owned(), localities: vec![group] })
 }

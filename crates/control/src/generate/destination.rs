@@ -55,7 +55,8 @@ impl MergedRule {
         if list.is_empty() {
             return None;
         }
-        let candidates: Vec<&Rule> = list.iter().filter(|e| e.hosts.iter().any(|h| host::subset_of(needle, h))).filter(seen).collect();
+        let candidates: Vec<&Rule> =
+            list.iter().filter(|e| e.hosts.iter().any(|h| host::subset_of(needle, h))).filter(seen).collect();
         let hosts = candidates.iter().flat_map(|e| &e.hosts).map(|h| &**h);
         let host = host::most_specific(needle, hosts)?;
         let mut same_host = candidates.into_iter().filter(|e| e.hosts.iter().any(|h| **h == *host));

@@ -4,9 +4,7 @@ use super::destination::MergedRule;
 use super::mtls::{Mode, WorkloadModes};
 use crate::names::OutboundName;
 use crate::world::{ServicePod, World};
-use lateen_model::dataplane::{
-    ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode,
-};
+use lateen_model::dataplane::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode};
 use lateen_model::resource::{ClientTlsMode, is_subset};
 use std::net::SocketAddr;
 

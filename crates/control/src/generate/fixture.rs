@@ -28,9 +28,9 @@ pub(crate) fn world(manifests: &str, pods: &[PodRecord]) -> World {
 
 /// A state of the platform with these pods; each service has the address 10.96.0.N by its place in the alphabet.
 pub(crate) fn cluster(generation: u64, pods: &[PodRecord]) -> ClusterState {
-    let names = ["a/one", "a/two", "legacy/batch", "production/frontend", "production/order-service", "production/payment-service"];
-    let ips: BTreeMap<_, _> =
-        names.iter().zip(1u8..).map(|(n, i)| ((*n).to_owned(), vec![[10, 96, 0, i].into()])).collect();
+    let names =
+        ["a/one", "a/two", "legacy/batch", "production/frontend", "production/order-service", "production/payment-service"];
+    let ips: BTreeMap<_, _> = names.iter().zip(1u8..).map(|(n, i)| ((*n).to_owned(), vec![[10, 96, 0, i].into()])).collect();
     ClusterState { pods: pods.to_vec(), cluster_ips: ips, generation }
 }
 
@@ -68,7 +68,9 @@ pub(crate) fn scope(world: &World, proxy: &Proxy) -> Scope {
 
 /// Pods as the user's scenario has them.
 pub(crate) fn scenario_pods() -> Vec<PodRecord> {
-    let order = |name: &str, ip: u8, version: &str| pod("production", name, [10, 0, 0, ip], &[("app", "order-service"), ("version", version)]);
+    let order = |name: &str, ip: u8, version: &str| {
+        pod("production", name, [10, 0, 0, ip], &[("app", "order-service"), ("version", version)])
+    };
     let payment = |name: &str, ip: u8| pod("production", name, [10, 0, 0, ip], &[("app", "payment-service"), ("version", "v1")]);
     let mut batch = pod("legacy", "batch-0", [10, 0, 0, 9], &[("app", "batch"), ("version", "v1")]);
     batch.injected = false;

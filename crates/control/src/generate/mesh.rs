@@ -5,8 +5,8 @@ use super::retry;
 use crate::names;
 use crate::world::World;
 use lateen_model::dataplane::{
-    AccessLog, AccessLogFormat, AccessLogTarget, ForwardClientCert, PathNormalization, RetryPolicy, TcpKeepalive, TlsVersion, Tracing,
-    TracingProvider,
+    AccessLog, AccessLogFormat, AccessLogTarget, ForwardClientCert, PathNormalization, RetryPolicy, TcpKeepalive, TlsVersion,
+    Tracing, TracingProvider,
 };
 use lateen_model::mesh_config::{
     AccessLogEncoding, EnvoyFileAccessLog, ForwardClientCert as WrittenClientCert, InboundTrafficMode, MeshConfig,
@@ -167,18 +167,12 @@ pub fn inexpressible(mesh: &MeshConfig) -> Vec<(&'static str, &'static str)> {
     for (field, set) in [
         ("defaultConfig.proxyHeaders.xForwardedHost", opted_in(headers.x_forwarded_host)),
         ("defaultConfig.proxyHeaders.xForwardedPort", opted_in(headers.x_forwarded_port)),
-        (
-            "defaultConfig.proxyHeaders.envoyDebugHeaders",
-            headers.envoy_debug_headers.and_then(|s| s.disabled) == Some(true),
-        ),
+        ("defaultConfig.proxyHeaders.envoyDebugHeaders", headers.envoy_debug_headers.and_then(|s| s.disabled) == Some(true)),
         (
             "defaultConfig.proxyHeaders.metadataExchangeHeaders",
             headers.metadata_exchange_headers.is_some_and(|m| m.mode == MetadataExchangeMode::InMesh),
         ),
-        (
-            "defaultConfig.proxyHeaders.forwardedClientCert",
-            headers.forwarded_client_cert == WrittenClientCert::AlwaysForwardOnly,
-        ),
+        ("defaultConfig.proxyHeaders.forwardedClientCert", headers.forwarded_client_cert == WrittenClientCert::AlwaysForwardOnly),
     ] {
         if set {
             out.push((field, "this setting is not supported yet; leave it out"));
@@ -189,7 +183,10 @@ pub fn inexpressible(mesh: &MeshConfig) -> Vec<(&'static str, &'static str)> {
             out.push(("extensionProviders.opentelemetry.http", "only OTLP over gRPC is supported yet; leave `http` out"));
         }
         if provider.envoy_file_access_log.as_ref().is_some_and(|f| f.omit_empty_values) {
-            out.push(("extensionProviders.envoyFileAccessLog.omitEmptyValues", "this setting is not supported yet; leave it out"));
+            out.push((
+                "extensionProviders.envoyFileAccessLog.omitEmptyValues",
+                "this setting is not supported yet; leave it out",
+            ));
         }
     }
     out

@@ -20,7 +20,7 @@ pub struct Proxy {
     pub families: Families,
     /// What it can read.
     pub flavor: ProxyFlavor,
-    /// The name of its service in traces (`node.cluster`).
+    /// The name of its service in traces: `APP.NAMESPACE` (Istio's `APP_LABEL_AND_NAMESPACE`).
     pub service_name: Name,
     /// Whether it serves HTTP/1.0 (metadata `HTTP10`).
     pub http10: bool,
@@ -37,6 +37,9 @@ impl Proxy {
             Some(workload) => workload.record.labels.clone(),
             None => metadata_labels(node),
         };
+        let made_by = workload.map(|w| w.record.workload.name.as_str()).or(node.metadata_str("WORKLOAD_NAME"));
+        let app = labels.get("app").map(String::as_str).or(made_by).unwrap_or("istio-proxy");
+        let service_name = format!("{app}.{}", node.namespace);
         let ips = workload.map(|w| w.record.ips.clone()).filter(|ips| !ips.is_empty()).unwrap_or_else(|| node.ip_addresses());
         Self {
             namespace: node.namespace.as_str().into(),
@@ -44,7 +47,7 @@ impl Proxy {
             ports: named_ports(node, workload.map(|w| w.record.ports.as_slice())),
             families: Families::of(&ips),
             flavor: node.flavor(),
-            service_name: node.cluster.as_str().into(),
+            service_name: service_name.into(),
             http10: node.metadata_bool("HTTP10").unwrap_or(false),
             verified_namespace: verified_namespace.map(Name::from),
         }

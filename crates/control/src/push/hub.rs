@@ -7,9 +7,7 @@ use crate::generate::Proxy;
 use crate::metrics::Metrics;
 use crate::world::{ChangeSet, Kind, World};
 use arc_swap::ArcSwap;
-use lateen_xds::server::{
-    Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Rejection, Watch,
-};
+use lateen_xds::server::{Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Rejection, Watch};
 use lateen_xds::{Generation, ResourceType};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

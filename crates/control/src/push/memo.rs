@@ -15,13 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const VARIANTS: usize = 8;
 
 type Fingerprint = Vec<u64>;
+/// What is kept for each key: variants by fingerprint, oldest first.
+type Kept<K, V> = Mutex<HashMap<K, Vec<(Fingerprint, V)>>>;
 
 /// Shared between all classes of proxies.
 #[derive(Default)]
 pub struct Memo {
     scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
-    endpoints: Mutex<HashMap<Arc<str>, Vec<(Fingerprint, Arc<Resource>)>>>,
-    clusters: Mutex<HashMap<ClusterKey, Vec<(Fingerprint, ClusterBundle)>>>,
+    endpoints: Kept<Arc<str>, Arc<Resource>>,
+    clusters: Kept<ClusterKey, ClusterBundle>,
     reads: Mutex<Reads>,
 }
 
@@ -111,7 +113,7 @@ impl Memo {
     /// What is kept for the key under this fingerprint, else what `make` makes.
     fn get<K: Eq + std::hash::Hash, V: Clone>(
         &self,
-        map: &Mutex<HashMap<K, Vec<(Fingerprint, V)>>>,
+        map: &Kept<K, V>,
         key: K,
         print: Fingerprint,
         make: impl FnOnce() -> V,

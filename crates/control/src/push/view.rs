@@ -40,9 +40,7 @@ impl ResourceSet {
     /// Names of which one of the two has something else than the other.
     fn difference(&self, other: &Self) -> Names {
         let differs = |a: &Self, b: &Self| {
-            let other = |r: &&Arc<Resource>| {
-                b.get(r.name()).is_none_or(|o| !Arc::ptr_eq(o, r) && o.version() != r.version())
-            };
+            let other = |r: &&Arc<Resource>| b.get(r.name()).is_none_or(|o| !Arc::ptr_eq(o, r) && o.version() != r.version());
             a.ordered.iter().filter(other).map(|r| Arc::clone(r.name())).collect::<Vec<_>>()
         };
         differs(self, other).into_iter().chain(differs(other, self)).collect()
@@ -198,9 +196,7 @@ impl View {
         let resources = match ty {
             ResourceType::Cds => self.cluster_set.select(watch),
             ResourceType::Lds => self.listener_set.select(watch),
-            ResourceType::Eds => {
-                names.iter().map(|name| self.memo.endpoints(&self.world, &self.proxy.namespace, name)).collect()
-            }
+            ResourceType::Eds => names.iter().map(|name| self.memo.endpoints(&self.world, &self.proxy.namespace, name)).collect(),
             ResourceType::Rds => names.iter().map(|name| self.route(name)).collect(),
             ResourceType::Sds => names.iter().filter_map(|name| self.secret(name)).collect(),
             ResourceType::Nds => super::nds::table(self).into_iter().collect(),

@@ -12,7 +12,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 /// Authenticates callers of the gRPC services and of the pages for people.
-pub struct Authenticator {
+pub(super) struct Authenticator {
     tokens: Option<TokenVerifier>,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
@@ -20,7 +20,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Without a verifier only client certificates count.
-    pub fn new(tokens: Option<TokenVerifier>, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(tokens: Option<TokenVerifier>, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
         Self { tokens, hub, metrics }
     }
 
@@ -28,7 +28,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Why it stands for nobody; never the token itself.
-    pub fn token(&self, authorization: &str) -> Result<SpiffeId, String> {
+    pub(super) fn token(&self, authorization: &str) -> Result<SpiffeId, String> {
         let token = authorization.strip_prefix("Bearer ").ok_or("the authorization header is not \"Bearer TOKEN\"")?;
         let verifier = self.tokens.as_ref().ok_or("no key for tokens was given, so that none can be verified")?;
         let workload = verifier.verify(token.trim(), SystemTime::now()).map_err(|e| e.to_string())?;
@@ -41,7 +41,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// `UNAUTHENTICATED` if an encrypted caller proves none.
-    pub fn identities(&self, metadata: &MetadataMap, connection: &ConnectionInfo) -> Result<Vec<SpiffeId>, Status> {
+    pub(super) fn identities(&self, metadata: &MetadataMap, connection: &ConnectionInfo) -> Result<Vec<SpiffeId>, Status> {
         if !connection.secure {
             return Ok(Vec::new());
         }
@@ -70,7 +70,7 @@ impl Authenticator {
 }
 
 /// The same, as the ADS server asks for it.
-pub struct AdsAuthenticator(pub Arc<Authenticator>);
+pub(super) struct AdsAuthenticator(pub(super) Arc<Authenticator>);
 
 impl lateen_xds::server::Authenticator for AdsAuthenticator {
     fn authenticate<'a>(

@@ -56,7 +56,7 @@ pub struct CertificateResponse {
 
 /// The service, for a `tonic` router.
 #[derive(Clone)]
-pub struct CaService {
+pub(super) struct CaService {
     authority: Arc<CertificateAuthority>,
     authenticator: Arc<Authenticator>,
     metrics: Arc<Metrics>,
@@ -64,12 +64,12 @@ pub struct CaService {
 
 impl CaService {
     /// Signs with `authority` for whom `authenticator` knows.
-    pub fn new(authority: Arc<CertificateAuthority>, authenticator: Arc<Authenticator>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(authority: Arc<CertificateAuthority>, authenticator: Arc<Authenticator>, metrics: Arc<Metrics>) -> Self {
         Self { authority, authenticator, metrics }
     }
 
     /// The certificate for a caller. Its identity comes from what it has proven and from nothing that it says.
-    fn create(&self, request: tonic::Request<CertificateRequest>) -> Result<CertificateResponse, Status> {
+    fn create(&self, request: &tonic::Request<CertificateRequest>) -> Result<CertificateResponse, Status> {
         self.metrics.csr.increment();
         let connection = request.extensions().get::<ConnectionInfo>().cloned();
         let connection = connection.ok_or_else(|| Status::internal("nothing is known of the connection"))?;
@@ -136,7 +136,7 @@ impl tonic::server::UnaryService<CertificateRequest> for CreateCertificate {
 
     fn call(&mut self, request: tonic::Request<CertificateRequest>) -> Self::Future {
         let service = self.0.clone();
-        Box::pin(async move { service.create(request).map(tonic::Response::new) })
+        Box::pin(async move { service.create(&request).map(tonic::Response::new) })
     }
 }
 

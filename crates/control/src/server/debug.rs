@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// `/debug/syncz`: each proxy and how far it is with each type.
-pub fn syncz(hub: &Hub) -> Value {
+pub(super) fn syncz(hub: &Hub) -> Value {
     let connections = hub.connections().list();
     Value::Array(connections.iter().map(|c| sync(c)).collect())
 }
@@ -61,7 +61,7 @@ fn state(state: &SyncState) -> String {
 }
 
 /// `/debug/registryz`: all services with their ports.
-pub fn registryz(world: &World) -> Value {
+pub(super) fn registryz(world: &World) -> Value {
     Value::Array(world.services().map(|s| service(s)).collect())
 }
 
@@ -90,7 +90,7 @@ fn target(target: &crate::world::Target) -> Value {
 }
 
 /// `/debug/endpointz`: each service's pods, those that take no traffic too.
-pub fn endpointz(world: &World) -> Value {
+pub(super) fn endpointz(world: &World) -> Value {
     let all = world.services().filter_map(|s| Some(endpoints(s, world.endpoints(&s.host)?)));
     Value::Array(all.collect())
 }
@@ -117,20 +117,22 @@ fn endpoints(service: &Service, endpoints: &ServiceEndpoints) -> Value {
 }
 
 /// `/debug/mesh`: the mesh's configuration with its defaults.
-pub fn mesh(world: &World) -> Value {
+pub(super) fn mesh(world: &World) -> Value {
     serde_json::to_value(world.mesh()).unwrap_or(Value::Null)
 }
 
 /// `/debug/rejections`: documents that are refused, where and why.
-pub fn rejections(refusals: &Refusals) -> Value {
+pub(super) fn rejections(refusals: &Refusals) -> Value {
     let all = refusals.load_full();
     let one = |refusal: &crate::store::Refusal| {
         let rejection = &refusal.rejection;
         let problems: Vec<Value> = rejection
             .problems
             .iter()
-            .map(|p| json!({"file": &*p.origin.file, "line": p.origin.line, "column": p.origin.column,
-                "path": p.path.to_string(), "reason": p.text}))
+            .map(|p| {
+                json!({"file": &*p.origin.file, "line": p.origin.line, "column": p.origin.column,
+                "path": p.path.to_string(), "reason": p.text})
+            })
             .collect();
         json!({
             "file": &*rejection.origin.file,
@@ -146,7 +148,7 @@ pub fn rejections(refusals: &Refusals) -> Value {
 }
 
 /// The connection of a proxy, by `NAME.NAMESPACE` or by its whole node id.
-pub fn find(hub: &Hub, proxy: &str) -> Option<Arc<Connection>> {
+pub(super) fn find(hub: &Hub, proxy: &str) -> Option<Arc<Connection>> {
     let matches = |c: &&Arc<Connection>| {
         let node = &c.client().node;
         node.id == proxy || format!("{}.{}", node.name, node.namespace) == proxy
@@ -155,7 +157,7 @@ pub fn find(hub: &Hub, proxy: &str) -> Option<Arc<Connection>> {
 }
 
 /// `/debug/config_dump?proxyID=`: everything that a proxy gets, readable. Private keys are never shown.
-pub fn config_dump(view: &View) -> Value {
+pub(crate) fn config_dump(view: &View) -> Value {
     let mut out = Map::new();
     let Generation(generation) = view.generation;
     out.insert("generation".to_owned(), json!(generation));

@@ -93,9 +93,7 @@ async fn handshake(
     tls: &ServerTls,
 ) -> Option<(lateen_tls::ServerStream<TcpStream>, ConnectionInfo)> {
     match tokio::time::timeout(HANDSHAKE, lateen_tls::accept(socket, tls)).await {
-        Ok(Ok((stream, peer))) => {
-            Some((stream, ConnectionInfo { address, secure: true, identity: peer.spiffe().cloned() }))
-        }
+        Ok(Ok((stream, peer))) => Some((stream, ConnectionInfo { address, secure: true, identity: peer.spiffe().cloned() })),
         Ok(Err(error)) => {
             tracing::debug!("{address}: {error}");
             None

@@ -18,6 +18,7 @@ use lateen_model::resource::ClusterState;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -35,17 +36,19 @@ const MAX_PATIENCE: Duration = Duration::from_secs(300);
 const CONNECTIONS: usize = 512;
 
 /// All pages.
-pub struct Pages {
+pub(super) struct Pages {
     /// What proxies get.
-    pub hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// Documents that are refused.
-    pub refusals: Refusals,
+    pub(super) refusals: Refusals,
+    /// Whether all files were read.
+    pub(super) files_read: Arc<AtomicBool>,
     /// For callers from elsewhere.
-    pub authenticator: Arc<Authenticator>,
+    pub(super) authenticator: Arc<Authenticator>,
     /// To the core.
-    pub inputs: mpsc::Sender<Input>,
+    pub(super) inputs: mpsc::Sender<Input>,
 }
 
 /// Where a caller comes from.
@@ -69,7 +72,7 @@ enum Sight {
 type Answer = Response<Full<Bytes>>;
 
 /// Serves the pages on a TCP address for as long as the process lives.
-pub async fn serve_tcp(listener: TcpListener, pages: Arc<Pages>) {
+pub(super) async fn serve_tcp(listener: TcpListener, pages: Arc<Pages>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -84,7 +87,7 @@ pub async fn serve_tcp(listener: TcpListener, pages: Arc<Pages>) {
 }
 
 /// Serves the pages and the platform's calls on a Unix socket.
-pub async fn serve_unix(listener: UnixListener, pages: Arc<Pages>) {
+pub(super) async fn serve_unix(listener: UnixListener, pages: Arc<Pages>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -124,7 +127,7 @@ impl Pages {
         let path = request.uri().path().to_owned();
         let get = request.method() == Method::GET || request.method() == Method::HEAD;
         match (path.as_str(), get) {
-            ("/ready", true) => self.ready(),
+            ("/ready", true) => self.ready(caller),
             ("/version", true) => page(&json!({"name": "lateen", "version": env!("CARGO_PKG_VERSION")})),
             ("/metrics", true) => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render(self.hub.connections())),
             ("/v1/cluster", _) if caller == Caller::Owner => self.cluster(request).await,
@@ -136,9 +139,12 @@ impl Pages {
         }
     }
 
-    fn ready(&self) -> Answer {
+    /// Ready is who serves proxies. To the platform, which has to tell of its pods before that, it is enough that it may.
+    fn ready(&self, caller: Caller) -> Answer {
         if self.hub.is_ready() {
             text(StatusCode::OK, "text/plain", "ready\n".to_owned())
+        } else if caller == Caller::Owner && self.files_read.load(Ordering::Acquire) {
+            text(StatusCode::OK, "text/plain", "ready to be told of pods\n".to_owned())
         } else {
             error(StatusCode::SERVICE_UNAVAILABLE, "not all sources were read yet")
         }

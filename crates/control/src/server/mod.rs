@@ -2,12 +2,16 @@
 
 mod auth;
 mod ca;
-mod debug;
+pub(crate) mod debug;
 mod grpc;
 mod http;
 
 pub use ca::{CertificateRequest, CertificateResponse, Metadata, MetadataValue};
 
+use self::auth::{AdsAuthenticator, Authenticator};
+use self::ca::CaService;
+use self::grpc::Services;
+use self::http::Pages;
 use crate::core::{Core, Expected};
 use crate::debounce::DebounceConfig;
 use crate::metrics::Metrics;
@@ -15,10 +19,6 @@ use crate::push::{Hub, HubControlPlane};
 use crate::source::Input;
 use crate::source::files::FilesSource;
 use crate::world::{Settings, World};
-use self::auth::{AdsAuthenticator, Authenticator};
-use self::ca::CaService;
-use self::grpc::Services;
-use self::http::Pages;
 use lateen_model::dataplane::TlsParams;
 use lateen_tls::{
     CertificateAuthority, ClientAuth, CredentialHandle, PeerExpectation, RotationPolicy, ServerParams, ServerTls, TokenVerifier,
@@ -28,13 +28,11 @@ use lateen_xds::server::{AdsService, Connections, ServerOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How long the server's own certificate lasts, at most.
-const SERVER_CERTIFICATE_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Inputs that may wait for the core.
 const INPUTS: usize = 64;
 
@@ -111,6 +109,15 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// Ends it, and waits until its addresses are free.
+    pub async fn stop(mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            task.abort();
+            // It was cancelled, or had ended.
+            let _ = task.await;
+        }
+    }
+
     /// Waits until proxies are served.
     pub async fn ready(&self) {
         while !self.hub.is_ready() {
@@ -129,7 +136,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let hub = Hub::new(World::new(config.settings), Connections::new(), Arc::clone(&metrics));
     let expected = Expected { files: !config.manifests.is_empty(), cluster: config.state_socket.is_some() };
     let core = Core::new(Arc::clone(&hub), Arc::clone(&metrics), config.debounce, expected);
-    let refusals = core.refusals();
+    let (refusals, files_read) = (core.refusals(), core.files_read());
     let (inputs, received) = mpsc::channel(INPUTS);
     let authority = Arc::new(config.authority);
     let authenticator = Arc::new(Authenticator::new(config.tokens, Arc::clone(&hub), Arc::clone(&metrics)));
@@ -161,7 +168,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }
     };
 
-    let pages = Arc::new(Pages { hub: Arc::clone(&hub), metrics, refusals, authenticator, inputs: inputs.clone() });
+    let pages = Arc::new(Pages { hub: Arc::clone(&hub), metrics, refusals, files_read, authenticator, inputs: inputs.clone() });
     let mut http = Vec::new();
     for address in config.http {
         let (listener, bound) = listen(address).await?;
@@ -219,20 +226,19 @@ fn server_tls(authority: &CertificateAuthority, credential: CredentialHandle) ->
     Ok(ServerTls::new(ServerParams { credential, client_auth, params: TlsParams::default(), alpn: vec!["h2".to_owned()] })?)
 }
 
-/// Issues the server's certificate.
+/// Issues the server's certificate, with the lifetime that workloads' have.
 fn renew(authority: &CertificateAuthority, credential: &CredentialHandle, names: &[String]) -> Result<(), StartError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let rest = authority.not_after().duration_since(SystemTime::now()).unwrap_or_default();
-    credential.replace(authority.issue_server_credential(&names, SERVER_CERTIFICATE_TTL.min(rest))?);
+    credential.replace(authority.issue_server_credential(&names, Duration::ZERO)?);
     Ok(())
 }
 
 async fn keep_renewing(authority: Arc<CertificateAuthority>, credential: CredentialHandle, names: Vec<String>) {
     loop {
-        let delay = credential.load().map_or(Duration::from_secs(60), |c| {
-            RotationPolicy::default().delay_from_now(c.obtained(), c.leaf().not_after())
-        });
-        tokio::time::sleep(delay.max(Duration::from_secs(1))).await;
+        let delay = credential
+            .load()
+            .map_or(Duration::from_secs(60), |c| RotationPolicy::default().delay_from_now(c.obtained(), c.leaf().not_after()));
+        tokio::time::sleep(delay.max(Duration::from_millis(200))).await;
         if let Err(error) = renew(&authority, &credential, &names) {
             tracing::error!("{error}");
             tokio::time::sleep(Duration::from_secs(60)).await;

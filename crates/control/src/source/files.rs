@@ -169,7 +169,7 @@ fn watch(paths: &[PathBuf], wake: &Arc<Notify>) -> Option<notify::RecommendedWat
 mod tests {
     use super::*;
 
-    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: n}\nspec: {ports: [{port: 80}]}\n";
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: ns}\nspec: {ports: [{port: 80}]}\n";
 
     #[test]
     fn finds_manifests_and_their_changes() {
@@ -199,7 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.yaml");
         std::fs::write(&path, [0xff, 0xfe]).unwrap();
-        let (contents, _) = FilesSource::new(vec![path.clone()]).scan(Instant::now());
+        let (contents, _) = FilesSource::new(vec![path]).scan(Instant::now());
         let Err(rejection) = &contents[0].documents[0] else { panic!() };
         assert!(rejection.to_string().contains("not UTF-8"), "{rejection}");
         assert!(rejection.to_string().contains("x.yaml"), "{rejection}");

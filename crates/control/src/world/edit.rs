@@ -165,12 +165,7 @@ impl Edit {
         self.forget_if_empty(ns);
     }
 
-    fn remove_listed<S>(
-        &mut self,
-        key: &ResourceKey,
-        kind: Kind,
-        list: fn(&mut NamespaceWorld) -> &mut Arc<List<Object<S>>>,
-    ) {
+    fn remove_listed<S>(&mut self, key: &ResourceKey, kind: Kind, list: fn(&mut NamespaceWorld) -> &mut Arc<List<Object<S>>>) {
         let rev = self.next_rev();
         if Arc::make_mut(list(self.namespace(&key.namespace))).remove(&key.name, rev) {
             self.changed(kind, &key.namespace, &key.name);

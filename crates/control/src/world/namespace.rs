@@ -3,9 +3,7 @@
 use super::change::Name;
 use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev, host};
-use lateen_model::resource::{
-    AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Secret, Sidecar, VirtualService,
-};
+use lateen_model::resource::{AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Secret, Sidecar, VirtualService};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -304,9 +304,8 @@ impl ServiceEndpoints {
             pods.push(ServicePod { workload: Arc::clone(workload), ip: *ip, ports });
         }
         let accounts: BTreeSet<Name> = pods.iter().map(|p| Name::from(p.workload.record.service_account.as_str())).collect();
-        let usable = |p: &&ServicePod| {
-            p.workload.takes_traffic() || (service.publish_not_ready && !p.workload.record.terminating)
-        };
+        let usable =
+            |p: &&ServicePod| p.workload.takes_traffic() || (service.publish_not_ready && !p.workload.record.terminating);
         let ready = pods.iter().filter(usable).cloned().collect();
         Self { rev, pods, ready, accounts: accounts.into_iter().collect(), accounts_rev: rev }
     }

@@ -77,11 +77,11 @@ proptest! {
     fn incremental_is_the_same_as_anew(steps in steps()) {
         let now = Instant::now();
         let mut store = Store::new();
-        let mut world = World::new(Settings::default());
+        let mut last_pods = fixture::cluster(0, &[]);
+        let (mut world, _) = World::new(Settings::default()).apply([WorldEvent::Cluster(Arc::new(last_pods.clone()))], now);
         let memo = Arc::new(crate::push::Memo::default());
         let proxy = Arc::new(sidecar(&World::new(Settings::default())));
         let mut view = View::new(Generation(0), &world, Arc::clone(&proxy), &memo);
-        let mut last_pods = fixture::cluster(0, &[]);
         for (n, step) in steps.iter().enumerate() {
             let events = match step {
                 Step::File(keep, weight) => {
@@ -162,7 +162,10 @@ fn states_of_the_platform() {
     assert!(apply(0, &[]).1.is_empty(), "a late state is not news");
 
     let mut unready = scenario_pods();
-    unready.push(PodRecord { ready: false, ..fixture::pod("production", "payment-2", [10, 0, 0, 7], &[("app", "payment-service")]) });
+    unready.push(PodRecord {
+        ready: false,
+        ..fixture::pod("production", "payment-2", [10, 0, 0, 7], &[("app", "payment-service")])
+    });
     assert_eq!(apply(2, &unready).1, ["Workload payment-2"], "a new pod that is not ready is no endpoint yet");
 
     let mut stopping = scenario_pods();
@@ -174,24 +177,32 @@ fn states_of_the_platform() {
     let mut other_account = scenario_pods();
     other_account[5].service_account = "else".to_owned();
     let (next, keys) = apply(2, &other_account);
-    assert_eq!(keys, ["Service payment-service", "Endpoints payment-service", "Workload payment-1"], "clients verify the account");
+    assert_eq!(
+        keys,
+        ["Service payment-service", "Endpoints payment-service", "Workload payment-1"],
+        "clients verify the account"
+    );
     let accounts = &next.endpoints("payment-service.production.svc.cluster.local").unwrap().accounts;
     assert_eq!(accounts.iter().map(|a| &**a).collect::<Vec<_>>(), ["else", "payment-service-sa"]);
 }
 
 fn rule(namespace: &str, name: &str, spec: &str) -> String {
-    format!("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n")
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n"
+    )
 }
 
 #[test]
 fn which_destination_rule_holds() {
-    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {ports: [{name: http, port: 80}]}\n---\n";
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {ports: [{name: http, port: 80}]}\n---\n";
     let s = |n: &str| format!("subsets: [{{name: {n}, labels: {{v: {n}}}}}]");
     let host = "one.a.svc.cluster.local";
     let client = rule("b", "client", &format!("{{host: '*.svc.cluster.local', {}}}", s("client")));
     let own = rule("a", "own", &format!("{{host: one, {}}}", s("own")));
     let own_wide = rule("a", "wide", &format!("{{host: '*.a.svc.cluster.local', {}}}", s("wide")));
-    let own_more = rule("a", "more", &format!("{{host: {host}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}, {}}}", s("more")));
+    let own_more =
+        rule("a", "more", &format!("{{host: {host}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}, {}}}", s("more")));
     let private = rule("a", "own", &format!("{{host: one, exportTo: ['.'], {}}}", s("own")));
     let root = rule("istio-system", "root", &format!("{{host: '*', {}}}", s("root")));
     for (manifests, from, expected) in [

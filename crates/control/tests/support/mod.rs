@@ -13,27 +13,26 @@ use lateen_xds::server::BoxFuture;
 use lateen_xds::{Node, NodeType, ResourceType};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
-pub const SCENARIO: &str = include_str!("../scenario.yaml");
+pub(crate) const SCENARIO: &str = include_str!("../scenario.yaml");
 /// Longer than anything takes on a busy machine; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Mesh {
-    pub running: Option<Running>,
-    pub dir: tempfile::TempDir,
-    pub issuer: TokenIssuer,
-    pub debounce: DebounceConfig,
+pub(crate) struct Mesh {
+    pub(crate) running: Option<Running>,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) issuer: TokenIssuer,
+    pub(crate) debounce: DebounceConfig,
     /// Where it listened first; a restarted one listens there again.
     address: Option<SocketAddr>,
 }
 
 impl Mesh {
-    pub async fn start(debounce: DebounceConfig) -> Self {
+    pub(crate) async fn start(debounce: DebounceConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
         std::fs::write(dir.path().join("manifests/scenario.yaml"), SCENARIO).unwrap();
@@ -44,12 +43,15 @@ impl Mesh {
     }
 
     /// Starts it, again if need be.
-    pub async fn run(&mut self) {
-        self.running = None;
+    pub(crate) async fn run(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
         let ca = self.dir.path().join("ca");
         let options = lateen_tls::RootOptions { trust_domain: TrustDomain::default(), lifetime: Duration::from_secs(86_400) };
         let authority = CertificateAuthority::load_or_create(&ca, &options).unwrap();
-        let tokens = TokenVerifier::from_public_keys_pem(self.issuer.public_key_pem().as_bytes(), "test", vec!["istio-ca".into()]);
+        let tokens =
+            TokenVerifier::from_public_keys_pem(self.issuer.public_key_pem().as_bytes(), "test", vec!["istio-ca".into()]);
         let local = "127.0.0.1:0".parse().unwrap();
         let config = Config {
             settings: Settings::default(),
@@ -69,19 +71,19 @@ impl Mesh {
         self.running = Some(running);
     }
 
-    pub fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }
 
-    pub fn socket(&self) -> std::path::PathBuf {
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.dir.path().join("control.sock")
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.dir.path().join("manifests").join(name), text).unwrap();
     }
 
-    pub async fn pods(&self, generation: u64, pods: &[PodRecord]) {
+    pub(crate) async fn pods(&self, generation: u64, pods: &[PodRecord]) {
         let names = ["legacy/batch", "production/frontend", "production/order-service", "production/payment-service"];
         let cluster_ips: BTreeMap<_, _> =
             names.iter().zip(1u8..).map(|(n, i)| ((*n).to_owned(), vec![[10, 96, 0, i].into()])).collect();
@@ -91,25 +93,25 @@ impl Mesh {
         assert_eq!(tokio::time::timeout(PATIENCE, applied).await.unwrap().unwrap(), generation);
     }
 
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         tokio::time::timeout(PATIENCE, self.running().ready()).await.unwrap();
     }
 
-    pub fn client(&self, namespace: &str, name: &str) -> Client {
+    pub(crate) fn client(&self, namespace: &str, name: &str) -> Client {
         Client::new(self.address.unwrap(), namespace, name)
     }
 
     /// A page over the Unix socket: status and body.
-    pub async fn owner(&self, method: &str, target: &str, body: &str) -> (u16, String) {
+    pub(crate) async fn owner(&self, method: &str, target: &str, body: &str) -> (u16, String) {
         request(tokio::net::UnixStream::connect(self.socket()).await.unwrap(), method, target, body).await
     }
 
     /// A page over TCP.
-    pub async fn page(&self, target: &str) -> (u16, String) {
+    pub(crate) async fn page(&self, target: &str) -> (u16, String) {
         request(tokio::net::TcpStream::connect(self.running().http[0]).await.unwrap(), "GET", target, "").await
     }
 
-    pub async fn json(&self, target: &str) -> serde_json::Value {
+    pub(crate) async fn json(&self, target: &str) -> serde_json::Value {
         let (status, body) = self.page(target).await;
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
@@ -125,7 +127,7 @@ async fn request(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, method: 
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-pub fn pod(name: &str, ip: u8, app: &str, version: &str) -> PodRecord {
+pub(crate) fn pod(name: &str, ip: u8, app: &str, version: &str) -> PodRecord {
     let labels = [("app", app), ("version", version), ("security.istio.io/tlsMode", "istio")];
     PodRecord {
         name: name.to_owned(),
@@ -145,7 +147,7 @@ pub fn pod(name: &str, ip: u8, app: &str, version: &str) -> PodRecord {
     }
 }
 
-pub fn pods() -> Vec<PodRecord> {
+pub(crate) fn pods() -> Vec<PodRecord> {
     vec![
         pod("frontend-0", 1, "frontend", "v1"),
         pod("order-v1-0", 2, "order-service", "v1"),
@@ -170,10 +172,10 @@ impl Endpoint for Plain {
 }
 
 /// A proxy that accepts everything and remembers it.
-pub struct Client {
-    pub handle: Handle,
-    pub updates: Updates,
-    pub resources: BTreeMap<(String, String), Vec<u8>>,
+pub(crate) struct Client {
+    pub(crate) handle: Handle,
+    pub(crate) updates: Updates,
+    pub(crate) resources: BTreeMap<(String, String), Vec<u8>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -184,7 +186,7 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub fn new(address: SocketAddr, namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, namespace: &str, name: &str) -> Self {
         let node = Node::new(NodeType::Sidecar, [10, 0, 0, 1].into(), name, namespace, "cluster.local");
         let options = client::Options { back_off: Duration::from_millis(20), ..client::Options::default() };
         let (handle, updates, run) = client::run(&node, Plain(address), options);
@@ -193,7 +195,7 @@ impl Client {
     }
 
     /// Subscribes as a sidecar does and takes what there is.
-    pub async fn sync(&mut self) {
+    pub(crate) async fn sync(&mut self) {
         self.handle.subscribe_all(ResourceType::Cds);
         self.handle.subscribe_all(ResourceType::Lds);
         self.until(|c| !c.names("CDS").is_empty() && !c.names("LDS").is_empty()).await;
@@ -203,11 +205,11 @@ impl Client {
         self.until(|c| c.names("EDS").len() == clusters.len() && c.names("RDS").len() == 1).await;
     }
 
-    pub fn names(&self, ty: &str) -> Vec<String> {
+    pub(crate) fn names(&self, ty: &str) -> Vec<String> {
         self.resources.keys().filter(|(t, _)| t == ty).map(|(_, n)| n.clone()).collect()
     }
 
-    pub async fn next(&mut self) -> Update {
+    pub(crate) async fn next(&mut self) -> Update {
         let update = tokio::time::timeout(PATIENCE, self.updates.recv()).await.expect("no update came").unwrap();
         let ty = update.ty.short_name().to_owned();
         for added in &update.added {
@@ -220,7 +222,7 @@ impl Client {
         update
     }
 
-    pub async fn until(&mut self, done: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             self.next().await;
         }

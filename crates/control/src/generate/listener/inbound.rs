@@ -52,7 +52,8 @@ struct Kind {
 /// protocols is more specific than one without.
 fn kinds(mode: Mode, class: Class, http10: bool) -> Vec<Kind> {
     let tls = |protocols: Vec<String>, mutual, http| Kind { transport: Some(TransportProtocol::Tls), protocols, mutual, http };
-    let raw = |protocols: Vec<String>, http| Kind { transport: Some(TransportProtocol::RawBuffer), protocols, mutual: false, http };
+    let raw =
+        |protocols: Vec<String>, http| Kind { transport: Some(TransportProtocol::RawBuffer), protocols, mutual: false, http };
     let bytes = || Kind { transport: None, protocols: Vec::new(), mutual: false, http: false };
     let any = Vec::new;
     let istio_http = || tls::ISTIO_HTTP.map(str::to_owned).to_vec();
@@ -169,7 +170,8 @@ impl Inbound<'_> {
 
     fn chain(&self, target: &Target<'_>, kind: Kind) -> FilterChain {
         let alpn: &[&str] = if kind.http { &["h2", "http/1.1"] } else { &[tls::PEER_EXCHANGE, "h2", "http/1.1"] };
-        let terminal = if kind.http { self.http(target) } else { tcp_proxy(&target.cluster, &mesh::access_log(self.world.mesh())) };
+        let terminal =
+            if kind.http { self.http(target) } else { tcp_proxy(&target.cluster, &mesh::access_log(self.world.mesh())) };
         FilterChain {
             name: if kind.http { target.http_name } else { target.tcp_name }.to_owned(),
             matches: FilterChainMatch {
@@ -246,11 +248,7 @@ mod tests {
             ),
             (Mode::Disable, Class::Http, vec!["raw[] -> http".to_owned()]),
             (Mode::Disable, Class::Tcp, vec!["any[] -> tcp".to_owned()]),
-            (
-                Mode::Disable,
-                Class::Auto,
-                vec!["raw[http/1.1,h2c] -> http".to_owned(), "any[] -> tcp".to_owned()],
-            ),
+            (Mode::Disable, Class::Auto, vec!["raw[http/1.1,h2c] -> http".to_owned(), "any[] -> tcp".to_owned()]),
         ] {
             assert_eq!(shape(mode, class), expected, "{mode:?} {class:?}");
         }

@@ -5,10 +5,10 @@ pub mod inbound;
 pub mod outbound;
 
 use crate::names;
+use lateen_model::dataplane::Direction;
 use lateen_model::dataplane::{
     AccessLog, FilterChain, FilterChainMatch, NetworkFilter, StatsFilter, TcpDestination, TcpProxy, Terminal,
 };
-use lateen_model::dataplane::Direction;
 
 /// Application protocols of plain HTTP as the inspector finds them; HTTP/1.0 only for proxies that serve it.
 fn plain_http(http10: bool) -> Vec<String> {

@@ -2,9 +2,7 @@
 
 use super::{Context, Layer};
 use ipnet::IpNet;
-use lateen_model::dataplane::{
-    HeaderMatch, HeaderPredicate, Permission, Principal, SafeRegex, StringMatch, StringPredicate,
-};
+use lateen_model::dataplane::{HeaderMatch, HeaderPredicate, Permission, Principal, SafeRegex, StringMatch, StringPredicate};
 use lateen_model::resource::{Condition, Operation, Source};
 use std::net::IpAddr;
 

@@ -312,7 +312,9 @@ fn redirect(written: &HttpRedirect, matches: &RouteMatch) -> Option<Redirect> {
     };
     let path = match (written.uri.as_str(), written.prefix_rewrite.as_str()) {
         (uri, _) if !uri.is_empty() => RedirectPath::Replace(uri.to_owned()),
-        (_, prefix) if !prefix.is_empty() && matches!(matches.path, PathMatch::Prefix(_)) => RedirectPath::Prefix(prefix.to_owned()),
+        (_, prefix) if !prefix.is_empty() && matches!(matches.path, PathMatch::Prefix(_)) => {
+            RedirectPath::Prefix(prefix.to_owned())
+        }
         _ => RedirectPath::Keep,
     };
     let scheme = (!written.scheme.is_empty()).then(|| written.scheme.to_ascii_lowercase());

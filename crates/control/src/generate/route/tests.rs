@@ -53,7 +53,9 @@ impl Bench {
 }
 
 fn virtual_service(name: &str, hosts: &str, http: &str) -> String {
-    format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: a}}\nspec: {{hosts: {hosts}, http: {http}}}\n---\n")
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: a}}\nspec: {{hosts: {hosts}, http: {http}}}\n---\n"
+    )
 }
 
 fn forwarded(route: &Route) -> &Forward {
@@ -67,7 +69,9 @@ fn clusters(routes: &[Route]) -> Vec<String> {
     let of = |r: &Route| match &r.action {
         RouteAction::Forward(f) => match &f.cluster {
             ClusterSpecifier::Single(name) => name.clone(),
-            ClusterSpecifier::Weighted(all) => all.iter().map(|c| format!("{}={}", c.name, c.weight)).collect::<Vec<_>>().join(" "),
+            ClusterSpecifier::Weighted(all) => {
+                all.iter().map(|c| format!("{}={}", c.name, c.weight)).collect::<Vec<_>>().join(" ")
+            }
         },
         RouteAction::Redirect(r) => format!("redirect {}", r.status),
         RouteAction::DirectResponse(d) => format!("direct {}", d.status),
@@ -82,12 +86,7 @@ fn services_without_rules() {
     let names: Vec<_> = routes.virtual_hosts.iter().map(|h| h.name.as_str()).collect();
     assert_eq!(
         names,
-        [
-            "headless.b.svc.cluster.local:80",
-            "one.a.svc.cluster.local:80",
-            "sniffed.b.svc.cluster.local:80",
-            "allow_any"
-        ]
+        ["headless.b.svc.cluster.local:80", "one.a.svc.cluster.local:80", "sniffed.b.svc.cluster.local:80", "allow_any"]
     );
     assert!(routes.ignore_port_in_host_matching);
     let one = bench.host("80", "one.a.svc.cluster.local:80");
@@ -130,11 +129,8 @@ fn matches() {
     assert_eq!(names, ["r.m", "r", "r"]);
     let first = &routes[0].matches;
     assert_eq!((&first.path, first.case_sensitive), (&PathMatch::Exact("/e".into()), true));
-    let headers: Vec<_> = first
-        .headers
-        .iter()
-        .map(|h| format!("{} {}", h.name, matches!(h.predicate, HeaderPredicate::Present(true))))
-        .collect();
+    let headers: Vec<_> =
+        first.headers.iter().map(|h| format!("{} {}", h.name, matches!(h.predicate, HeaderPredicate::Present(true)))).collect();
     assert_eq!(headers, ["x-a false", "x-b false", "x-c false", "x-d true", "x-e true"]);
     let second = &routes[1].matches;
     assert_eq!((&second.path, second.case_sensitive), (&PathMatch::Prefix("/p".into()), false));
@@ -151,16 +147,39 @@ fn what_is_decided_here_and_what_ends_the_list() {
     for (http, expected) in [
         ("[{match: [{port: 80}], route: [{destination: {host: two}}]}]", vec!["outbound|8000||two.a.svc.cluster.local"]),
         ("[{match: [{port: 81}], route: [{destination: {host: two}}]}]", vec!["outbound|80||one.a.svc.cluster.local"]),
-        ("[{match: [{sourceLabels: {team: x}, uri: {prefix: /a}}], route: [{destination: {host: two}}]}]", vec!["outbound|8000||two.a.svc.cluster.local"]),
-        ("[{match: [{sourceLabels: {team: y}}], route: [{destination: {host: two}}]}, {route: [{destination: {host: one}}]}]", vec!["outbound|80||one.a.svc.cluster.local"]),
+        (
+            "[{match: [{sourceLabels: {team: x}, uri: {prefix: /a}}], route: [{destination: {host: two}}]}]",
+            vec!["outbound|8000||two.a.svc.cluster.local"],
+        ),
+        (
+            "[{match: [{sourceLabels: {team: other}}], route: [{destination: {host: two}}]}, {route: [{destination: {host: one}}]}]",
+            vec!["outbound|80||one.a.svc.cluster.local"],
+        ),
         ("[{match: [{sourceNamespace: b}], redirect: {uri: /x}}, {directResponse: {status: 418}}]", vec!["direct 418"]),
-        ("[{match: [{gateways: [mesh], sourceLabels: {team: y}}], redirect: {uri: /x, redirectCode: 308}}]", vec!["redirect 308"]),
-        ("[{match: [{gateways: [other]}], redirect: {uri: /x}}, {route: [{destination: {host: one}}]}]", vec!["outbound|80||one.a.svc.cluster.local"]),
-        ("[{match: [{uri: {prefix: /}}, {uri: {exact: /never}}], route: [{destination: {host: one}}]}, {redirect: {uri: /never}}]", vec!["outbound|80||one.a.svc.cluster.local"]),
-        ("[{match: [{uri: {regex: '.*'}}], route: [{destination: {host: one}}]}, {redirect: {uri: /never}}]", vec!["outbound|80||one.a.svc.cluster.local"]),
-        ("[{route: [{destination: {host: one, subset: s, port: {number: 9000}}, weight: 0}]}]", vec!["outbound|9000|s|one.a.svc.cluster.local"]),
-        ("[{route: [{destination: {host: one, subset: a}, weight: 95}, {destination: {host: one, subset: b}, weight: 5}, {destination: {host: two}}]}]",
-         vec!["outbound|80|a|one.a.svc.cluster.local=95 outbound|80|b|one.a.svc.cluster.local=5"]),
+        (
+            "[{match: [{gateways: [mesh], sourceLabels: {team: other}}], redirect: {uri: /x, redirectCode: 308}}]",
+            vec!["redirect 308"],
+        ),
+        (
+            "[{match: [{gateways: [other]}], redirect: {uri: /x}}, {route: [{destination: {host: one}}]}]",
+            vec!["outbound|80||one.a.svc.cluster.local"],
+        ),
+        (
+            "[{match: [{uri: {prefix: /}}, {uri: {exact: /never}}], route: [{destination: {host: one}}]}, {redirect: {uri: /never}}]",
+            vec!["outbound|80||one.a.svc.cluster.local"],
+        ),
+        (
+            "[{match: [{uri: {regex: '.*'}}], route: [{destination: {host: one}}]}, {redirect: {uri: /never}}]",
+            vec!["outbound|80||one.a.svc.cluster.local"],
+        ),
+        (
+            "[{route: [{destination: {host: one, subset: s, port: {number: 9000}}, weight: 0}]}]",
+            vec!["outbound|9000|s|one.a.svc.cluster.local"],
+        ),
+        (
+            "[{route: [{destination: {host: one, subset: a}, weight: 95}, {destination: {host: one, subset: b}, weight: 5}, {destination: {host: two}}]}]",
+            vec!["outbound|80|a|one.a.svc.cluster.local=95 outbound|80|b|one.a.svc.cluster.local=5"],
+        ),
     ] {
         let bench = bench(&virtual_service("v", "[one]", http));
         assert_eq!(clusters(&bench.host("80", "one.a.svc.cluster.local:80").routes), expected, "{http}");
@@ -176,7 +195,7 @@ fn actions() {
         {match: [{uri: {prefix: /d}}], redirect: {authority: x, scheme: https, port: 443}},
         {match: [{uri: {prefix: /e}}], redirect: {prefixRewrite: /f, port: 8080}},
         {match: [{uri: {prefix: /g}}], retries: {attempts: 0}, route: [{destination: {host: one}}]},
-        {directResponse: {status: 503, body: {string: no}}}]";
+        {directResponse: {status: 503, body: {string: none}}}]";
     let bench = bench(&virtual_service("v", "[one]", http));
     let routes = bench.host("80", "one.a.svc.cluster.local:80").routes;
     let first = forwarded(&routes[0]);
@@ -203,10 +222,7 @@ fn actions() {
     let RouteAction::Redirect(prefix) = &routes[3].action else { panic!() };
     assert_eq!((&prefix.path, prefix.port), (&lateen_model::dataplane::RedirectPath::Prefix("/f".into()), Some(8080)));
     assert_eq!(forwarded(&routes[4]).retry, None);
-    assert_eq!(
-        routes[5].config_source.as_deref(),
-        Some("/apis/networking.istio.io/v1/namespaces/a/virtual-service/v")
-    );
+    assert_eq!(routes[5].config_source.as_deref(), Some("/apis/networking.istio.io/v1/namespaces/a/virtual-service/v"));
 }
 
 #[test]
