@@ -97,6 +97,27 @@ struct Target<'a> {
     routes: RouteConfiguration,
 }
 
+impl Target<'_> {
+    /// Istio's name for the chain that ends mutual TLS; the others of the same port say what sets them apart, because names
+    /// must differ within a listener. `mixed`: there are chains for HTTP and for bytes.
+    fn chain_name(&self, kind: &Kind, mixed: bool) -> String {
+        let mut name = if kind.http { self.http_name } else { self.tcp_name }.to_owned();
+        if let Some(port) = self.port.filter(|_| self.cluster == names::INBOUND_PASSTHROUGH) {
+            name.push_str(&format!("-{port}"));
+        }
+        if mixed && !kind.http && self.http_name == self.tcp_name {
+            name.push_str("-tcp");
+        }
+        match kind.transport {
+            _ if kind.mutual => {}
+            Some(TransportProtocol::Tls) => name.push_str("-tls"),
+            Some(TransportProtocol::RawBuffer) => name.push_str("-plaintext"),
+            None => {}
+        }
+        name
+    }
+}
+
 /// `virtualInbound`, which all connections to the pod arrive at.
 pub fn listener(world: &World, proxy: &Proxy) -> Listener {
     let inbound = Inbound {
@@ -165,15 +186,17 @@ impl Inbound<'_> {
     }
 
     fn chains(&self, target: &Target<'_>, mode: Mode, class: Class) -> Vec<FilterChain> {
-        kinds(mode, class, self.proxy.http10).into_iter().map(|kind| self.chain(target, kind)).collect()
+        let kinds = kinds(mode, class, self.proxy.http10);
+        let mixed = kinds.iter().any(|k| k.http) && kinds.iter().any(|k| !k.http);
+        kinds.into_iter().map(|kind| self.chain(target, kind, mixed)).collect()
     }
 
-    fn chain(&self, target: &Target<'_>, kind: Kind) -> FilterChain {
+    fn chain(&self, target: &Target<'_>, kind: Kind, mixed: bool) -> FilterChain {
         let alpn: &[&str] = if kind.http { &["h2", "http/1.1"] } else { &[tls::PEER_EXCHANGE, "h2", "http/1.1"] };
         let terminal =
             if kind.http { self.http(target) } else { tcp_proxy(&target.cluster, &mesh::access_log(self.world.mesh())) };
         FilterChain {
-            name: if kind.http { target.http_name } else { target.tcp_name }.to_owned(),
+            name: target.chain_name(&kind, mixed),
             matches: FilterChainMatch {
                 destination_port: target.port,
                 transport_protocol: kind.transport,
@@ -216,6 +239,27 @@ mod tests {
             format!("{transport}[{}] -> {}{kind}", k.protocols.join(","), if k.mutual { "mtls " } else { "" })
         };
         kinds(mode, class, false).iter().map(text).collect()
+    }
+
+    #[test]
+    fn names_differ_within_a_listener() {
+        use crate::generate::fixture;
+        let manifests = "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: other, port: 81, targetPort: 8081}, {name: tcp, port: 82, targetPort: 8082}]}\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: a}\nspec: {selector: {matchLabels: {app: one}}, portLevelMtls: {8081: {mode: DISABLE}, 9000: {mode: DISABLE}, 9001: {mode: STRICT}}}\n";
+        let world = fixture::world(manifests, &[fixture::pod("a", "one-0", [10, 0, 0, 1], &[("app", "one")])]);
+        let listener = listener(&world, &fixture::proxy(&world, "a", "one-0"));
+        let names: Vec<&str> = listener.filter_chains.iter().map(|c| c.name.as_str()).collect();
+        let unique: BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(unique.len(), names.len(), "{names:?}");
+        for name in [
+            "virtualInbound",
+            "virtualInbound-catchall-http",
+            "virtualInbound-blackhole",
+            "0.0.0.0_8080",
+            "0.0.0.0_8080-plaintext",
+        ] {
+            assert!(unique.contains(name), "{name} is not among {names:?}");
+        }
+        assert_eq!(listener.listener_filters.http_inspector.unwrap().disabled_ports, [8080, 8082]);
     }
 
     #[test]
