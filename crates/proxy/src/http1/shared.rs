@@ -21,6 +21,8 @@ pub(super) struct Inner<S> {
     /// Whether another message may follow.
     pub(super) keep_alive: bool,
     pub(super) kind: RequestKind,
+    /// The message is a tunnel that has been opened.
+    tunnel: bool,
     /// Wakes who waits for a tunnel to open or a body to be read to its end.
     waiters: Vec<Waker>,
 }
@@ -34,6 +36,7 @@ impl<S> Inner<S> {
             message: 0,
             keep_alive: true,
             kind: RequestKind::Ordinary,
+            tunnel: false,
             waiters: Vec::new(),
         }
     }
@@ -59,6 +62,7 @@ impl<S> Inner<S> {
     /// Lets the bytes of a tunnel flow, both ways.
     pub(super) fn open_tunnel(&mut self) {
         self.keep_alive = false;
+        self.tunnel = true;
         if matches!(self.read.state, ReadState::AwaitTunnel) {
             self.read.state = ReadState::Tunnel;
         }
@@ -99,6 +103,10 @@ impl<S: Io> Inner<S> {
 
     /// Watches for the peer's end while its message has been read: pipelined bytes are taken in, up to a bound.
     pub(super) fn poll_peer_gone(&mut self, cx: &mut Context<'_>) -> Poll<PeerGone> {
+        if self.tunnel {
+            // One direction of a tunnel may end long before the other; a peer that is gone shows in the writing.
+            return Poll::Pending;
+        }
         if !matches!(self.read.state, ReadState::Done | ReadState::AwaitTunnel) {
             self.wait(cx);
             return Poll::Pending;
