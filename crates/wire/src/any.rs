@@ -58,6 +58,12 @@ pub(crate) enum OrderedKind {
     List(OrderedList),
 }
 
+impl OrderedKind {
+    pub(crate) fn list(items: impl IntoIterator<Item = Self>) -> Self {
+        Self::List(OrderedList { values: items.into_iter().map(|kind| OrderedValue { kind: Some(kind) }).collect() })
+    }
+}
+
 /// `google.protobuf.ListValue`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OrderedList {
@@ -70,9 +76,29 @@ impl OrderedStruct {
         self.fields.push(StructEntry { key: key.to_owned(), value: Some(OrderedValue { kind: Some(kind) }) });
     }
 
+    pub(crate) fn with(mut self, key: &str, kind: OrderedKind) -> Self {
+        self.set(key, kind);
+        self
+    }
+
     pub(crate) fn set_str(&mut self, key: &str, text: &str) {
         self.set(key, OrderedKind::String(text.to_owned()));
     }
+}
+
+/// `udpa.type.v1.TypedStruct`.
+#[derive(Clone, PartialEq, Message)]
+struct OrderedTypedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(message, optional, tag = "2")]
+    value: Option<OrderedStruct>,
+}
+named!(OrderedTypedStruct, "udpa.type.v1", "TypedStruct");
+
+/// Packs the fields of a message whose type the reader may not know; one that does finds it by its type URL.
+pub(crate) fn typed_struct(type_url: String, fields: OrderedStruct) -> google::Any {
+    any(&OrderedTypedStruct { type_url, value: Some(fields) })
 }
 
 /// `envoy.config.core.v3.Metadata`, of which only `filter_metadata` is used.

@@ -16,11 +16,11 @@ pub(crate) const ALPN: &str = "istio.alpn";
 /// The ALPN protocol with which peers agree on TCP metadata exchange.
 pub(crate) const PEER_EXCHANGE: &str = "istio-peer-exchange";
 
-/// What the ALPN filter offers upstream, by the version of the request.
-pub(crate) const ALPN_OVERRIDES: [(i32, [&str; 3]); 3] = [
-    (0, ["istio-http/1.0", "istio", "http/1.0"]),
-    (1, ["istio-http/1.1", "istio", "http/1.1"]),
-    (2, ["istio-h2", "istio", "h2"]),
+/// What the ALPN filter offers upstream, by the version of the request (the enum's name; its number is the index).
+pub(crate) const ALPN_OVERRIDES: [(&str, [&str; 3]); 3] = [
+    ("HTTP10", ["istio-http/1.0", "istio", "http/1.0"]),
+    ("HTTP11", ["istio-http/1.1", "istio", "http/1.1"]),
+    ("HTTP2", ["istio-h2", "istio", "h2"]),
 ];
 
 macro_rules! named {

@@ -85,7 +85,8 @@ async fn settled(server: &Server, envoy: &Envoy, generation: u64) {
 }
 
 async fn dump(envoy: &Envoy) -> Value {
-    within(envoy.admin_get("/config_dump?include_eds")).await.unwrap().json().unwrap()
+    let answer = within(envoy.admin_get("/config_dump?include_eds")).await.unwrap();
+    answer.json().unwrap_or_else(|error| panic!("{error}: {:.2000}", answer.text()))
 }
 
 /// Whether Envoy holds an error state, or something that still waits.

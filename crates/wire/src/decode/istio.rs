@@ -3,8 +3,8 @@
 use super::common::short;
 use super::cx::{Cx, Result};
 use crate::istio::{
-    ALPN_OVERRIDES, AlpnConfig, DiscoveryMethod, Empty, IstioHeaders, PEER_EXCHANGE, PeerMetadataConfig, PropagationMethod,
-    StatsConfig, TcpMetadataExchange,
+    ALPN_OVERRIDES, AlpnConfig, AlpnOverride, DiscoveryMethod, Empty, IstioHeaders, PEER_EXCHANGE, PeerMetadataConfig,
+    PropagationMethod, StatsConfig, TcpMetadataExchange,
 };
 use crate::pb::google;
 use google::value::Kind;
@@ -111,15 +111,38 @@ pub(super) fn tcp_metadata_exchange(cx: &mut Cx, config: &google::Any) -> Result
 }
 
 pub(super) fn alpn(cx: &mut Cx, config: &google::Any) -> Result<()> {
-    let config: AlpnConfig = cx.message(&config.value)?;
+    let config: AlpnConfig = read(cx, config, |cx, value| {
+        known(cx, value, &["alpn_override"])?;
+        Ok(AlpnConfig { alpn_override: structs(value, "alpn_override").into_iter().map(alpn_override).collect() })
+    })?;
     for value in config.alpn_override {
-        let same =
-            ALPN_OVERRIDES.iter().any(|(version, list)| *version == value.upstream_protocol && value.alpn_override == list);
-        if !same {
+        let index = usize::try_from(value.upstream_protocol).ok();
+        let known = index.and_then(|index| ALPN_OVERRIDES.get(index)).is_some_and(|(_, list)| value.alpn_override == list);
+        if !known {
             return cx.fail_at("alpn_override", "only Istio's own overrides are supported");
         }
     }
     Ok(())
+}
+
+/// JSON names the enum's values; its first may be left out.
+fn alpn_override(value: &google::Struct) -> AlpnOverride {
+    let index = match field(value, "upstream_protocol") {
+        None => Some(0),
+        Some(Kind::StringValue(name)) => ALPN_OVERRIDES.iter().position(|(known, _)| known == name),
+        Some(_) => None,
+    };
+    let protocols = match field(value, "alpn_override") {
+        Some(Kind::ListValue(list)) => list.values.iter().filter_map(|v| match &v.kind {
+            Some(Kind::StringValue(text)) => Some(text.clone()),
+            _ => None,
+        }),
+        _ => return AlpnOverride { upstream_protocol: -1, alpn_override: Vec::new() },
+    };
+    AlpnOverride {
+        upstream_protocol: index.and_then(|index| i32::try_from(index).ok()).unwrap_or(-1),
+        alpn_override: protocols.collect(),
+    }
 }
 
 /// `direction` is that of the listener, from which Istio's filter infers who reports.

@@ -1,18 +1,15 @@
 //! The HTTP connection manager and its filters.
 
 use super::common::{access_log, ads, boolean, duration, uint32};
-use super::listener::stats_config;
 use super::{rbac, route};
-use crate::any::{any, empty_any};
-use crate::istio::{
-    ALPN, ALPN_OVERRIDES, AlpnConfig, AlpnOverride, DiscoveryMethod, Empty, IstioHeaders, METADATA_EXCHANGE, PeerMetadataConfig,
-    PropagationMethod, STATS,
-};
+use crate::any::{OrderedKind, OrderedStruct, any, empty_any, typed_struct};
+use crate::istio::{ALPN, ALPN_OVERRIDES, AlpnConfig, METADATA_EXCHANGE, PeerMetadataConfig, STATS, StatsConfig};
 use crate::pb::{
     core, extensions::filters::http::grpc_stats::v3 as grpc_stats,
     extensions::filters::network::http_connection_manager::v3 as hcm, google, trace, tracing, typ,
 };
 use lateen_model::dataplane as m;
+use prost::Name;
 
 pub(crate) const ROUTER: &str = "envoy.filters.http.router";
 pub(crate) const HTTP_RBAC: &str = "envoy.filters.http.rbac";
@@ -105,15 +102,16 @@ fn filter(name: &str, config: google::Any) -> hcm::HttpFilter {
     }
 }
 
-/// Istio's filters are optional: an Envoy without them goes on without them.
+/// Istio's filters are optional: an Envoy without them goes on without them. They are sent as `TypedStruct`, as Istio does,
+/// because such an Envoy cannot dump its configuration with messages in it that it does not know.
 fn http_filter(value: &m::HttpFilter) -> hcm::HttpFilter {
-    let optional = |name, config| hcm::HttpFilter { is_optional: true, ..filter(name, config) };
+    let optional = |name, ty, config| hcm::HttpFilter { is_optional: true, ..filter(name, typed_struct(ty, config)) };
     match value {
-        m::HttpFilter::PeerMetadata(peer) => optional(METADATA_EXCHANGE, any(&peer_metadata(*peer))),
+        m::HttpFilter::PeerMetadata(peer) => optional(METADATA_EXCHANGE, PeerMetadataConfig::type_url(), peer_metadata(*peer)),
         m::HttpFilter::Rbac(rules) => filter(HTTP_RBAC, rbac::http(rules)),
         m::HttpFilter::GrpcStats => filter(GRPC_STATS, any(&grpc_stats_config())),
-        m::HttpFilter::Alpn => optional(ALPN, any(&alpn())),
-        m::HttpFilter::Stats(stats) => optional(STATS, any(&stats_config(stats))),
+        m::HttpFilter::Alpn => optional(ALPN, AlpnConfig::type_url(), alpn()),
+        m::HttpFilter::Stats(stats) => optional(STATS, StatsConfig::type_url(), self::stats(stats)),
     }
 }
 
@@ -127,32 +125,42 @@ fn grpc_stats_config() -> grpc_stats::FilterConfig {
     }
 }
 
-fn alpn() -> AlpnConfig {
-    let protocols = |list: [&str; 3]| list.map(str::to_owned).to_vec();
-    let alpn_override = ALPN_OVERRIDES
-        .into_iter()
-        .map(|(upstream_protocol, list)| AlpnOverride { upstream_protocol, alpn_override: protocols(list) })
-        .collect();
-    AlpnConfig { alpn_override }
+fn alpn() -> OrderedStruct {
+    let text = |text: &str| OrderedKind::String(text.to_owned());
+    let overrides = ALPN_OVERRIDES.map(|(version, protocols)| {
+        let protocols = OrderedKind::list(protocols.map(text));
+        OrderedKind::Struct(OrderedStruct::default().with("upstream_protocol", text(version)).with("alpn_override", protocols))
+    });
+    OrderedStruct::default().with("alpn_override", OrderedKind::list(overrides))
+}
+
+fn stats(value: &m::StatsFilter) -> OrderedStruct {
+    let mut config = OrderedStruct::default();
+    if !value.host_header_fallback {
+        config.set("disable_host_header_fallback", OrderedKind::Bool(true));
+    }
+    config
 }
 
 /// The peer's metadata are looked for in headers, then by address; own metadata are sent in headers.
-fn peer_metadata(value: m::PeerMetadata) -> PeerMetadataConfig {
-    let discovery = || {
-        vec![
-            DiscoveryMethod { istio_headers: Some(IstioHeaders::default()), ..Default::default() },
-            DiscoveryMethod { workload_discovery: Some(Empty {}), ..Default::default() },
-        ]
+fn peer_metadata(value: m::PeerMetadata) -> OrderedStruct {
+    let empty = || OrderedKind::Struct(OrderedStruct::default());
+    let method = |name, config| OrderedKind::Struct(OrderedStruct::default().with(name, config));
+    let discovery = || OrderedKind::list([method("istio_headers", empty()), method("workload_discovery", empty())]);
+    let propagation = |skip: bool| {
+        let headers = OrderedStruct::default();
+        let headers = if skip { headers.with("skip_external_clusters", OrderedKind::Bool(true)) } else { headers };
+        OrderedKind::list([method("istio_headers", OrderedKind::Struct(headers))])
     };
-    let propagation = |skip| vec![PropagationMethod { istio_headers: Some(IstioHeaders { skip_external_clusters: skip }) }];
-    let mut config = PeerMetadataConfig::default();
+    let mut config = OrderedStruct::default();
     if value.direction != m::Direction::Outbound {
-        config.downstream_discovery = discovery();
-        config.downstream_propagation = propagation(value.direction == m::Direction::Inbound && value.skip_external_clusters);
+        let skip = value.direction == m::Direction::Inbound && value.skip_external_clusters;
+        config.set("downstream_discovery", discovery());
+        config.set("downstream_propagation", propagation(skip));
     }
     if value.direction != m::Direction::Inbound {
-        config.upstream_discovery = discovery();
-        config.upstream_propagation = propagation(value.skip_external_clusters);
+        config.set("upstream_discovery", discovery());
+        config.set("upstream_propagation", propagation(value.skip_external_clusters));
     }
     config
 }

@@ -127,7 +127,7 @@ fn network_filter(value: &m::NetworkFilter, options: EncodeOptions) -> Option<li
 }
 
 /// The direction is that of the listener.
-pub(super) fn stats_config(value: &m::StatsFilter) -> StatsConfig {
+fn stats_config(value: &m::StatsFilter) -> StatsConfig {
     StatsConfig { disable_host_header_fallback: !value.host_header_fallback, ..Default::default() }
 }
 
