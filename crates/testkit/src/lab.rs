@@ -160,11 +160,39 @@ impl LateenUp {
         Ok(mesh)
     }
 
+    /// Like [`start`](Self::start), with further variables in the environment of `lateen up`.
+    ///
+    /// # Errors
+    /// [`LabError`], with the output of `lateen up`.
+    pub fn start_with<P: AsRef<OsStr>>(
+        binary: &Path,
+        name: &str,
+        paths: &[P],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
+        let mut mesh = Self::spawn_with(binary, name, paths, environment)?;
+        mesh.wait_ready(Self::PATIENCE)?;
+        Ok(mesh)
+    }
+
     /// Like [`start`](Self::start), without waiting.
     ///
     /// # Errors
     /// [`LabError::Io`].
     pub fn spawn<P: AsRef<OsStr>>(binary: &Path, name: &str, paths: &[P]) -> Result<Self, LabError> {
+        Self::spawn_with(binary, name, paths, &[])
+    }
+
+    /// Like [`start_with`](Self::start_with), without waiting.
+    ///
+    /// # Errors
+    /// [`LabError::Io`].
+    pub fn spawn_with<P: AsRef<OsStr>>(
+        binary: &Path,
+        name: &str,
+        paths: &[P],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, LabError> {
         let io_error = |what: &str| {
             let what = what.to_owned();
             move |source| LabError::Io { what, source }
@@ -175,6 +203,7 @@ impl LateenUp {
             .arg("up")
             .args(paths)
             .args(["--name", name])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(io_error("up.log"))?)
             .stderr(log)
@@ -230,6 +259,18 @@ impl LateenUp {
     /// [`LabError::Io`].
     pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Result<Output, LabError> {
         self.run(&[&["exec", "--name", &self.name, "-n", namespace, pod, "--"], command].concat())
+    }
+
+    /// The same as a command to be started by the caller, who decides about its input and output.
+    pub fn exec_command(&self, namespace: &str, pod: &str, command: &[&str]) -> Command {
+        let mut started = Command::new(&self.binary);
+        started.args(["exec", "--name", &self.name, "-n", namespace, pod, "--"]).args(command);
+        started
+    }
+
+    /// What it is called: the argument of `--name`.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Like [`exec`](Self::exec) for a command that must succeed and prints JSON.
