@@ -93,7 +93,9 @@ pub fn connect_pod(
 ) -> Result<(), LinkError> {
     let peer = format!("{host_interface}p");
     on_netlink(async |netlink| {
-        netlink.step("make the veth pair", netlink.handle.link().add(LinkVeth::new(host_interface, &peer).build()).execute()).await?;
+        netlink
+            .step("make the veth pair", netlink.handle.link().add(LinkVeth::new(host_interface, &peer).build()).execute())
+            .await?;
         let bridge = netlink.index(BRIDGE).await?;
         let attach = LinkUnspec::new_with_name(host_interface).controller(bridge).up().build();
         netlink.step("attach the pod to the bridge", netlink.handle.link().set(attach).execute()).await?;

@@ -105,9 +105,8 @@ const ABOVE_TARGETS: RawFd = 64;
 
 impl<'a> Prepared<'a> {
     fn new(spec: &'a Launch<'_>, report: RawFd) -> Self {
-        let pointers = |strings: &'a [CString]| {
-            strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
-        };
+        let pointers =
+            |strings: &'a [CString]| strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
         let map = |id: u32| CString::new(format!("0 {id} 1\n")).unwrap_or_default();
         Self {
             program: &spec.program,
@@ -136,7 +135,11 @@ impl<'a> Prepared<'a> {
     /// Returns only on failure: the stage and the error number.
     fn arrange(&mut self, mask: &SigSet) -> (u8, i32) {
         if let Some((uid, gid)) = &self.uid_map {
-            let writes = [(c"/proc/self/setgroups", c"deny"), (c"/proc/self/uid_map", uid.as_c_str()), (c"/proc/self/gid_map", gid.as_c_str())];
+            let writes = [
+                (c"/proc/self/setgroups", c"deny"),
+                (c"/proc/self/uid_map", uid.as_c_str()),
+                (c"/proc/self/gid_map", gid.as_c_str()),
+            ];
             for (path, text) in writes {
                 if let Err(errno) = write_file(path, text.to_bytes()) {
                     return (STAGE_MAP, errno);

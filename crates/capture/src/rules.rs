@@ -77,9 +77,7 @@ impl FromStr for PortSelection {
 /// # Errors
 /// A port that is not a number from 1 to 65535.
 pub fn parse_ports(s: &str) -> Result<Vec<u16>, ConfigError> {
-    items(s)
-        .map(|item| item.parse().ok().filter(|p| *p != 0).ok_or_else(|| ConfigError::Ports(s.to_owned(), false)))
-        .collect()
+    items(s).map(|item| item.parse().ok().filter(|p| *p != 0).ok_or_else(|| ConfigError::Ports(s.to_owned(), false))).collect()
 }
 
 /// A set of destination networks: `*`, or a list, possibly empty.

@@ -67,11 +67,7 @@ fn inbound_ports_by_list_ignore_the_exclusions_and_none_captures_nothing() {
     let listed = CaptureConfig { inbound_ports: "8080,9090".parse().unwrap(), ..CaptureConfig::default() };
     assert_eq!(
         rules(&listed, NAT, "istio-inbound"),
-        [
-            "tcp dport 15008 return",
-            "tcp dport 8080 jump istio-in-redirect",
-            "tcp dport 9090 jump istio-in-redirect",
-        ]
+        ["tcp dport 15008 return", "tcp dport 8080 jump istio-in-redirect", "tcp dport 9090 jump istio-in-redirect",]
     );
     let none = CaptureConfig { inbound_ports: "".parse().unwrap(), ..CaptureConfig::default() };
     assert!(rules(&none, NAT, "prerouting").is_empty());
@@ -130,10 +126,7 @@ fn interfaces_are_left_alone_or_rerouted_before_anything_else() {
             "meta l4proto tcp jump istio-inbound",
         ]
     );
-    assert_eq!(
-        rules(&config, NAT, "output"),
-        ["oifname \"net1\" return", "oifname \"net2\" return", "jump istio-output"]
-    );
+    assert_eq!(rules(&config, NAT, "output"), ["oifname \"net1\" return", "oifname \"net2\" return", "jump istio-output"]);
 }
 
 #[test]
@@ -157,10 +150,7 @@ fn all_dns_is_captured_after_the_proxys_own_queries_have_left() {
             "jump istio-output-dns",
         ]
     );
-    assert_eq!(
-        rules(&config, NAT, "istio-output-dns"),
-        ["tcp dport 53 redirect to :15053", "udp dport 53 redirect to :15053"]
-    );
+    assert_eq!(rules(&config, NAT, "istio-output-dns"), ["tcp dport 53 redirect to :15053", "udp dport 53 redirect to :15053"]);
     assert_eq!(rules(&config, RAW, "output"), ["jump istio-output-dns"]);
     assert_eq!(
         rules(&config, RAW, "istio-output-dns"),
@@ -175,10 +165,8 @@ fn all_dns_is_captured_after_the_proxys_own_queries_have_left() {
 
 #[test]
 fn dns_of_known_servers_is_captured_per_server() {
-    let config = CaptureConfig {
-        dns: DnsCapture::Servers(vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()]),
-        ..one_user()
-    };
+    let config =
+        CaptureConfig { dns: DnsCapture::Servers(vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()]), ..one_user() };
     assert_eq!(
         rules(&config, NAT, "istio-output-dns"),
         [

@@ -256,8 +256,18 @@ impl Powers {
     const fn kept(self) -> &'static [u32] {
         match self {
             Self::Application => &[
-                CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT,
-                AUDIT_WRITE, SETFCAP,
+                CHOWN,
+                DAC_OVERRIDE,
+                FOWNER,
+                FSETID,
+                KILL,
+                SETGID,
+                SETUID,
+                SETPCAP,
+                NET_BIND_SERVICE,
+                SYS_CHROOT,
+                AUDIT_WRITE,
+                SETFCAP,
             ],
             Self::Proxy => &[NET_BIND_SERVICE, NET_ADMIN],
             Self::Nothing => &[],

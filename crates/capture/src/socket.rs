@@ -57,10 +57,7 @@ pub fn original_dst<S: AsFd>(socket: &S) -> io::Result<OriginalDestination> {
     let addr = match local.family() {
         Some(AddressFamily::Inet) => {
             let raw = getsockopt(socket, sockopt::OriginalDst)?;
-            SocketAddr::V4(SocketAddrV4::new(
-                Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr)),
-                u16::from_be(raw.sin_port),
-            ))
+            SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr)), u16::from_be(raw.sin_port)))
         }
         Some(AddressFamily::Inet6) => {
             if local.as_sockaddr_in6().is_some_and(|a| a.ip().to_ipv4_mapped().is_some()) {
@@ -78,7 +75,10 @@ pub fn original_dst<S: AsFd>(socket: &S) -> io::Result<OriginalDestination> {
             ))
         }
         _ => {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "original destinations exist for IPv4 and IPv6 sockets only"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "original destinations exist for IPv4 and IPv6 sockets only",
+            ));
         }
     };
     Ok(OriginalDestination(addr))

@@ -1,6 +1,8 @@
 //! The rules and namespaces against a real kernel, each test in network namespaces of its own. Without root, each test
 //! runs itself again inside a user namespace.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests do")]
+
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -119,7 +121,9 @@ fn by_mark() -> CaptureConfig {
 fn outbound_traffic_is_captured_with_its_original_destination() {
     with_powers("outbound_traffic_is_captured_with_its_original_destination", || {
         let lab = lab(2);
-        lab.pods[1].run(|| ["0.0.0.0:80", "0.0.0.0:3306", "[::]:80"].map(|a| if a.starts_with('[') { serve_v6(a) } else { serve(a) })).unwrap();
+        lab.pods[1]
+            .run(|| ["0.0.0.0:80", "0.0.0.0:3306", "[::]:80"].map(|a| if a.starts_with('[') { serve_v6(a) } else { serve(a) }))
+            .unwrap();
         lab.pods[0]
             .run(|| {
                 serve("0.0.0.0:15001");
@@ -216,7 +220,9 @@ fn applying_twice_is_applying_once_and_removing_leaves_nothing() {
                     tables
                         .iter()
                         .flat_map(|t| t.chains.iter().map(move |c| (t, c)))
-                        .flat_map(|(t, c)| c.rules.iter().map(move |r| format!("{} {} {}", t.name, c.name, r.words.clone().unwrap())))
+                        .flat_map(|(t, c)| {
+                            c.rules.iter().map(move |r| format!("{} {} {}", t.name, c.name, r.words.clone().unwrap()))
+                        })
                         .collect()
                 };
                 let planned: Vec<String> = RuleSet::plan(&full)

@@ -1,5 +1,7 @@
 //! `lateen up`, `status`, `exec`, `down` and `capture`: the real binary, real namespaces, pods without sidecars.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests do")]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -103,7 +105,10 @@ fn pods_have_their_variables_files_names_and_nothing_of_the_others() {
     for (script, expected) in [
         ("echo $ME $ADDRESS $ROLE $COLOUR $WORD", format!("client {ip} client green sesame")),
         ("echo $GREETING", "client is green, $(NOBODY)".to_owned()),
-        ("echo $POD_NAME $POD_NAMESPACE $POD_IP $SERVICE_ACCOUNT $LATEEN_POD_LABELS", format!("client shop {ip} default role=client")),
+        (
+            "echo $POD_NAME $POD_NAMESPACE $POD_IP $SERVICE_ACCOUNT $LATEEN_POD_LABELS",
+            format!("client shop {ip} default role=client"),
+        ),
         ("hostname", "client".to_owned()),
         ("pwd", "/work".to_owned()),
         ("cat /etc/settings/motto.txt", "sail against the wind".to_owned()),
@@ -133,7 +138,8 @@ fn services_resolve_under_all_their_names_and_reach_every_pod() {
         let (text, code) = mesh.sh("shop", "client", &format!("lateen echo get http://{name}/ --fail"));
         assert!(code == 0 && text.contains("web-"), "{name}: {text}");
     }
-    let (text, code) = mesh.sh("shop", "client", "lateen echo get http://web/ --fail --new-connections -n 64 -o json --tally /body/pod");
+    let (text, code) =
+        mesh.sh("shop", "client", "lateen echo get http://web/ --fail --new-connections -n 64 -o json --tally /body/pod");
     assert_eq!(code, 0, "{text}");
     let pods = mesh.status().unwrap();
     for name in names(pods["pods"].as_array().unwrap(), "web-") {
@@ -227,7 +233,9 @@ fn an_edit_scales_and_replaces_without_a_failed_request_and_a_bad_one_changes_no
     let bad = SHOP.replace("replicas: 2", "replicaz: 9").replace("colour: green", "colour: blue");
     mesh.write(&bad);
     let expected = format!("all.yaml:{}", 1 + bad[..bad.find("replicaz").unwrap()].matches('\n').count());
-    eventually("the refusal is printed", || (mesh.output().contains(&expected) && mesh.output().contains("replicaz")).then_some(()));
+    eventually("the refusal is printed", || {
+        (mesh.output().contains(&expected) && mesh.output().contains("replicaz")).then_some(())
+    });
     // The other documents of the same edit are in force: the file in the pod follows its ConfigMap.
     eventually("the new colour", || (mesh.sh("shop", "client", "cat /etc/settings/colour").0 == "blue").then_some(()));
     assert_eq!(names(mesh.status().unwrap()["pods"].as_array().unwrap(), "web-").len(), 1);
@@ -272,7 +280,9 @@ fn probes_decide_readiness_and_restarts_and_a_killed_process_comes_back() {
     mesh.sh("default", "sick", "rm /w/ready");
     mesh.wait("not ready any more", |pods| !ready(pods, "sick"));
     mesh.sh("default", "sick", "touch /w/ready /w/dead");
-    mesh.wait("restarted by its liveness probe", |pods| pods.iter().any(|p| p["name"] == "sick" && p["restarts"].as_u64() >= Some(1)));
+    mesh.wait("restarted by its liveness probe", |pods| {
+        pods.iter().any(|p| p["name"] == "sick" && p["restarts"].as_u64() >= Some(1))
+    });
     mesh.sh("default", "sick", "rm -f /w/dead");
     let status = mesh.wait_ready(2);
     let victim = i32::try_from(pod(&status, "network")["app_pids"][0].as_i64().unwrap()).unwrap();
@@ -356,7 +366,11 @@ fn mistakes_are_told_with_what_would_be_right() {
         let (text, code) = run(&args);
         assert!(code != Some(0) && text.contains(expected), "{args:?}: {text}");
     }
-    std::fs::write(empty.path().join("bad.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containerz: []}\n").unwrap();
+    std::fs::write(empty.path().join("bad.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containerz: []}\n")
+        .unwrap();
     let (text, code) = run(&["up", "--name", &format!("bad{}", std::process::id()), path]);
-    assert!(code == Some(1) && text.contains("bad.yaml:4") && text.contains("containerz") && text.contains("nothing to run"), "{text}");
+    assert!(
+        code == Some(1) && text.contains("bad.yaml:4") && text.contains("containerz") && text.contains("nothing to run"),
+        "{text}"
+    );
 }

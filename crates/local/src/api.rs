@@ -74,8 +74,9 @@ async fn admin(mesh: &Mesh, request: &Request<Incoming>) -> Answer {
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
     match sidecar::admin(&pod, request.method().clone(), &format!("/{page}{query}")).await {
         Ok(answer) => {
-            let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("text/plain");
-            with_type(answer.status(), &kind.to_owned(), answer.into_body())
+            let (head, body) = answer.into_parts();
+            let kind = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("text/plain");
+            with_type(head.status, kind, body)
         }
         Err(e) => problem(StatusCode::BAD_GATEWAY, &format!("the sidecar of {} does not answer: {e}", pod.key())),
     }

@@ -12,8 +12,8 @@ use clap::{Args, ValueEnum};
 pub use capture::Capture;
 pub use exec::Exec;
 
-use crate::launcher::{self, Options};
 use crate::client::Client;
+use crate::launcher::{self, Options};
 use crate::state_dir::MeshName;
 use crate::status::table;
 
@@ -54,8 +54,7 @@ impl Up {
     /// Runs the mesh until it ends.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let options =
-            Options { paths: self.paths, name: self.name, log_dir: self.log_dir, json: self.output == Output::Json };
+        let options = Options { paths: self.paths, name: self.name, log_dir: self.log_dir, json: self.output == Output::Json };
         match launcher::up(&options) {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
             Err(e) => fail(&e),

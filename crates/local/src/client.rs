@@ -42,7 +42,8 @@ impl Client {
         // A deployment written with a slash would be another path.
         let pod = pod.strip_prefix("deploy/").or_else(|| pod.strip_prefix("deployment/")).unwrap_or(pod);
         let path = format!("/v1/pods/{namespace}/{pod}/admin/{}", page.trim_start_matches('/'));
-        let answer = over_unix(&self.dir.api_socket(), Call::get(&path)).await.map_err(|e| format!("the mesh does not answer: {e}"))?;
+        let answer =
+            over_unix(&self.dir.api_socket(), Call::get(&path)).await.map_err(|e| format!("the mesh does not answer: {e}"))?;
         if answer.status().is_success() {
             return Ok(answer.into_body().to_vec());
         }

@@ -71,11 +71,8 @@ pub(crate) fn write_common_files(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
 
 /// What every process of a pod sees at a path of its own.
 pub(crate) fn common_mounts(pod: &Pod) -> Vec<Mount> {
-    let mount = |file: &str, target: &str| Mount {
-        source: pod.identity.dir.join(file),
-        target: PathBuf::from(target),
-        read_only: true,
-    };
+    let mount =
+        |file: &str, target: &str| Mount { source: pod.identity.dir.join(file), target: PathBuf::from(target), read_only: true };
     vec![
         mount("resolv.conf", "/etc/resolv.conf"),
         mount("hosts", "/etc/hosts"),
@@ -192,6 +189,7 @@ async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>, index: usize) {
             }
         };
         if !again {
+            pod.change(&mesh, |s| s.containers[index].finished = true);
             return;
         }
         tokio::select! {
@@ -254,12 +252,7 @@ async fn start_container(mesh: &Arc<Mesh>, pod: &Arc<Pod>, container: &Container
     let mut mounts = common_mounts(pod);
     mounts.extend(volumes::mounts(container, &pod.identity.spec, &pod.volumes_dir()).map_err(|e| e.to_string())?);
     let spec = Spec {
-        place: Place::Own {
-            host_name: host_name(pod),
-            mounts,
-            hidden: hidden(mesh),
-            contained: true,
-        },
+        place: Place::Own { host_name: host_name(pod), mounts, hidden: hidden(mesh), contained: true },
         network: true,
         role: Role::Application,
         command,

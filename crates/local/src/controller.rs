@@ -66,7 +66,7 @@ impl Controller {
             let workload = WorkloadRef { kind: "Deployment".to_owned(), name: deployment.metadata.name.clone() };
             owners.insert((workload.kind.clone(), deployment.metadata.namespace.clone(), workload.name.clone()));
             again |= deployment.spec.min_ready_seconds.unwrap_or(0) > 0;
-            self.reconcile_deployment(&resources, deployment, workload, &pods);
+            self.reconcile_deployment(&resources, deployment, &workload, &pods);
         }
         for single in resources.pods() {
             let workload = WorkloadRef { kind: "Pod".to_owned(), name: single.metadata.name.clone() };
@@ -98,11 +98,11 @@ impl Controller {
         again
     }
 
-    fn reconcile_deployment(&mut self, resources: &Resources, d: &Deployment, workload: WorkloadRef, pods: &[Arc<Pod>]) {
+    fn reconcile_deployment(&mut self, resources: &Resources, d: &Deployment, workload: &WorkloadRef, pods: &[Arc<Pod>]) {
         let json = serde_json::to_string(&d.spec.template).unwrap_or_default();
         let target = Target::of(d, template_hash(&json));
         let patience = Duration::from_secs(u64::try_from(d.spec.min_ready_seconds.unwrap_or(0)).unwrap_or_default());
-        let ours: Vec<&Arc<Pod>> = pods.iter().filter(|p| is_of(p, &workload, &d.metadata.namespace)).collect();
+        let ours: Vec<&Arc<Pod>> = pods.iter().filter(|p| is_of(p, workload, &d.metadata.namespace)).collect();
         let views: Vec<View> = ours.iter().map(|p| view(p, patience)).collect();
         let next = step(&views, &target);
         for pod in ours.iter().filter(|p| next.stop.contains(&p.identity.fields.name)) {

@@ -18,8 +18,7 @@ impl Files {
     pub(crate) fn new(network: &Network, pod: &PodFields, aliases: &[HostAlias]) -> Self {
         let ns = &pod.namespace;
         let node = network.node_ip();
-        let resolv_conf =
-            format!("nameserver {node}\nsearch {ns}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\noptions ndots:5\n");
+        let resolv_conf = format!("nameserver {node}\nsearch {ns}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\noptions ndots:5\n");
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
         for ip in &pod.ips {
             hosts.push_str(&format!("{ip}\t{}\n", pod.name));
@@ -29,7 +28,8 @@ impl Files {
             hosts.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.join(" ")));
         }
         // The machine's own file may name resolvers that ask the machine instead of the mesh.
-        let nsswitch = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n";
+        let nsswitch =
+            "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n";
         Self { resolv_conf, hosts, nsswitch: nsswitch.to_owned() }
     }
 }

@@ -89,7 +89,7 @@ pub(crate) mod tests {
     const SERVICES: &str = r#"
 apiVersion: v1
 kind: Service
-metadata: {name: s, namespace: n}
+metadata: {name: s, namespace: "n"}
 spec:
   selector: {app: a}
   ports:
@@ -98,7 +98,7 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: all, namespace: n}
+metadata: {name: all, namespace: "n"}
 spec:
   selector: {app: a}
   publishNotReadyAddresses: true

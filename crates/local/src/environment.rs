@@ -142,7 +142,8 @@ pub(crate) fn variables(
 ) -> Result<Variables, EnvError> {
     let mut vars = base;
     for from in &container.env_from {
-        let source = from.config_map_ref.as_ref().map(|r| (Kind::ConfigMap, r)).or(from.secret_ref.as_ref().map(|r| (Kind::Secret, r)));
+        let source =
+            from.config_map_ref.as_ref().map(|r| (Kind::ConfigMap, r)).or(from.secret_ref.as_ref().map(|r| (Kind::Secret, r)));
         let Some((kind, reference)) = source else { continue };
         match kind.entries(resources, &pod.namespace, &reference.name) {
             Some(entries) => {

@@ -239,9 +239,7 @@ fn forwarded() -> Result<mpsc::UnboundedReceiver<i32>, String> {
     for kind in kinds {
         let mut stream = signal(kind).map_err(|e| e.to_string())?;
         let tell = tell.clone();
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() && tell.send(kind.as_raw_value()).is_ok() {}
-        });
+        tokio::spawn(async move { while stream.recv().await.is_some() && tell.send(kind.as_raw_value()).is_ok() {} });
     }
     Ok(signals)
 }

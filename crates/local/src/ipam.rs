@@ -100,14 +100,18 @@ impl ServicePool {
     }
 
     /// Makes the addresses fit the services that exist now. Services without one (headless, `ExternalName`) are left out.
-    pub(crate) fn update<'a>(&mut self, services: impl Iterator<Item = &'a Service> + Clone) -> Vec<(String, ServiceAddressError)> {
+    pub(crate) fn update<'a>(
+        &mut self,
+        services: impl Iterator<Item = &'a Service> + Clone,
+    ) -> Vec<(String, ServiceAddressError)> {
         let key = |s: &Service| format!("{}/{}", s.metadata.namespace, s.metadata.name);
         let wanting = services.filter(|s| !s.spec.is_headless() && s.spec.type_ != ServiceType::ExternalName);
         let keys: BTreeSet<String> = wanting.clone().map(key).collect();
         self.given.retain(|k, _| keys.contains(k));
         let mut errors = Vec::new();
         // Asked-for addresses first, so that a chosen one is not in the way.
-        let (asking, any): (Vec<&Service>, Vec<&Service>) = wanting.partition(|s| s.spec.cluster_ip.as_ref().is_some_and(|ip| !ip.is_empty()));
+        let (asking, any): (Vec<&Service>, Vec<&Service>) =
+            wanting.partition(|s| s.spec.cluster_ip.as_ref().is_some_and(|ip| !ip.is_empty()));
         for service in asking {
             match self.asked(service, &key(service)) {
                 Ok(addresses) => drop(self.given.insert(key(service), addresses)),
@@ -134,13 +138,17 @@ impl ServicePool {
     }
 
     fn asked(&self, service: &Service, key: &str) -> Result<Vec<IpAddr>, ServiceAddressError> {
-        let written: Vec<&String> =
-            if service.spec.cluster_ips.is_empty() { service.spec.cluster_ip.iter().collect() } else { service.spec.cluster_ips.iter().collect() };
+        let written: Vec<&String> = if service.spec.cluster_ips.is_empty() {
+            service.spec.cluster_ip.iter().collect()
+        } else {
+            service.spec.cluster_ips.iter().collect()
+        };
         let (v4, v6) = (self.network.services_v4, self.network.services_v6);
         written
             .into_iter()
             .map(|text| {
-                let ip = text.parse::<IpAddr>().ok().filter(|ip| self.network.service_ranges().iter().any(|net| net.contains(ip)));
+                let ip =
+                    text.parse::<IpAddr>().ok().filter(|ip| self.network.service_ranges().iter().any(|net| net.contains(ip)));
                 let ip = ip.ok_or_else(|| ServiceAddressError::OutOfRange(text.clone(), v4, v6))?;
                 match self.given.iter().find(|(k, ips)| *k != key && ips.contains(&ip)) {
                     Some((owner, _)) => Err(ServiceAddressError::Taken(ip, owner.clone())),

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lateen_capture::process::{Launch, LaunchError, launch, reap_one, user_namespace_advice};
 use lateen_capture::sandbox::is_privileged;
@@ -132,15 +132,21 @@ fn explain(error: &LaunchError) -> String {
     match advice {
         Some(advice) => format!("{error}: {advice}"),
         None if is_privileged() => error.to_string(),
-        None => format!("{error}: this system does not let you make user namespaces (a container's security profile may forbid it); run as root instead"),
+        None => format!(
+            "{error}: this system does not let you make user namespaces (a container's security profile may forbid it); run as root instead"
+        ),
     }
 }
 
 /// Waits for the supervisor; the first Ctrl-C or SIGTERM asks it to stop, a second one kills it.
 fn wait(supervisor: Pid) -> i32 {
     let mut waited = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGCHLD] {
         waited.add(signal);
+    }
+    // Started by `nohup`, the mesh outlives its terminal.
+    if !ignores_hangup() {
+        waited.add(Signal::SIGHUP);
     }
     let _ = waited.thread_block();
     let mut asked = false;
@@ -161,6 +167,14 @@ fn wait(supervisor: Pid) -> i32 {
     }
 }
 
+/// Whether this process was started with SIGHUP ignored.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|l| l.strip_prefix("SigIgn:")).and_then(|v| u64::from_str_radix(v.trim(), 16).ok());
+    // Bit 0 is signal 1.
+    ignored.is_some_and(|set| set & 1 != 0)
+}
+
 /// Asks the mesh of a name to stop and waits until its name is free.
 pub(crate) fn down(name: &MeshName) -> Result<(), String> {
     let dir = StateDir::of(name);
@@ -169,7 +183,7 @@ pub(crate) fn down(name: &MeshName) -> Result<(), String> {
     /// As long as an orderly stop may take, and a little more.
     const PATIENCE: u32 = 150;
     for _ in 0..PATIENCE {
-        if !Path::new("/proc").join(pid.to_string()).exists() && dir.running().is_err() {
+        if dir.running().is_err() {
             return Ok(());
         }
         // A command with nothing else to do; there is no runtime here whose worker it could block.

@@ -65,6 +65,8 @@ pub(crate) struct ContainerState {
     pub(crate) ready: bool,
     pub(crate) restarts: u32,
     pub(crate) last_exit: Option<ExitCode>,
+    /// Whether it has ended and is not started again.
+    pub(crate) finished: bool,
 }
 
 impl Pod {
@@ -118,15 +120,19 @@ impl Pod {
 
     /// Whether all containers, and the sidecar if there is one, are ready.
     fn is_ready(&self, state: &State) -> bool {
-        !state.containers.is_empty()
-            && state.containers.iter().all(|c| c.ready)
-            && (!self.identity.injected || state.proxy_ready)
+        !state.containers.is_empty() && state.containers.iter().all(|c| c.ready) && (!self.identity.injected || state.proxy_ready)
     }
 
     /// Whether it is ready and stays.
     pub(crate) fn ready(&self) -> bool {
         let state = self.state();
         self.is_ready(&state) && !state.terminating
+    }
+
+    /// Whether its containers have all ended and are not started again (`restartPolicy`).
+    pub(crate) fn finished(&self) -> bool {
+        let state = self.state();
+        !state.containers.is_empty() && state.containers.iter().all(|c| c.finished)
     }
 
     /// The pod's network namespace, once it exists.
@@ -190,7 +196,7 @@ pub(crate) async fn live(mesh: Arc<Mesh>, pod: Arc<Pod>) {
         // Both see that the pod is stopping and return when their processes have ended.
         let _ = containers.await;
         if let Some(proxy) = proxy {
-            sidecar::stop(&pod).await;
+            sidecar::stop(&mesh, &pod).await;
             let _ = proxy.await;
         }
     }
@@ -203,6 +209,12 @@ pub(crate) async fn live(mesh: Arc<Mesh>, pod: Arc<Pod>) {
 async fn prepare(mesh: &Arc<Mesh>, pod: &Arc<Pod>) -> bool {
     /// How often a pod looks whether what it waits for has come.
     const RETRY: Duration = Duration::from_millis(300);
+    if pod.identity.injected {
+        tokio::select! {
+            () = sidecar::until_roots(mesh) => {}
+            () = pod.stopping() => return false,
+        }
+    }
     loop {
         if pod.is_stopping() {
             return false;

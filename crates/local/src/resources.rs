@@ -5,9 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lateen_model::manifest::{self, Rejection};
-use lateen_model::resource::{
-    ConfigMap, Deployment, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service, StringMap,
-};
+use lateen_model::resource::{ConfigMap, Deployment, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service, StringMap};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -255,7 +253,8 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const TWO: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n";
+    const TWO: &str =
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n";
 
     fn at(dir: &Path) -> Vec<ManifestPath> {
         vec![ManifestPath { path: dir.to_owned(), written: "demo".into() }]

@@ -196,10 +196,8 @@ mod tests {
         assert_eq!(share(text("50%").as_ref(), 3, true), 2);
         assert_eq!(share(Some(&IntOrString::Int(4)), 3, true), 4);
         let mut d = Deployment::default();
-        d.spec.strategy.rolling_update = Some(lateen_model::resource::RollingUpdate {
-            max_surge: text("0%"),
-            max_unavailable: text("0%"),
-        });
+        d.spec.strategy.rolling_update =
+            Some(lateen_model::resource::RollingUpdate { max_surge: text("0%"), max_unavailable: text("0%") });
         assert_eq!(Target::of(&d, String::new()).max_unavailable, 1);
     }
 }

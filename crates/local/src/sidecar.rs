@@ -7,9 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Response};
-use lateen_capture::rules::{
-    CaptureConfig, DnsCapture, ProxyTraffic, RuleSet, parse_interfaces, parse_ports, parse_ranges,
-};
+use lateen_capture::rules::{CaptureConfig, DnsCapture, ProxyTraffic, RuleSet, parse_interfaces, parse_ports, parse_ranges};
 use lateen_tls::{PodReference, ServiceAccount, TokenRequest};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -20,6 +18,7 @@ use crate::init::{Mount, Place, Role, Spec};
 use crate::mesh::Mesh;
 use crate::pod::Pod;
 use crate::probe::connect;
+use crate::proxy_config::{Effective, effective};
 use crate::report::Kind;
 use crate::spawn::{Process, Stdio};
 use crate::unix_http::{Call, over_stream};
@@ -31,8 +30,10 @@ pub(crate) const MARK: u32 = 1337;
 const TOKEN_LIFE: Duration = Duration::from_secs(43_200);
 const ADMIN_PORT: u16 = 15000;
 const READY_PORT: u16 = 15021;
-/// How long a sidecar has for draining, if the pod does not say (`ProxyConfig.terminationDrainDuration`).
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long a sidecar has for draining (`ProxyConfig.terminationDrainDuration`).
+fn drain_time(mesh: &Mesh, pod: &Pod) -> Duration {
+    effective(&mesh.resources(), &pod.identity.fields.annotations).map_or(Duration::from_secs(5), |config| config.drain)
+}
 
 /// The capture rules that the pod's annotations ask for.
 pub(crate) fn capture(pod: &Pod) -> Result<RuleSet, String> {
@@ -79,10 +80,16 @@ pub(crate) fn write_files(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
     let dir = pod.identity.dir.join("proxy");
     std::fs::create_dir_all(&dir)?;
     write_token(mesh, pod)?;
-    // There from the first start of the control plane on; until then the pod's start is tried again.
-    let roots = std::fs::read(mesh.dir.root_cert())
-        .map_err(|e| io::Error::new(e.kind(), "the control plane has not made its root certificate yet"))?;
+    // There from the first start of the control plane on (`until_roots`).
+    let roots = std::fs::read(mesh.dir.root_cert())?;
     volumes::write_atomically(&dir.join("root-cert.pem"), &roots, 0o644)
+}
+
+/// Waits until the control plane has written its root certificate, at its first start.
+pub(crate) async fn until_roots(mesh: &Mesh) {
+    while !mesh.dir.root_cert().exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn write_token(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
@@ -97,7 +104,15 @@ fn write_token(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
     volumes::write_atomically(&pod.identity.dir.join("proxy").join("istio-token"), token.as_bytes(), 0o600)
 }
 
-fn spec(mesh: &Mesh, pod: &Pod) -> Spec {
+/// Settings that this version does not carry out, to be told rather than passed over.
+fn not_carried_out(config: &Effective) -> Option<String> {
+    let wants_dns = config.metadata.get("ISTIO_META_DNS_CAPTURE").is_some_and(|v| v == "true");
+    wants_dns.then(|| {
+        "ISTIO_META_DNS_CAPTURE has no effect: names are answered by the mesh's DNS server, not by the sidecar".to_owned()
+    })
+}
+
+fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
     let id = &pod.identity;
     let f = &id.fields;
     let mut vars = container::base_variables(mesh);
@@ -117,43 +132,52 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Spec {
     let mode = f.annotations.get("sidecar.istio.io/interceptionMode").map_or("REDIRECT", String::as_str);
     let control = format!("{CONTROL_HOST}:15012");
     let roots = format!("{PROXY_DIR}/root-cert.pem");
+    let mut config = effective(&mesh.resources(), &f.annotations)?;
+    if let Some(text) = not_carried_out(&config) {
+        pod.note(mesh, &format!("sidecar: {text}"));
+    }
+    config.fields.insert("discoveryAddress".to_owned(), json!(control));
+    for (name, value) in &config.metadata {
+        vars.set(name, value);
+    }
     for (name, value) in [
         ("POD_NAME", f.name.clone()),
         ("POD_NAMESPACE", f.namespace.clone()),
         ("INSTANCE_IP", pod.ip().to_string()),
         ("SERVICE_ACCOUNT", f.service_account.clone()),
         ("HOST_IP", f.node_ip.to_string()),
-        ("TRUST_DOMAIN", "cluster.local".to_owned()),
+        ("TRUST_DOMAIN", config.trust_domain),
         ("PILOT_CERT_PROVIDER", "istiod".to_owned()),
-        ("CA_ADDR", control.clone()),
+        ("CA_ADDR", control),
         ("CA_ROOT_CA", roots.clone()),
         ("XDS_ROOT_CA", roots),
         ("LATEEN_TOKEN_PATH", format!("{PROXY_DIR}/istio-token")),
         ("LATEEN_PROXY_MARK", MARK.to_string()),
-        ("PROXY_CONFIG", json!({ "discoveryAddress": control }).to_string()),
+        ("PROXY_CONFIG", json!(config.fields).to_string()),
         ("ISTIO_META_CLUSTER_ID", "Kubernetes".to_owned()),
         ("ISTIO_META_NODE_NAME", f.node_name.clone()),
         ("ISTIO_META_INTERCEPTION_MODE", mode.to_owned()),
         ("ISTIO_META_WORKLOAD_NAME", id.workload.name.clone()),
         ("ISTIO_META_OWNER", owner),
-        ("ISTIO_META_MESH_ID", "cluster.local".to_owned()),
+        ("ISTIO_META_MESH_ID", config.mesh_id),
         ("ISTIO_META_POD_PORTS", json!(ports).to_string()),
         ("ISTIO_META_APP_CONTAINERS", apps.join(",")),
     ] {
         vars.set(name, value);
     }
     let mut mounts = common_mounts(pod);
-    let mount = |source: &str, target: &str| Mount { source: id.dir.join(source), target: PathBuf::from(target), read_only: true };
+    let mount =
+        |source: &str, target: &str| Mount { source: id.dir.join(source), target: PathBuf::from(target), read_only: true };
     mounts.push(mount("podinfo", "/etc/istio/pod"));
     mounts.push(mount("proxy", PROXY_DIR));
-    Spec {
+    Ok(Spec {
         place: Place::Own { host_name: container::host_name(pod), mounts, hidden: hidden(mesh), contained: false },
         network: true,
         role: Role::Proxy,
         command: ["lateen", "proxy", "sidecar"].map(str::to_owned).to_vec(),
         environment: vars.into_pairs(),
         working_dir: None,
-    }
+    })
 }
 
 fn log_name(pod: &Pod) -> String {
@@ -208,7 +232,7 @@ pub(crate) async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>) {
 async fn spawn(mesh: &Mesh, pod: &Pod) -> Result<Process, String> {
     let network = pod.network().ok_or("the pod has no network")?;
     let log = log_file(mesh, &log_name(pod)).map_err(|e| format!("log: {e}"))?;
-    mesh.spawner.spawn(&spec(mesh, pod), Some(&network), Stdio::Log(&log)).await.map_err(|e| e.to_string())
+    mesh.spawner.spawn(&spec(mesh, pod)?, Some(&network), Stdio::Log(&log)).await.map_err(|e| e.to_string())
 }
 
 /// Follows the readiness of a running sidecar and renews its token; never returns.
@@ -271,7 +295,7 @@ pub(crate) async fn drain(mesh: &Mesh, pod: &Pod) {
         pod.note(mesh, &format!("sidecar: cannot drain: {e}"));
         return;
     }
-    let deadline = Instant::now() + DRAIN;
+    let deadline = Instant::now() + drain_time(mesh, pod);
     while Instant::now() < deadline {
         match active_requests(pod).await {
             Some(0) | None => return,
@@ -288,10 +312,10 @@ async fn active_requests(pod: &Pod) -> Option<u64> {
 }
 
 /// Ends the sidecar, after its containers have ended.
-pub(crate) async fn stop(pod: &Pod) {
+pub(crate) async fn stop(mesh: &Mesh, pod: &Pod) {
     let process = pod.state().proxy.clone();
     if let Some(process) = process {
-        process.stop(Signal::SIGTERM, DRAIN + Duration::from_secs(1)).await;
+        process.stop(Signal::SIGTERM, drain_time(mesh, pod) + Duration::from_secs(1)).await;
     }
 }
 

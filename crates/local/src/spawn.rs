@@ -39,6 +39,7 @@ impl From<nix::Error> for SpawnError {
 }
 
 /// Standard input, output and error of a process.
+#[derive(Clone, Copy)]
 pub(crate) enum Stdio<'a> {
     /// Nothing, and a log.
     Log(&'a File),

@@ -93,7 +93,13 @@ pub(crate) fn table(status: &Status) -> String {
     };
     let mut rows = vec![["NAMESPACE", "POD", "READY", "IP", "SIDECAR", "RESTARTS", "XDS"].map(str::to_owned)];
     for pod in &status.pods {
-        let ready = if pod.terminating { "stopping" } else if pod.ready { "yes" } else { "no" };
+        let ready = if pod.terminating {
+            "stopping"
+        } else if pod.ready {
+            "yes"
+        } else {
+            "no"
+        };
         rows.push([
             pod.namespace.clone(),
             pod.name.clone(),
@@ -150,7 +156,7 @@ pub(crate) async fn announce(mesh: Arc<Mesh>) {
                 mesh.report.say(Kind::Done, &format!("pod {} ready ({}, {sidecar})", pod.key(), pod.ip()));
             }
         }
-        if control_said && pods.iter().all(|p| p.ready()) {
+        if control_said && pods.iter().all(|p| p.ready() || p.finished()) {
             break;
         }
         if !complained && mesh.report.elapsed() > IMPATIENT {
@@ -175,7 +181,7 @@ fn complain(mesh: &Mesh, control_ready: bool) {
     if !control_ready {
         waiting.push(format!("control plane (log: {})", mesh.log_path("control").display()));
     }
-    for pod in mesh.pods().iter().filter(|p| !p.ready()) {
+    for pod in mesh.pods().iter().filter(|p| !p.ready() && !p.finished()) {
         let state = pod.state();
         let missing: Vec<&str> = if pod.identity.injected && !state.proxy_ready {
             vec!["sidecar"]
@@ -190,14 +196,16 @@ fn complain(mesh: &Mesh, control_ready: bool) {
 
 fn closing_words(mesh: &Mesh, status: &Status) -> String {
     let flag = flag(mesh.dir.name());
-    let mut text = format!("mesh ready after {:.1} s: {} pods; logs in {}\n", mesh.report.elapsed(), status.pods.len(), mesh.logs.display());
+    let mut text =
+        format!("mesh ready after {:.1} s: {} pods; logs in {}\n", mesh.report.elapsed(), status.pods.len(), mesh.logs.display());
     text.push_str("edit the manifests and they are in force; Ctrl-C stops everything. In another terminal try:\n");
     text.push_str(&format!("  lateen status{flag}\n"));
     let resources = mesh.resources();
     let pods = status.pods.iter().filter(|p| p.proxy_pid.is_some()).chain(&status.pods);
     // A pod, and a service of its namespace that is not its own.
     let example = pods.clone().find_map(|pod| {
-        let other = resources.services().find(|s| s.metadata.namespace == pod.namespace && !is_subset(&s.spec.selector, &pod.labels));
+        let other =
+            resources.services().find(|s| s.metadata.namespace == pod.namespace && !is_subset(&s.spec.selector, &pod.labels));
         Some((pod, other?))
     });
     if let Some((pod, service)) = example {
@@ -205,10 +213,8 @@ fn closing_words(mesh: &Mesh, status: &Status) -> String {
         let (ns, pod, service) = (&pod.namespace, &pod.name, &service.metadata.name);
         text.push_str(&format!("  lateen exec{flag} -n {ns} {pod} -- lateen echo get http://{service}{port}/\n"));
     }
-    if let Some(pod) = pods.into_iter().next() {
-        if pod.proxy_pid.is_some() {
-            text.push_str(&format!("  lateen config routes{flag} -n {} {}\n", pod.namespace, pod.name));
-        }
+    if let Some(pod) = pods.into_iter().find(|p| p.proxy_pid.is_some()) {
+        text.push_str(&format!("  lateen config routes{flag} -n {} {}\n", pod.namespace, pod.name));
     }
     text.push_str(&format!("  lateen down{flag}"));
     text

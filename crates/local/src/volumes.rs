@@ -132,11 +132,7 @@ impl Source<'_> {
             if self.optional {
                 return Ok(Vec::new());
             }
-            return Err(VolumeError::Missing {
-                volume: volume.name.clone(),
-                kind: self.kind.name(),
-                name: self.name.to_owned(),
-            });
+            return Err(VolumeError::Missing { volume: volume.name.clone(), kind: self.kind.name(), name: self.name.to_owned() });
         };
         if self.items.is_empty() {
             return Ok(entries.into_iter().map(|(key, bytes)| File { path: key.into(), mode: mode_of(None), bytes }).collect());
@@ -198,17 +194,17 @@ mod tests {
     const TEXT: &str = r#"
 apiVersion: v1
 kind: ConfigMap
-metadata: {name: c, namespace: n}
+metadata: {name: c, namespace: "n"}
 data: {one: "1", two: "2"}
 ---
 apiVersion: v1
 kind: Secret
-metadata: {name: s, namespace: n}
+metadata: {name: s, namespace: "n"}
 stringData: {key: hush}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: p, namespace: n}
+metadata: {name: p, namespace: "n"}
 spec:
   containers:
   - name: app

@@ -162,8 +162,7 @@ impl Batch {
             return Ok(());
         }
         let mut whole = Writer::default();
-        let marker =
-            |kind, seq| Head { kind, flags: REQUEST, seq, family: FAMILY_UNSPEC, resource: SUBSYSTEM };
+        let marker = |kind, seq| Head { kind, flags: REQUEST, seq, family: FAMILY_UNSPEC, resource: SUBSYSTEM };
         whole.message(marker(BATCH_BEGIN, 1), |_| {});
         let mut bytes = whole.into_bytes();
         let last_at = bytes.len() + self.last_at;

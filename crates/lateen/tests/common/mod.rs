@@ -1,5 +1,7 @@
 //! A mesh of its own for each test: the real binary in real namespaces.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,12 +14,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 /// The binary under test.
-pub fn lateen() -> PathBuf {
+pub(crate) fn lateen() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_lateen"))
 }
 
 /// Waits until `check` gives something; panics with `what` after a minute, which no healthy machine needs.
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = check() {
@@ -30,9 +32,9 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A running `lateen up`, stopped and checked for leftovers when dropped.
-pub struct Mesh {
-    pub name: String,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Mesh {
+    pub(crate) name: String,
+    pub(crate) dir: tempfile::TempDir,
     child: Child,
     as_user: Option<u32>,
 }
@@ -41,12 +43,12 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Mesh {
     /// Starts `lateen up` on a directory with one manifest.
-    pub fn start(manifest: &str) -> Self {
+    pub(crate) fn start(manifest: &str) -> Self {
         Self::start_as(manifest, None)
     }
 
     /// Starts it as another user.
-    pub fn start_as(manifest: &str, as_user: Option<u32>) -> Self {
+    pub(crate) fn start_as(manifest: &str, as_user: Option<u32>) -> Self {
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir().unwrap();
         let manifests = dir.path().join("manifests");
@@ -66,48 +68,48 @@ impl Mesh {
     }
 
     /// Starts it again after [`Self::kill`].
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child = Self::spawn(&self.name, self.dir.path(), self.as_user);
     }
 
     /// What `lateen up` has printed.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         fs::read_to_string(self.dir.path().join("up.out")).unwrap()
     }
 
     /// Replaces the manifest, as an editor would.
-    pub fn write(&self, manifest: &str) {
+    pub(crate) fn write(&self, manifest: &str) {
         let path = self.dir.path().join("manifests/all.yaml");
         fs::write(path.with_extension("new"), manifest).unwrap();
         fs::rename(path.with_extension("new"), path).unwrap();
     }
 
     /// `lateen ARGS… --name NAME`.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = command(self.as_user, self.dir.path());
         command.arg(args[0]).args(["--name", &self.name]).args(&args[1..]);
         command
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a shell script inside a pod; returns its output and exit status.
-    pub fn sh(&self, namespace: &str, pod: &str, script: &str) -> (String, i32) {
+    pub(crate) fn sh(&self, namespace: &str, pod: &str, script: &str) -> (String, i32) {
         let out = self.run(&["exec", "-n", namespace, pod, "--", "sh", "-c", script]);
         let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
         (text.trim().to_owned(), out.status.code().unwrap_or(-1))
     }
 
     /// The status, if the mesh answers.
-    pub fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         serde_json::from_slice(&self.run(&["status", "-o", "json"]).stdout).ok()
     }
 
     /// Waits until the status is as wanted.
-    pub fn wait(&mut self, what: &str, mut check: impl FnMut(&[Value]) -> bool) -> Value {
+    pub(crate) fn wait(&mut self, what: &str, mut check: impl FnMut(&[Value]) -> bool) -> Value {
         let start = Instant::now();
         loop {
             if let Some(status) = self.status()
@@ -124,17 +126,17 @@ impl Mesh {
     }
 
     /// Waits until there are `count` pods and all are ready.
-    pub fn wait_ready(&mut self, count: usize) -> Value {
+    pub(crate) fn wait_ready(&mut self, count: usize) -> Value {
         self.wait(&format!("{count} ready pods"), |pods| pods.len() == count && pods.iter().all(|p| p["ready"] == true))
     }
 
     /// The process id of `lateen up`.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
     /// Every process below `lateen up`, as this test sees them.
-    pub fn processes(&self) -> Vec<i32> {
+    pub(crate) fn processes(&self) -> Vec<i32> {
         let all: Vec<(i32, i32)> = fs::read_dir("/proc")
             .unwrap()
             .filter_map(|e| {
@@ -154,14 +156,14 @@ impl Mesh {
     }
 
     /// Kills one process of the mesh without warning, and waits until `pids` are all gone.
-    pub fn kill(&mut self, victim: Pid, pids: &[i32]) {
+    pub(crate) fn kill(&mut self, victim: Pid, pids: &[i32]) {
         kill(victim, Signal::SIGKILL).unwrap();
         let _ = self.child.wait();
         eventually("all processes are gone", || pids.iter().all(|p| !alive(*p)).then_some(()));
     }
 
     /// Stops the mesh with SIGINT and checks that nothing of it is left; returns its exit status.
-    pub fn stop(&mut self) -> i32 {
+    pub(crate) fn stop(&mut self) -> i32 {
         let pids = self.processes();
         let _ = kill(self.pid(), Signal::SIGINT);
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
@@ -174,7 +176,7 @@ impl Mesh {
     }
 
     /// Where the mesh keeps its files.
-    pub fn state_dir(&self) -> PathBuf {
+    pub(crate) fn state_dir(&self) -> PathBuf {
         match self.as_user {
             None if nix::unistd::Uid::effective().is_root() => PathBuf::from("/run/lateen").join(&self.name),
             Some(_) => self.dir.path().join("runtime/lateen").join(&self.name),
@@ -196,7 +198,7 @@ impl Drop for Mesh {
 }
 
 /// Whether a process exists and is no zombie.
-pub fn alive(pid: i32) -> bool {
+pub(crate) fn alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }

@@ -257,8 +257,32 @@ mod tests {
     #[test]
     fn istios_short_flags_mean_what_they_mean_there() {
         let given = config(&[
-            "-p", "1", "-z", "2", "-u", "7", "-m", "REDIRECT", "-i", "10.0.0.0/8", "-x", "10.1.0.0/16", "-b", "80", "-d", "90",
-            "-o", "22", "-q", "443", "-c", "eth1", "-k", "tap0", "-e", "3",
+            "-p",
+            "1",
+            "-z",
+            "2",
+            "-u",
+            "7",
+            "-m",
+            "REDIRECT",
+            "-i",
+            "10.0.0.0/8",
+            "-x",
+            "10.1.0.0/16",
+            "-b",
+            "80",
+            "-d",
+            "90",
+            "-o",
+            "22",
+            "-q",
+            "443",
+            "-c",
+            "eth1",
+            "-k",
+            "tap0",
+            "-e",
+            "3",
         ])
         .unwrap();
         assert_eq!((given.proxy_port, given.inbound_port, given.tunnel_port), (1, 2, 3));

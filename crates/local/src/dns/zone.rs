@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use hickory_proto::op::{Message, Metadata, MessageType, OpCode, ResponseCode};
+use hickory_proto::op::{Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use lateen_model::resource::{PodRecord, Service, ServiceType, TransportProtocol};
@@ -168,22 +168,22 @@ mod tests {
     const SERVICES: &str = r#"
 apiVersion: v1
 kind: Service
-metadata: {name: web, namespace: n}
+metadata: {name: web, namespace: "n"}
 spec: {selector: {app: a}, ports: [{name: http, port: 80, targetPort: web}]}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: db, namespace: n}
+metadata: {name: db, namespace: "n"}
 spec: {selector: {app: a}, clusterIP: None, ports: [{name: sql, port: 5432, targetPort: web}]}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: out, namespace: n}
+metadata: {name: out, namespace: "n"}
 spec: {type: ExternalName, externalName: web.n.svc.cluster.local}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: away, namespace: n}
+metadata: {name: away, namespace: "n"}
 spec: {type: ExternalName, externalName: example.com}
 "#;
 
