@@ -182,3 +182,55 @@ fn golden_dumps() {
         assert_eq!(golden.len(), text.len(), "{path}");
     }
 }
+
+/// Ports of every protocol, policies of every mode, a tracing provider, logs in JSON, and rules of every kind.
+const RICH: &str = include_str!("../../tests/rich.yaml");
+
+#[test]
+fn proxies_can_read_all_that_is_made() {
+    use lateen_wire::decode;
+    let pods: Vec<_> = [("one-0", 1), ("two-0", 2)]
+        .map(|(name, ip)| fixture::pod("a", name, [10, 0, 0, ip], &[("app", &name[..3]), ("version", "v1")]))
+        .to_vec();
+    let world = fixture::world(RICH, &pods);
+    let proxy = Arc::new(fixture::proxy(&world, "a", "one-0"));
+    let view = View::new(Generation(1), &world, proxy, &Arc::default());
+    let listeners = view.listeners();
+    let rds: Vec<Arc<str>> = listeners.iter().flat_map(route_names).collect();
+    assert!(rds.len() >= 3, "{rds:?}");
+    let of = |ty, watch: Watch<'_>| view.generate(ty, watch).resources;
+    let mut read = 0;
+    for (model, made) in view.clusters().iter().zip(of(ResourceType::Cds, Watch::Wildcard)) {
+        let back = decode::cluster(made.body()).unwrap_or_else(|e| panic!("{}: {e}", made.name()));
+        assert_eq!((&back.value, back.ignored.len()), (model, 0), "{}", made.name());
+        read += 1;
+    }
+    for (model, made) in listeners.iter().zip(of(ResourceType::Lds, Watch::Wildcard)) {
+        let back = decode::listener(made.body()).unwrap_or_else(|e| panic!("{}: {e}", made.name()));
+        assert_eq!((&back.value, back.ignored.len()), (model, 0), "{}", made.name());
+        read += 1;
+    }
+    for made in of(ResourceType::Rds, Watch::Names(&rds)) {
+        let back = decode::route_configuration(made.body()).unwrap_or_else(|e| panic!("{}: {e}", made.name()));
+        assert!(view.routes().contains(&back.value), "{}", made.name());
+        read += 1;
+    }
+    for model in view.endpoints() {
+        let made = of(ResourceType::Eds, Watch::Names(&[model.cluster_name.as_str().into()]));
+        assert_eq!(decode::cluster_load_assignment(made[0].body()).unwrap().value, model);
+        read += 1;
+    }
+    assert!(read > 30, "{read}");
+}
+
+fn route_names(listener: &lateen_model::dataplane::Listener) -> Vec<Arc<str>> {
+    use lateen_model::dataplane::{RouteSource, Terminal};
+    let name = |chain: &lateen_model::dataplane::FilterChain| match &chain.terminal {
+        Terminal::Http(manager) => match &manager.routes {
+            RouteSource::Rds(name) => Some(Arc::from(name.as_str())),
+            RouteSource::Inline(_) => None,
+        },
+        Terminal::Tcp(_) => None,
+    };
+    listener.filter_chains.iter().filter_map(name).collect()
+}

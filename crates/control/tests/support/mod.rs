@@ -111,6 +111,11 @@ impl Mesh {
         request(tokio::net::TcpStream::connect(self.running().http[0]).await.unwrap(), "GET", target, "").await
     }
 
+    /// The address of plaintext ADS.
+    pub(crate) fn plain(&self) -> SocketAddr {
+        self.address.unwrap()
+    }
+
     pub(crate) async fn json(&self, target: &str) -> serde_json::Value {
         let (status, body) = self.page(target).await;
         assert_eq!(status, 200, "{body}");
