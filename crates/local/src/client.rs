@@ -38,16 +38,18 @@ impl Client {
     ///
     /// # Errors
     /// When there is no such pod, it has no sidecar, or the sidecar does not answer with success.
-    pub async fn admin_page(&self, namespace: &str, pod: &str, page: &str) -> Result<Vec<u8>, String> {
+    pub fn admin_page(&self, namespace: &str, pod: &str, page: &str) -> impl Future<Output = Result<Vec<u8>, String>> + use<> {
         // A deployment written with a slash would be another path.
         let pod = pod.strip_prefix("deploy/").or_else(|| pod.strip_prefix("deployment/")).unwrap_or(pod);
         let path = format!("/v1/pods/{namespace}/{pod}/admin/{}", page.trim_start_matches('/'));
-        let answer =
-            over_unix(&self.dir.api_socket(), Call::get(&path)).await.map_err(|e| format!("the mesh does not answer: {e}"))?;
-        if answer.status().is_success() {
-            return Ok(answer.into_body().to_vec());
+        let socket = self.dir.api_socket();
+        async move {
+            let answer = over_unix(&socket, Call::get(&path)).await.map_err(|e| format!("the mesh does not answer: {e}"))?;
+            if answer.status().is_success() {
+                return Ok(answer.into_body().to_vec());
+            }
+            Err(String::from_utf8_lossy(answer.body()).trim().to_owned())
         }
-        Err(String::from_utf8_lossy(answer.body()).trim().to_owned())
     }
 
     /// Where the supervisor's HTTP socket is.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use lateen_model::resource::{PodRecord, Service, ServiceType, TransportProtocol};
+use lateen_model::resource::{PodRecord, Service, TransportProtocol};
 
 use crate::endpoints::{behind, target_port};
 
@@ -22,7 +22,6 @@ pub(crate) const CONTROL_HOST: &str = "istiod.istio-system.svc";
 pub(crate) struct Zone {
     addresses: BTreeMap<String, Vec<IpAddr>>,
     ports: BTreeMap<String, Vec<(u16, String)>>,
-    aliases: BTreeMap<String, String>,
     /// Every suffix of a name, so that `svc.cluster.local` exists though it has no record.
     inner: BTreeSet<String>,
 }
@@ -39,7 +38,7 @@ impl Zone {
         for service in services {
             zone.add(service, cluster_ips, pods);
         }
-        let names = zone.addresses.keys().chain(zone.ports.keys()).chain(zone.aliases.keys());
+        let names = zone.addresses.keys().chain(zone.ports.keys());
         zone.inner = names.flat_map(|name| suffixes(name)).map(str::to_owned).collect();
         zone
     }
@@ -47,12 +46,6 @@ impl Zone {
     fn add(&mut self, service: &Service, cluster_ips: &BTreeMap<String, Vec<IpAddr>>, pods: &[PodRecord]) {
         let (ns, name) = (&service.metadata.namespace, &service.metadata.name);
         let host = format!("{name}.{ns}.svc.{DOMAIN}.");
-        if service.spec.type_ == ServiceType::ExternalName {
-            if let Some(target) = &service.spec.external_name {
-                self.aliases.insert(host, format!("{}.", target.trim_end_matches('.').to_lowercase()));
-            }
-            return;
-        }
         let headless = service.spec.is_headless();
         let members: Vec<&PodRecord> = behind(service, pods).collect();
         let ips = if headless {
@@ -100,20 +93,11 @@ impl Zone {
             return with_code(reply, ResponseCode::Refused);
         }
         reply.metadata.authoritative = true;
-        let mut host = name;
-        // Aliases may chain, and may lead round in circles.
-        for _ in 0..8 {
-            let Some(target) = self.aliases.get(&host) else { break };
-            let Ok(to) = Name::from_ascii(target) else { break };
-            push(&mut reply, &host, RData::CNAME(CNAME(to)));
-            host.clone_from(target);
-        }
-        let known = self.addresses.contains_key(&host) || self.ports.contains_key(&host) || self.inner.contains(&host);
+        let known = self.addresses.contains_key(&name) || self.ports.contains_key(&name) || self.inner.contains(&name);
         if !known {
-            let code = if reply.answers.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError };
-            return with_code(reply, code);
+            return with_code(reply, ResponseCode::NXDomain);
         }
-        self.records(&mut reply, &host, one.query_type());
+        self.records(&mut reply, &name, one.query_type());
         reply
     }
 
@@ -175,16 +159,6 @@ apiVersion: v1
 kind: Service
 metadata: {name: db, namespace: "n"}
 spec: {selector: {app: a}, clusterIP: None, ports: [{name: sql, port: 5432, targetPort: web}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: out, namespace: "n"}
-spec: {type: ExternalName, externalName: web.n.svc.cluster.local}
----
-apiVersion: v1
-kind: Service
-metadata: {name: away, namespace: "n"}
-spec: {type: ExternalName, externalName: example.com}
 "#;
 
     fn ask(name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
@@ -215,8 +189,6 @@ spec: {type: ExternalName, externalName: example.com}
             ask("_sql._tcp.db.n.svc.cluster.local.", RecordType::SRV),
             ok(&["0 100 8001 10-244-0-1.db.n.svc.cluster.local."])
         );
-        assert_eq!(ask("out.n.svc.cluster.local.", RecordType::A), ok(&["web.n.svc.cluster.local.", "10.96.0.1"]));
-        assert_eq!(ask("away.n.svc.cluster.local.", RecordType::A), ok(&["example.com."]));
         assert_eq!(ask("istiod.istio-system.svc.cluster.local.", RecordType::A), ok(&["10.244.0.1"]));
         assert_eq!(ask("svc.cluster.local.", RecordType::A), ok(&[]));
         assert_eq!(ask("other.n.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));
