@@ -20,7 +20,7 @@ async fn settled(mesh: &Mesh, name: &str) -> Value {
             entry = all.as_array().unwrap().iter().find(|e| e["name"] == name).cloned().unwrap_or_default();
             let status = |ty: &str| entry["types"][ty]["status"].as_str().unwrap_or_default().to_owned();
             let answered = |ty: &&str| status(ty) == "synced" || status(ty).starts_with("nack");
-            if ["CDS", "EDS", "LDS", "RDS"].iter().all(|ty| answered(&ty)) {
+            if ["CDS", "EDS", "LDS", "RDS"].iter().all(answered) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -3,7 +3,7 @@
 use super::proxy::Proxy;
 use super::retry;
 use crate::names;
-use crate::world::World;
+use crate::world::{Service, World};
 use lateen_model::dataplane::{
     AccessLog, AccessLogFormat, AccessLogTarget, ForwardClientCert, PathNormalization, RetryPolicy, TcpKeepalive, TlsVersion,
     Tracing, TracingProvider,
@@ -13,6 +13,7 @@ use lateen_model::mesh_config::{
     MetadataExchangeMode, NormalizationType, OpenTelemetry, OptInHeader, ProviderKind, ProxyHeaderSwitch, TlsProtocol,
 };
 use lateen_model::resource::{H2UpgradePolicy, HttpRetry, OutboundTrafficMode};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Istio's default line of the access log (`EnvoyTextLogFormat`).
@@ -279,15 +280,16 @@ pub fn tracing(world: &World, proxy: &Proxy) -> Option<Tracing> {
     let provider = tracing_provider(mesh);
     let longest = provider.and_then(|p| p.max_tag_length).or(settings.max_path_tag_length);
     Some(Tracing {
-        provider: provider.and_then(|p| receiver(world, proxy, p)),
+        provider: receiver(world, proxy),
         random_sampling_hundredths: (settings.sampling.clamp(0.0, 100.0) * 100.0).round() as u32,
         max_path_tag_length: longest.unwrap_or(MAX_PATH_TAG_LENGTH),
         tags: tags(world, proxy),
     })
 }
 
-/// The receiver as one of the mesh's services.
-fn receiver(world: &World, proxy: &Proxy, provider: &OpenTelemetry) -> Option<TracingProvider> {
+/// The service and port that spans go to. Every proxy must have its cluster, whatever its Sidecar lets it see.
+pub fn tracing_service(world: &World) -> Option<(Arc<Service>, u16)> {
+    let provider = tracing_provider(world.mesh()).filter(|_| world.mesh().enable_tracing)?;
     let port = u16::try_from(provider.port).ok()?;
     let host = provider.service.rsplit('/').next().unwrap_or_default();
     let service = world.service(host).or_else(|| {
@@ -295,6 +297,12 @@ fn receiver(world: &World, proxy: &Proxy, provider: &OpenTelemetry) -> Option<Tr
         let short = host.strip_suffix(".svc").unwrap_or(host);
         world.service(&format!("{short}.svc.{}", world.domain()))
     })?;
+    service.port(port).map(|_| (Arc::clone(service), port))
+}
+
+/// The receiver as a proxy is told of it.
+fn receiver(world: &World, proxy: &Proxy) -> Option<TracingProvider> {
+    let (service, port) = tracing_service(world)?;
     Some(TracingProvider {
         cluster: names::outbound_cluster(port, "", &service.host),
         authority: service.host.to_string(),

@@ -23,6 +23,8 @@ pub struct ScopedService {
     /// The ports that are known; `None`: all. A service that is known only as a destination of a VirtualService is known
     /// by the ports that are named there.
     pub only_ports: Option<BTreeSet<u16>>,
+    /// Only the proxy itself speaks to it (it reports spans there): the application gets no listener, route or name for it.
+    pub cluster_only: bool,
 }
 
 impl ScopedService {
@@ -37,7 +39,7 @@ impl ScopedService {
     }
 
     fn same_as(&self, other: &Self) -> bool {
-        self.service.rev == other.service.rev && self.only_ports == other.only_ports
+        self.service.rev == other.service.rev && self.only_ports == other.only_ports && self.cluster_only == other.cluster_only
     }
 }
 
@@ -145,18 +147,26 @@ impl Scope {
         let visible = |s: &Service| s.visibility.includes(own, &s.namespace, &world.mesh().default_service_export_to);
         let mut known: BTreeMap<&Name, ScopedService> = BTreeMap::new();
         for service in world.services().filter(|s| visible(s) && egress.imports(s)) {
-            known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports: None });
+            known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports: None, cluster_only: false });
         }
         for (host, ports) in destinations(world, &virtual_services) {
             let Some(service) = world.service(&host).filter(|s| visible(s)) else { continue };
             let Some(scoped) = known.get_mut(&service.host) else {
                 let only_ports = (!ports.is_empty()).then_some(ports);
-                known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports });
+                known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports, cluster_only: false });
                 continue;
             };
             if let Some(only) = &mut scoped.only_ports {
                 only.extend(ports);
             }
+        }
+        let tracing = super::mesh::tracing_service(world);
+        if let Some((service, port)) = &tracing
+            && !known.contains_key(&service.host)
+        {
+            let only_ports = Some(BTreeSet::from([*port]));
+            let scoped = ScopedService { service: Arc::clone(service), only_ports, cluster_only: true };
+            known.insert(&service.host, scoped);
         }
         let mut services: Vec<ScopedService> = known.into_values().collect();
         services.sort_by(|a, b| a.service.order.cmp(&b.service.order));
@@ -176,9 +186,14 @@ impl Scope {
         ScopeKey { namespace: Name::clone(&proxy.namespace), sidecar }
     }
 
-    /// The service of this host, if it is known.
+    /// The service of this host, if the application may know it.
     pub fn service(&self, host: &str) -> Option<&ScopedService> {
-        self.by_host.get(host).map(|i| &self.services[*i])
+        self.by_host.get(host).map(|i| &self.services[*i]).filter(|s| !s.cluster_only)
+    }
+
+    /// The services that the application may know, oldest first.
+    pub fn visible(&self) -> impl Iterator<Item = &ScopedService> {
+        self.services.iter().filter(|s| !s.cluster_only && s.service.alias.is_none())
     }
 
     /// Whether all that is made from this scope would be made alike from the other.

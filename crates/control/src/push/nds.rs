@@ -36,7 +36,7 @@ pub(super) struct NameInfo {
 /// The table of a view: one resource without a name. A service without any address is left out.
 pub(super) fn table(view: &View) -> Option<Arc<Resource>> {
     let mut table = BTreeMap::new();
-    for scoped in &view.scope.services {
+    for scoped in view.scope.visible() {
         let service = &scoped.service;
         let pods = || view.world.endpoints(&service.host).map(|e| e.ready.iter().map(|p| p.ip).collect()).unwrap_or_default();
         let ips: Vec<IpAddr> = if service.headless { pods() } else { service.vips.clone() };

@@ -234,3 +234,15 @@ fn route_names(listener: &lateen_model::dataplane::Listener) -> Vec<Arc<str>> {
     };
     listener.filter_chains.iter().filter_map(name).collect()
 }
+
+#[test]
+fn spans_leave_also_where_a_sidecar_resource_hides_their_receiver() {
+    let hidden = "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: narrow, namespace: a}\nspec: {egress: [{hosts: [./two.a.svc.cluster.local]}]}\n";
+    let pods = [fixture::pod("a", "one-0", [10, 0, 0, 1], &[("app", "one")])];
+    let world = fixture::world(&format!("{RICH}{hidden}"), &pods);
+    let view = View::new(Generation(1), &world, Arc::new(fixture::proxy(&world, "a", "one-0")), &Arc::default());
+    let receiver = "outbound|4317||collector.a.svc.cluster.local";
+    assert!(view.clusters().iter().any(|c| c.name == receiver));
+    assert!(!view.listeners().iter().any(|l| l.name.ends_with("_4317")), "the application knows nothing of it");
+    assert_eq!(view.generate(ResourceType::Eds, Watch::Names(&[receiver.into()])).resources.len(), 1);
+}

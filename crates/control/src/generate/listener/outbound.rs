@@ -28,7 +28,7 @@ pub struct Outbound<'a> {
 pub fn listeners(outbound: Outbound<'_>) -> (Vec<Listener>, u64) {
     let mut made: BTreeMap<String, Listener> = BTreeMap::new();
     let mut conflicts = 0;
-    for service in outbound.scope.services.iter().filter(|s| s.service.alias.is_none()) {
+    for service in outbound.scope.visible() {
         for port in service.ports() {
             for listener in outbound.of_port(service, port) {
                 // Oldest first: who comes later does not get the address. HTTP listeners are the same for all services.

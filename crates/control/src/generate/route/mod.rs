@@ -66,8 +66,8 @@ pub fn of_name(context: RouteContext<'_>, name: &str) -> RouteConfiguration {
 }
 
 fn of_port(context: RouteContext<'_>, port: u16) -> Vec<VirtualHost> {
-    let with_port = |s: &&ScopedService| s.service.alias.is_none() && s.port(port).is_some_and(serves_http);
-    let services: Vec<&ScopedService> = context.scope.services.iter().filter(with_port).collect();
+    let with_port = |s: &&ScopedService| s.port(port).is_some_and(serves_http);
+    let services: Vec<&ScopedService> = context.scope.visible().filter(with_port).collect();
     let mut hosts = virtual_hosts(context, &services, port);
     hosts.sort_by(|a, b| a.name.cmp(&b.name));
     hosts.push(catch_all(context));
