@@ -29,6 +29,8 @@ enum Role {
     Status(lateen_local::cli::StatusArgs),
     Exec(lateen_local::cli::Exec),
     Capture(lateen_local::cli::Capture),
+    Config(lateen_cli::config::Config),
+    Demo(lateen_demo::Demo),
     #[command(hide = true, name = lateen_local::cli::Supervisor::NAME)]
     Supervisor(lateen_local::cli::Supervisor),
     #[command(hide = true, name = lateen_local::cli::Init::NAME)]
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         Role::Status(args) => Ok(args.run()),
         Role::Exec(args) => Ok(args.run()),
         Role::Capture(args) => Ok(args.run()),
+        Role::Config(args) => args.run().map_err(Into::into),
+        Role::Demo(args) => args.run().map_err(Into::into),
         Role::Supervisor(args) => Ok(args.run()),
         Role::Init(args) => Ok(args.run()),
     };
