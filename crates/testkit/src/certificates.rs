@@ -49,6 +49,17 @@ impl TestCa {
         Self { issuer: Issuer::new(params, key), cert_pem, key_pem, chain_pem: String::new(), root_pem }
     }
 
+    /// An authority that exists, such as a running mesh's: for certificates that it should never have issued.
+    ///
+    /// # Panics
+    /// If the two do not belong together, or are not PEM.
+    pub fn load(cert_pem: &str, key_pem: &str) -> Self {
+        let key = KeyPair::from_pem(key_pem).expect("the authority's key");
+        let issuer = Issuer::from_ca_cert_pem(cert_pem, key).expect("the authority's certificate");
+        let (cert_pem, key_pem) = (cert_pem.to_owned(), key_pem.to_owned());
+        Self { issuer, root_pem: cert_pem.clone(), cert_pem, key_pem, chain_pem: String::new() }
+    }
+
     /// An intermediate authority under this one.
     ///
     /// # Panics
