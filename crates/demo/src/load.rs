@@ -23,8 +23,6 @@ pub(crate) struct Load {
     pub(crate) versions: Counts,
     /// Requests without an answer, by reason.
     pub(crate) errors: Counts,
-    /// Answers by other values that were asked for.
-    pub(crate) tallies: BTreeMap<String, Counts>,
     /// Quantiles.
     pub(crate) latency_ms: BTreeMap<String, f64>,
     /// The answer, if there was one request.
