@@ -21,7 +21,7 @@ enum Role {
     /// The test application: an HTTP, TCP and gRPC server that tells who answered, and a client for it.
     Echo(lateen_echo::cli::EchoArgs),
     /// Runs the control plane: configuration, certificates, discovery.
-    Control(lateen_control::cli::ControlArgs),
+    Control(Box<lateen_control::cli::ControlArgs>),
     /// Runs a proxy.
     Proxy(lateen_proxy::cli::ProxyArgs),
     Up(lateen_local::cli::Up),
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
         Role::Echo(args) => args.run().map_err(Into::into),
-        Role::Control(args) => lateen_control::cli::run(args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Role::Control(args) => lateen_control::cli::run(*args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Role::Proxy(args) => lateen_proxy::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Role::Up(args) => Ok(args.run()),
         Role::Down(args) => Ok(args.run()),

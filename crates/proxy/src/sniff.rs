@@ -226,7 +226,7 @@ mod tests {
         let extensions = [vec![0, 0], vec16(name), vec![0, 16], vec16(protocols)].concat();
         let body = [vec![3, 3], vec![7; 32], vec8(&[]), vec16(vec![0x13, 1]), vec8(&[0]), vec16(extensions)].concat();
         let n = body.len();
-        [vec![1, 0, u8::try_from(n >> 8).unwrap(), (n & 255) as u8], body].concat()
+        [vec![1, 0, u8::try_from(n >> 8).unwrap(), u8::try_from(n & 255).unwrap()], body].concat()
     }
 
     fn records(handshake: &[u8], size: usize) -> Vec<u8> {

@@ -78,8 +78,14 @@ async fn forward(
     let flags = match end {
         RelayEnd::Closed => ResponseFlags::NONE,
         RelayEnd::Idle => ResponseFlags::NONE.with(ResponseFlag::StreamIdleTimeout),
-        RelayEnd::Downstream(_) => ResponseFlags::NONE.with(ResponseFlag::DownstreamConnectionTermination),
-        RelayEnd::Upstream(_) => ResponseFlags::NONE.with(ResponseFlag::UpstreamConnectionTermination),
+        RelayEnd::Downstream(error) => {
+            tracing::debug!(%error, client = %connection.remote, "the client's connection failed");
+            ResponseFlags::NONE.with(ResponseFlag::DownstreamConnectionTermination)
+        }
+        RelayEnd::Upstream(error) => {
+            tracing::debug!(%error, cluster = %cluster.name, "the upstream's connection failed");
+            ResponseFlags::NONE.with(ResponseFlag::UpstreamConnectionTermination)
+        }
     };
     let _ = tokio::join!(downstream.shutdown(), upstream.shutdown());
     TcpOutcome { flags, transport_failure: None }

@@ -66,9 +66,12 @@ enum Output {
     Json,
 }
 
+/// How a page's entries become rows.
+type Tabulate = fn(&[Value]) -> Table;
+
 impl Kind {
     /// The page of the sidecar's admin interface, how its entries become rows, and which sidecar is meant.
-    fn parts(&self) -> (&'static str, fn(&[Value]) -> Table, &Selection) {
+    fn parts(&self) -> (&'static str, Tabulate, &Selection) {
         match self {
             Self::Listeners(s) => ("listeners", listeners::table, s),
             Self::Routes(s) => ("routes", routes::table, s),

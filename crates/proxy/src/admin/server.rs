@@ -69,10 +69,7 @@ where
     F: Fn(Ask) -> Answer + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(Ask {
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
-        });
+        let answer = answer(Ask { method: request.method().clone(), path: request.uri().path().to_owned() });
         async move {
             let mut response = Response::new(Full::new(answer.body));
             *response.status_mut() = answer.status;

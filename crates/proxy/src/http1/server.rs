@@ -379,7 +379,7 @@ impl<S: Io> Inner<S> {
             self.keep_alive = false;
         }
         // Whether the body comes without the 100 that was not sent is the client's choice, so nobody can tell what comes next.
-        self.keep_alive &= state != WriteState::UntilClose && !(expects && !self.read.is_done());
+        self.keep_alive &= state != WriteState::UntilClose && (!expects || self.read.is_done());
         let persistence = match (self.keep_alive, version) {
             _ if tunnel => Persistence::Implied,
             (false, _) => Persistence::Close,

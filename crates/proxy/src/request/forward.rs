@@ -63,7 +63,9 @@ impl Plan {
         let purpose = match &cluster.config.http.protocol {
             HttpProtocolOptions::Http1 => Purpose::Http1 { istio_alpn },
             HttpProtocolOptions::Http2 { .. } => Purpose::Http2 { istio_alpn },
-            HttpProtocolOptions::Downstream { .. } if info.protocol == crate::http::Version::Http2 => Purpose::Http2 { istio_alpn },
+            HttpProtocolOptions::Downstream { .. } if info.protocol == crate::http::Version::Http2 => {
+                Purpose::Http2 { istio_alpn }
+            }
             HttpProtocolOptions::Downstream { .. } => Purpose::Http1 { istio_alpn },
         };
         // What was meant for this proxy is not for the next.
@@ -166,7 +168,7 @@ pub(crate) async fn forward(
     let outcome = forwarding.run().await;
     let Forwarding { head, info, plan, mut upload, clock, responder, .. } = forwarding;
     match outcome {
-        Ok(answered) => respond::relay(ctx, head, info, &plan, *answered, upload, clock, responder).await,
+        Ok(answered) => respond::relay(ctx, head, info, &plan, *answered, respond::Way { upload, clock, responder }).await,
         Err(Some(reply)) => {
             upload.reset(ResetReason::Cancel);
             reply.send(ctx, responder, info).await;

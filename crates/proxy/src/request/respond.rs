@@ -25,6 +25,14 @@ enum End {
     Idle,
 }
 
+/// What is left of a request when its response has come.
+pub(crate) struct Way {
+    /// The rest of its body.
+    pub(crate) upload: Transfer,
+    pub(crate) clock: Clock,
+    pub(crate) responder: Responder<Stream>,
+}
+
 /// Sends the upstream's response on.
 pub(crate) async fn relay(
     ctx: &RequestContext<'_>,
@@ -32,11 +40,10 @@ pub(crate) async fn relay(
     info: &mut RequestInfo,
     plan: &Plan,
     answered: Answered,
-    mut upload: Transfer,
-    mut clock: Clock,
-    responder: Responder<Stream>,
+    way: Way,
 ) {
     let Answered { mut head, reader, lease } = answered;
+    let Way { mut upload, mut clock, responder } = way;
     upload.forget();
     let tunnel = plan.tunnel && (head.status() == 101 || (request.is_connect() && (200..300).contains(&head.status())));
     prepare_head(ctx, request, &mut head, info, plan);

@@ -57,12 +57,15 @@ struct Known {
     interned: RefCell<Vec<(Option<String>, PeerHandle)>>,
 }
 
+/// The service of one version of a cluster.
+type ServiceOf = (std::sync::Weak<Cluster>, Arc<Interned<Service>>);
+
 /// A worker's table of workloads and services.
 pub(crate) struct Peers {
     decoded: PeerCache<Known>,
     peers: Interner<Peer>,
     services: Interner<Service>,
-    by_cluster: HashMap<Arc<str>, (std::sync::Weak<Cluster>, Arc<Interned<Service>>)>,
+    by_cluster: HashMap<Arc<str>, ServiceOf>,
     unknown: PeerHandle,
     own: PeerHandle,
     own_verified: PeerHandle,

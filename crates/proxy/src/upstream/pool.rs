@@ -149,8 +149,7 @@ impl Pools {
             Some(picker) if Arc::ptr_eq(picker.set(), &hosts.set) => picker,
             _ => picker.insert(Picker::new(hosts.set.clone())),
         };
-        let pick = worker.with_rng(|rng| picker.pick(cluster.health_epoch(), rng, avoid, |h| exclude(h)).map(|p| p.host.clone()));
-        pick
+        worker.with_rng(|rng| picker.pick(cluster.health_epoch(), rng, avoid, |h| exclude(h)).map(|p| p.host.clone()))
     }
 
     /// A connection to `host` for one request: an idle one, a shared one, a new one, or one that becomes free.

@@ -5,8 +5,11 @@ use lateen_proxy::http::{Head, StreamError};
 use lateen_proxy::http1::{ChunkDecoder, Limits, Step};
 use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
 
+/// The payload, the trailers, and how many bytes they took.
+type Decoded = (Vec<u8>, Option<Box<Head>>, usize);
+
 /// Decodes with pieces of these sizes, each offered together with what was not consumed.
-fn decode(raw: &[u8], splits: &[usize]) -> Result<(Vec<u8>, Option<Box<Head>>, usize), StreamError> {
+fn decode(raw: &[u8], splits: &[usize]) -> Result<Decoded, StreamError> {
     let mut decoder = ChunkDecoder::new(Limits::default());
     let (mut at, mut offered, mut payload) = (0, 0, Vec::new());
     let mut splits = splits.iter().copied().chain(std::iter::repeat(1));
