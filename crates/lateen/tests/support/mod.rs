@@ -25,12 +25,16 @@ pub(crate) fn lateen() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_lateen"))
 }
 
-/// Where the scenario's manifests are: beside the repository, or where `LATEEN_SCENARIO` says.
+/// Where the scenario's manifests are: where `LATEEN_SCENARIO` says, else beside the repository, else this crate's own copy.
 pub(crate) fn scenario_files() -> PathBuf {
-    let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/scenario"));
-    let path = std::env::var_os("LATEEN_SCENARIO").map_or_else(beside, PathBuf::from);
-    assert!(path.join("workloads.yaml").is_file(), "no scenario in {}; LATEEN_SCENARIO says where it is", path.display());
-    path
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if let Some(path) = std::env::var_os("LATEEN_SCENARIO") {
+        let path = PathBuf::from(path);
+        assert!(path.join("workloads.yaml").is_file(), "LATEEN_SCENARIO={}: no workloads.yaml", path.display());
+        return path;
+    }
+    let beside = root.join("../../../shared/scenario");
+    if beside.join("workloads.yaml").is_file() { beside } else { root.join("tests/scenario") }
 }
 
 /// Waits until `check` gives something; panics with `what` after a minute, which no healthy machine needs.
@@ -121,6 +125,11 @@ impl Mesh {
         let scratch = self.files.path().join(format!("{file}~"));
         fs::write(&scratch, after).unwrap();
         fs::rename(&scratch, &path).unwrap();
+    }
+
+    /// Sends Ctrl-C and waits for the end, which it tells.
+    pub(crate) fn stop(self) -> String {
+        self.up.stop().unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Where the manifests are.
