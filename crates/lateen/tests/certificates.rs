@@ -1,5 +1,7 @@
 //! Certificates that live for seconds: they are replaced at half their life, and no request notices.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! Hostile bytes on every port of the scenario's mesh: a clear error or a clean close, a counter, no crash, no leak, and the
 //! next client is served.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

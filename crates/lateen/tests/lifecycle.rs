@@ -1,5 +1,7 @@
 //! The scenario's mesh as a guest of this machine: what it tells, what it stands, and that nothing of it stays.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeSet;

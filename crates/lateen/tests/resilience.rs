@@ -1,5 +1,7 @@
 //! The scenario under constant load, while its parts are killed, scaled, replaced and reconfigured: no request may fail.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The user's scenario, on the user's manifests: every line under "What must be seen" in its README.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
