@@ -4,8 +4,9 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,10 +14,11 @@ use lateen_testkit::lab::LateenUp;
 use serde_json::Value;
 use support::{FRONTEND, Mesh, PRODUCTION, assert_all_answered, count, eventually, lateen, scenario_files};
 
-/// Namespaces of every kind and sockets of this machine that belong to a process tree, and the processes.
+/// The processes of a mesh, and the network and process namespaces that they are in. These are held open, or their numbers
+/// could be given to another mesh as soon as they are free.
 struct Traces {
     pids: Vec<u32>,
-    namespaces: BTreeSet<PathBuf>,
+    namespaces: BTreeMap<PathBuf, File>,
 }
 
 impl Traces {
@@ -29,7 +31,8 @@ impl Traces {
             next += 1;
         }
         let own = namespaces_of("self");
-        let namespaces = pids.iter().flat_map(|pid| namespaces_of(&pid.to_string())).filter(|n| !own.contains(n)).collect();
+        let all = pids.iter().flat_map(|pid| namespaces_of(&pid.to_string()));
+        let namespaces = all.filter(|(name, _)| !own.contains_key(name)).collect();
         Self { pids, namespaces }
     }
 
@@ -40,8 +43,8 @@ impl Traces {
         });
         let left: Vec<PathBuf> = processes()
             .into_iter()
-            .flat_map(|(pid, _)| namespaces_of(&pid.to_string()))
-            .filter(|n| self.namespaces.contains(n))
+            .flat_map(|(pid, _)| namespaces_of(&pid.to_string()).into_keys())
+            .filter(|name| self.namespaces.contains_key(name))
             .collect();
         assert_eq!(left, Vec::<PathBuf>::new(), "somebody is in a namespace of the mesh");
     }
@@ -57,9 +60,15 @@ fn processes() -> Vec<(u32, u32)> {
     names.filter_map(parent).collect()
 }
 
-fn namespaces_of(process: &str) -> BTreeSet<PathBuf> {
-    let link = |kind: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
-    ["net", "mnt", "pid"].into_iter().filter_map(link).collect()
+fn namespaces_of(process: &str) -> BTreeMap<PathBuf, File> {
+    let open = |kind: &str| {
+        let path = format!("/proc/{process}/ns/{kind}");
+        // The name is of the file that is held, not of what the process may be in by then.
+        let file = File::open(path).ok()?;
+        let name = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        Some((name, file))
+    };
+    ["net", "pid"].into_iter().filter_map(open).collect()
 }
 
 /// Interfaces, bridges, mounts and firewall rules of this machine itself.
@@ -92,7 +101,7 @@ fn ctrl_c_leaves_no_process_namespace_rule_or_file() {
     assert_eq!(mesh.curl(FRONTEND, &["http://order-service/"]).status, 200);
     let (traces, name) = (Traces::of(&mesh), mesh.up.name().to_owned());
     // Launcher, supervisor, control plane, and in each of six pods a sidecar and an application.
-    assert!(traces.pids.len() >= 15 && traces.namespaces.len() >= 8, "{:?} {:?}", traces.pids, traces.namespaces);
+    assert!(traces.pids.len() >= 15 && traces.namespaces.len() >= 8, "{:?} {:?}", traces.pids, traces.namespaces.keys());
     assert!(!state_of(&name).is_empty());
     // What it makes, it makes in namespaces of its own.
     assert_eq!(machine(), before);
