@@ -20,6 +20,9 @@ use crate::socket::INBOUND_SOURCE_V6;
 
 /// Name of the bridge.
 pub const BRIDGE: &str = "lateen0";
+/// The bridge's hardware address. A bridge without one of its own takes the lowest of its ports', so it would change
+/// when a pod comes or goes, and the other pods would send to the old one for half a minute.
+const BRIDGE_MAC: [u8; 6] = [0x0a, 0x58, 0x0a, 0xf4, 0x00, 0x01];
 /// Name of a pod's interface.
 pub const POD_INTERFACE: &str = "eth0";
 
@@ -72,7 +75,14 @@ pub fn set_up_bridge(addresses: BridgeAddresses) -> Result<(), LinkError> {
     on_netlink(async |netlink| {
         netlink.up("lo").await?;
         netlink
-            .step("make the bridge", netlink.handle.link().add(LinkBridge::new(BRIDGE).mcast_snooping(false).build()).execute())
+            .step(
+                "make the bridge",
+                netlink
+                    .handle
+                    .link()
+                    .add(LinkBridge::new(BRIDGE).mcast_snooping(false).address(BRIDGE_MAC.to_vec()).build())
+                    .execute(),
+            )
             .await?;
         let index = netlink.index(BRIDGE).await?;
         netlink.address(index, IpAddr::V4(addresses.v4.addr()), addresses.v4.prefix_len()).await?;

@@ -328,6 +328,34 @@ fn service_addresses_lead_to_every_endpoint_and_to_none_when_there_is_none() {
 }
 
 #[test]
+fn pods_that_come_and_go_do_not_disturb_the_others() {
+    with_powers("pods_that_come_and_go_do_not_disturb_the_others", || {
+        let lab = lab(1);
+        let mac =
+            || std::fs::read_to_string("/proc/thread-self/net/arp").unwrap().split_whitespace().find(|w| w.contains(':')).map(str::to_owned);
+        lab.middle.run(|| serve("10.244.0.1:53")).unwrap();
+        lab.pods[0].run(|| ask("10.244.0.1:53")).unwrap();
+        let before = lab.pods[0].run(mac).unwrap().unwrap();
+        let bridge = BridgeAddresses { v4: GATEWAY.parse().unwrap(), v6: GATEWAY_V6.parse().unwrap() };
+        // One of so many ports has a lower hardware address than the first, but for one case in 2^16.
+        let more: Vec<NetNs> = (1..17)
+            .map(|n| {
+                let pod = NetNs::create().unwrap();
+                let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod_v4(n), pod_v6(n)) else { unreachable!() };
+                lab.middle.run(|| connect_pod(&pod, &format!("veth{n}"), PodAddresses { v4, v6 }, bridge).unwrap()).unwrap();
+                pod
+            })
+            .collect();
+        assert!(lab.pods[0].run(|| ask("10.244.0.1:53")).unwrap().starts_with("53 "));
+        let after = more[0].run(|| {
+            ask("10.244.0.1:53");
+            mac()
+        });
+        assert_eq!(after.unwrap().unwrap(), before);
+    });
+}
+
+#[test]
 fn a_refused_transaction_names_the_rule_and_changes_nothing() {
     with_powers("a_refused_transaction_names_the_rule_and_changes_nothing", || {
         rust_ns()

@@ -81,10 +81,10 @@ pub(crate) fn common_mounts(pod: &Pod) -> Vec<Mount> {
     ]
 }
 
-/// Directories that no process of a pod sees: the mesh's state, and a name cache that would ask the machine's resolver.
+/// Directories that no process of a pod sees: the state of this and of other meshes, and a name cache that would ask the machine's resolver.
 pub(crate) fn hidden(mesh: &Mesh) -> Vec<PathBuf> {
     let nscd = [PathBuf::from("/run/nscd"), PathBuf::from("/var/run/nscd")];
-    let mut hidden = vec![mesh.dir.path()];
+    let mut hidden = vec![mesh.dir.all().to_owned()];
     hidden.extend(nscd.into_iter().filter(|p| p.is_dir()).take(1));
     hidden
 }

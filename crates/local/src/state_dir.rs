@@ -88,6 +88,11 @@ impl StateDir {
         self.base.join(self.name.as_str())
     }
 
+    /// The directory that holds every mesh of this user.
+    pub(crate) fn all(&self) -> &Path {
+        &self.base
+    }
+
     fn lock_path(&self) -> PathBuf {
         self.base.join(format!("{}.lock", self.name.as_str()))
     }
@@ -178,17 +183,17 @@ impl StateDir {
 
     /// The process id of the launcher of the running mesh.
     pub(crate) fn running(&self) -> Result<i32, StateError> {
-        let not_running = || StateError::NotRunning { name: self.name().to_owned(), others: self.others() };
-        let mut file = File::open(self.lock_path()).map_err(|_| not_running())?;
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => {}
-            // Nobody holds it: a leftover.
-            _ => return Err(not_running()),
-        }
+        self.holder().ok_or_else(|| StateError::NotRunning { name: self.name().to_owned(), others: self.others() })
+    }
+
+    /// Who holds the lock, if anybody does.
+    fn holder(&self) -> Option<i32> {
+        let mut file = File::open(self.lock_path()).ok()?;
+        // A lock that can be had is a leftover.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then_some(())?;
         let mut pid = String::new();
-        let path = self.lock_path();
-        file.read_to_string(&mut pid).map_err(io_at(&path))?;
-        pid.trim().parse().map_err(|_| not_running())
+        file.read_to_string(&mut pid).ok()?;
+        pid.trim().parse().ok()
     }
 
     /// Names of meshes that do run, for the message.
@@ -197,7 +202,7 @@ impl StateDir {
             .into_iter()
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".lock")?.parse::<MeshName>().ok())
-            .filter(|name| *name != self.name && Self { name: name.clone(), base: self.base.clone() }.running().is_ok())
+            .filter(|name| *name != self.name && Self { name: name.clone(), base: self.base.clone() }.holder().is_some())
             .map(|name| format!("`{}`", name.as_str()))
             .collect();
         if names.is_empty() { String::new() } else { format!(" ({} is; choose with --name)", names.join(", ")) }
@@ -261,6 +266,16 @@ mod tests {
         assert!(a.running().is_err());
         assert!(!base.path().join("lateen").exists());
         drop(a.claim().unwrap());
+    }
+
+    #[test]
+    fn leftovers_are_no_running_meshes() {
+        let base = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(base.path().join(format!("{name}.lock")), "1\n").unwrap();
+        }
+        let error = dir(base.path(), "a").running().unwrap_err().to_string();
+        assert!(error.starts_with("no mesh named `a` is running; start one"), "{error}");
     }
 
     #[test]
