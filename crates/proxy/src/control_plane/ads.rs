@@ -83,8 +83,9 @@ impl Subscription {
         let added: Vec<(String, Bytes)> = added.into_iter().map(|Added { name, body, .. }| (name, body)).collect();
         let rejections = self.store.apply(ty, &added, &removed);
         let snapshot = Arc::new(self.store.snapshot());
+        // In force before sockets are opened: a connection must find the listener that accepted it.
+        self.shared.snapshot.store(snapshot.clone());
         self.listen(&snapshot);
-        self.shared.snapshot.store(snapshot);
         self.start_exporters();
         self.subscribe_to_what_is_referred();
         let status = self.types.entry(ty).or_default();

@@ -110,6 +110,8 @@ enum Try {
     ClientGone,
     /// There is no endpoint.
     NoHost,
+    /// The endpoint left before anything was sent to it.
+    HostGone,
 }
 
 /// Time, as it runs for one request.
@@ -189,7 +191,11 @@ impl Forwarding<'_, '_> {
         loop {
             self.info.attempts += 1;
             let outcome = self.attempt().await;
-            let had_retry_permit = retry_permit.take().is_some();
+            let had_retry_permit = retry_permit.is_some();
+            if !matches!(outcome, Try::HostGone) {
+                // Given back before another one is asked for.
+                retry_permit = None;
+            }
             match outcome {
                 Try::Answered(answered) => {
                     let status = answered.head.status();
@@ -236,12 +242,19 @@ impl Forwarding<'_, '_> {
                     }
                     return Err(Some(LocalReply::timeout("response_timeout")));
                 }
+                // Nothing was tried: another host is chosen at once, and no retry is spent.
+                Try::HostGone => {
+                    self.info.attempts -= 1;
+                    self.follow_cluster();
+                    continue;
+                }
                 Try::NoHost => return Err(Some(LocalReply::no_healthy_upstream())),
                 Try::ClientGone => return Err(None),
             }
             if self.pause().await.is_err() {
                 return Err(None);
             }
+            self.follow_cluster();
         }
     }
 
@@ -317,6 +330,17 @@ impl Forwarding<'_, '_> {
         self.await_head(lease, response, try_timer).await
     }
 
+    /// A request that waits or retries sees the hosts of the moment, also when the cluster was replaced meanwhile: the old one
+    /// is told no endpoints any more.
+    fn follow_cluster(&mut self) {
+        if let Some(current) = self.ctx.worker.shared.snapshot.load().clusters.get(&self.plan.cluster.name)
+            && !Arc::ptr_eq(current, &self.plan.cluster)
+        {
+            self.plan.cluster = current.clone();
+            self.info.cluster = Some(current.clone());
+        }
+    }
+
     fn pick(&self) -> Option<Arc<Host>> {
         let cluster = &self.plan.cluster;
         if let Discovery::OriginalDst { port_override } = &cluster.config.discovery {
@@ -352,6 +376,7 @@ impl Forwarding<'_, '_> {
                 stale: false,
             }),
             Ok(Err(LeaseError::Connect(error))) => Err(self.connect_failed(&error)),
+            Ok(Err(LeaseError::HostGone)) => Err(Try::HostGone),
             Err(limit) => Err(self.limited(limit, false)),
         }
     }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// A cluster.
 pub(crate) struct Cluster {
@@ -26,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) stats: Arc<ClusterStats>,
     detector: Option<Arc<Detector>>,
     hosts: ArcSwap<Hosts>,
+    /// Tells that [`Self::hosts`] was replaced.
+    changed: Notify,
 }
 
 /// How bytes travel to an endpoint.
@@ -150,6 +153,7 @@ impl Cluster {
             breakers,
             detector,
             hosts: ArcSwap::new(hosts),
+            changed: Notify::new(),
             config,
         };
         if let Discovery::Static(assignment) = &cluster.config.discovery {
@@ -213,6 +217,21 @@ impl Cluster {
             before.iter().filter(|h| !by_address.contains_key(&h.address)).for_each(|h| detector.forget(&h.state.health));
         }
         self.hosts.store(Arc::new(Hosts { set, by_address }));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until no host has this address any more.
+    pub(crate) async fn until_gone(&self, address: SocketAddr) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before looking, so that a change in between is not missed.
+            changed.as_mut().enable();
+            if self.hosts.load().get(address).is_none() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn balance_settings(&self) -> BalanceSettings {

@@ -42,10 +42,42 @@ struct HostPool {
     /// Most recently used last, so that the others become idle and go.
     idle: Vec<Idle>,
     shared: Vec<Rc<Shared2>>,
+    gate: Rc<Gate>,
+}
+
+/// What counts the connections to a host, and who waits for one. Apart from the pool, so that a connection can be counted off
+/// wherever it is dropped: in a pool that is being cleaned, or on its way to a request that is gone.
+#[derive(Default)]
+struct Gate {
+    /// Connections that are being opened, and HTTP/1 connections that are open, idle or not.
+    open: Cell<u32>,
     /// Requests that wait for a connection, because the cluster may not open another one.
-    waiting: VecDeque<oneshot::Sender<PooledConnection>>,
-    /// HTTP/1 connections that are open, idle or not.
-    open: u32,
+    waiting: RefCell<VecDeque<oneshot::Sender<PooledConnection>>>,
+}
+
+impl Gate {
+    /// Lets everyone who waits look again: there may be room for a new connection, or a shared one.
+    fn wake(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        drop(waiting);
+    }
+}
+
+/// Counts one connection until it is dropped; then whoever waits may open one in its place.
+struct Counted(Rc<Gate>);
+
+impl Counted {
+    fn new(gate: &Rc<Gate>) -> Self {
+        gate.open.set(gate.open.get() + 1);
+        Self(gate.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.wake();
+    }
 }
 
 struct Idle {
@@ -58,7 +90,9 @@ pub(crate) struct PooledConnection {
     connection: http1::ClientConnection<Stream>,
     meta: Rc<ConnectionMeta>,
     opened: Instant,
+    // Given back before the count, whose end wakes those who want it.
     _permit: Option<Permit>,
+    _counted: Counted,
 }
 
 /// An HTTP/2 connection that requests share.
@@ -99,6 +133,8 @@ pub(crate) enum LeaseError {
     Overflow,
     /// It could not be opened.
     Connect(ConnectError),
+    /// The host left the cluster while the request waited: another one must be chosen.
+    HostGone,
 }
 
 /// A connection for one request. Dropping it without [`Lease::finish`] closes an HTTP/1 connection.
@@ -166,15 +202,14 @@ impl Pools {
             return pool.lease(key, host, kind);
         }
         let pending = cluster.breakers.try_acquire_pending().ok_or(LeaseError::Overflow)?;
-        let kind = loop {
-            match pool.connection_permit(key) {
-                Ok(permit) => break pool.open(worker, &host, purpose, permit).await.map_err(LeaseError::Connect)?,
-                Err(freed) => match freed.await {
-                    Ok(connection) => break LeaseKind::H1(Some(connection)),
-                    // A connection was closed instead: there may be room for a new one.
-                    Err(_) => continue,
-                },
-            }
+        let waiting = pool.wait_or_open(worker, &host, purpose);
+        let kind = match pool.is_listed() {
+            true => tokio::select! {
+                biased;
+                kind = waiting => kind.map_err(LeaseError::Connect)?,
+                () = cluster.until_gone(key.0) => return Err(LeaseError::HostGone),
+            },
+            false => waiting.await.map_err(LeaseError::Connect)?,
         };
         drop(pending);
         pool.lease(key, host, kind)
@@ -183,10 +218,7 @@ impl Pools {
     /// Closes connections that no request uses.
     pub(crate) fn close_idle(&self) {
         for pool in self.clusters.borrow().values() {
-            pool.hosts.borrow_mut().values_mut().for_each(|host| {
-                host.open = host.open.saturating_sub(u32::try_from(host.idle.len()).unwrap_or(u32::MAX));
-                host.idle.clear();
-            });
+            pool.hosts.borrow_mut().values_mut().for_each(|host| host.idle.clear());
         }
     }
 
@@ -219,7 +251,6 @@ impl ClusterPool {
             if alive {
                 return Some(LeaseKind::H1(Some(connection)));
             }
-            host.open = host.open.saturating_sub(1);
         }
         None
     }
@@ -233,17 +264,43 @@ impl ClusterPool {
 
     /// Leave to open a connection, or a place in the queue for one that becomes free. As in Envoy, a pool without any connection
     /// may always open one: waiting would be for ever.
-    fn connection_permit(&self, key: (SocketAddr, Purpose)) -> Result<Option<Permit>, oneshot::Receiver<PooledConnection>> {
+    fn connection_permit(
+        &self,
+        key: (SocketAddr, Purpose),
+    ) -> Result<(Counted, Option<Permit>), oneshot::Receiver<PooledConnection>> {
         let mut hosts = self.hosts.borrow_mut();
         let host = hosts.entry(key).or_default();
         let permit = self.cluster.breakers.try_acquire_connection();
-        if permit.is_none() && host.open > 0 {
+        if permit.is_none() && host.gate.open.get() > 0 {
             let (sender, receiver) = oneshot::channel();
-            host.waiting.push_back(sender);
+            host.gate.waiting.borrow_mut().push_back(sender);
             return Err(receiver);
         }
-        host.open += 1;
-        Ok(permit)
+        Ok((Counted::new(&host.gate), permit))
+    }
+
+    /// A connection as soon as there is one: a new one, one that is given back, or one that has come to be shared.
+    async fn wait_or_open(self: &Rc<Self>, worker: &Worker, host: &Host, purpose: Purpose) -> Result<LeaseKind, ConnectError> {
+        let key = (host.address, purpose);
+        loop {
+            let freed = match self.connection_permit(key) {
+                Ok(leave) => return self.open(worker, host, purpose, leave).await,
+                Err(freed) => freed,
+            };
+            if let Ok(connection) = freed.await {
+                return Ok(LeaseKind::H1(Some(connection)));
+            }
+            // Something else changed: a connection was closed, or one was opened that can be shared.
+            if let Some(kind) = self.take(key) {
+                return Ok(kind);
+            }
+        }
+    }
+
+    /// Whether the cluster's list of hosts says which there are (an original destination is in no list).
+    fn is_listed(&self) -> bool {
+        use lateen_model::dataplane::Discovery;
+        !matches!(self.cluster.config.discovery, Discovery::OriginalDst { .. })
     }
 
     async fn open(
@@ -251,11 +308,9 @@ impl ClusterPool {
         worker: &Worker,
         host: &Host,
         purpose: Purpose,
-        permit: Option<Permit>,
+        (counted, permit): (Counted, Option<Permit>),
     ) -> Result<LeaseKind, ConnectError> {
         let key = (host.address, purpose);
-        // Counted back if the future is dropped or fails, so that an abandoned attempt does not count as a connection.
-        let opening = Opening { pool: self.clone(), key, done: false };
         let stats = &self.cluster.stats;
         stats.upstream_cx_total.inc();
         let opened = connect(&self.cluster, host, purpose, worker.shared.settings.mark).await.inspect_err(|error| {
@@ -298,8 +353,7 @@ impl ClusterPool {
             LeaseKind::H2(shared)
         } else {
             let connection = http1::ClientConnection::new(stream, http1::Limits::default());
-            opening.keep();
-            LeaseKind::H1(Some(PooledConnection { connection, meta, opened: Instant::now(), _permit: permit }))
+            LeaseKind::H1(Some(PooledConnection { connection, meta, opened: Instant::now(), _permit: permit, _counted: counted }))
         };
         Ok(kind)
     }
@@ -337,19 +391,18 @@ impl ClusterPool {
 
     /// Gives a connection that has ended its exchange to a request that waits, or makes it idle, or closes it.
     fn give_back(&self, key: (SocketAddr, Purpose), connection: PooledConnection) {
-        let mut hosts = self.hosts.borrow_mut();
-        let host = hosts.entry(key).or_default();
+        // Whoever waits may open one in its place: dropping it wakes them.
         if !connection.connection.is_reusable()
             || !self.may_carry(connection.connection.requests(), connection.opened)
             || self.is_gone(key.0)
         {
-            host.open = host.open.saturating_sub(1);
-            // Whoever waits may open one in its place.
-            host.waiting.clear();
             return;
         }
+        let mut hosts = self.hosts.borrow_mut();
+        let host = hosts.entry(key).or_default();
         let mut connection = connection;
-        while let Some(waiting) = host.waiting.pop_front() {
+        loop {
+            let Some(waiting) = host.gate.waiting.borrow_mut().pop_front() else { break };
             match waiting.send(connection) {
                 Ok(()) => return,
                 Err(unwanted) => connection = unwanted,
@@ -360,22 +413,20 @@ impl ClusterPool {
 
     /// Whether the host has left the cluster (an original destination never does).
     fn is_gone(&self, address: SocketAddr) -> bool {
-        use lateen_model::dataplane::Discovery;
-        !matches!(self.cluster.config.discovery, Discovery::OriginalDst { .. }) && self.cluster.hosts().get(address).is_none()
+        self.is_listed() && self.cluster.hosts().get(address).is_none()
     }
 
     fn reap(&self) {
         let limit = self.cluster.config.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
         self.hosts.borrow_mut().retain(|key, host| {
             let gone = self.is_gone(key.0);
-            let before = host.idle.len();
             host.idle.retain_mut(|idle| {
                 !gone && (limit.is_zero() || idle.since.elapsed() < limit) && !is_closed(&mut idle.connection)
             });
-            host.open = host.open.saturating_sub(u32::try_from(before - host.idle.len()).unwrap_or(u32::MAX));
             // Requests in flight hold their connection; it ends with the last of them.
             host.shared.retain(|s| !gone && s.is_open());
-            host.open > 0 || !host.shared.is_empty() || !host.waiting.is_empty()
+            // Whoever counts or waits holds the gate too.
+            !host.idle.is_empty() || !host.shared.is_empty() || Rc::strong_count(&host.gate) > 1
         });
     }
 }
@@ -383,29 +434,6 @@ impl ClusterPool {
 /// Whether an idle connection was closed by its host, or has something that nobody asked for.
 fn is_closed(connection: &mut PooledConnection) -> bool {
     connection.connection.poll_idle(&mut Context::from_waker(Waker::noop())).is_ready()
-}
-
-/// Counts a connection that is being opened, until it is kept or not.
-struct Opening {
-    pool: Rc<ClusterPool>,
-    key: (SocketAddr, Purpose),
-    done: bool,
-}
-
-impl Opening {
-    fn keep(mut self) {
-        self.done = true;
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        if !self.done
-            && let Some(host) = self.pool.hosts.borrow_mut().get_mut(&self.key)
-        {
-            host.open = host.open.saturating_sub(1);
-        }
-    }
 }
 
 impl Lease {
@@ -442,16 +470,29 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match &mut self.kind {
-            LeaseKind::H2(shared) => shared.active.set(shared.active.get().saturating_sub(1)),
-            LeaseKind::H1(connection) => {
-                if connection.take().is_some()
-                    && let Some(host) = self.pool.hosts.borrow_mut().get_mut(&self.key)
-                {
-                    host.open = host.open.saturating_sub(1);
-                    host.waiting.clear();
-                }
-            }
+        // An HTTP/1 connection that was not given back counts itself off.
+        if let LeaseKind::H2(shared) = &self.kind {
+            shared.active.set(shared.active.get().saturating_sub(1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_counted_until_it_is_dropped_and_then_wakes_who_waits() {
+        let gate = Rc::new(Gate::default());
+        let (first, second) = (Counted::new(&gate), Counted::new(&gate));
+        assert_eq!(gate.open.get(), 2);
+        let (sender, mut receiver) = oneshot::channel();
+        gate.waiting.borrow_mut().push_back(sender);
+        assert!(matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        drop(first);
+        assert_eq!(gate.open.get(), 1);
+        assert!(matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "who waits must look again");
+        drop(second);
+        assert_eq!(gate.open.get(), 0);
     }
 }
