@@ -17,4 +17,4 @@ pub(crate) use buffers::{LENT, give_read, give_write, take_read, take_write};
 pub(crate) use convert::{headers_from_h2, headers_to_h2, request_from_h2, request_to_h2, response_from_h2, response_to_h2};
 pub(crate) use head::Span;
 pub(crate) use name::list;
-pub(crate) use target::{is_authority, is_origin_form, parse_length};
+pub(crate) use target::{is_authority, is_origin_form};

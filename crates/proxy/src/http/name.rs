@@ -17,15 +17,6 @@ macro_rules! known_headers {
             /// Every known name.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The number of a lower-case name, or `Other`.
-            #[must_use]
-            pub fn of(name: &[u8]) -> Self {
-                match name {
-                    $($text => Self::$variant,)*
-                    _ => Self::Other,
-                }
-            }
-
             /// The name in lower case; empty for `Other`.
             #[must_use]
             pub const fn as_bytes(self) -> &'static [u8] {
@@ -126,7 +117,52 @@ known_headers! {
     XRequestId = b"x-request-id",
 }
 
+/// Slots of the hash table of names: enough for short probes.
+const SLOTS: usize = 256;
+
+/// Where the search for a name starts. Length, ends and a byte before the end tell most of the names apart.
+const fn slot_of(name: &[u8]) -> usize {
+    let n = name.len();
+    if n < 2 {
+        return 0;
+    }
+    (n.wrapping_mul(7))
+        .wrapping_add((name[0] as usize).wrapping_mul(3))
+        .wrapping_add((name[n - 1] as usize).wrapping_mul(37))
+        .wrapping_add((name[n - 2] as usize).wrapping_mul(11))
+        % SLOTS
+}
+
+/// The names by [`slot_of`], each in the first free slot from there; `Other` where there is none.
+static TABLE: [KnownHeader; SLOTS] = {
+    let mut table = [KnownHeader::Other; SLOTS];
+    let mut i = 0;
+    while i < KnownHeader::ALL.len() {
+        let known = KnownHeader::ALL[i];
+        let mut slot = slot_of(known.as_bytes());
+        while !matches!(table[slot], KnownHeader::Other) {
+            slot = (slot + 1) % SLOTS;
+        }
+        table[slot] = known;
+        i += 1;
+    }
+    table
+};
+
 impl KnownHeader {
+    /// The number of a lower-case name, or `Other`.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let mut slot = slot_of(name);
+        loop {
+            let known = TABLE[slot];
+            if known == Self::Other || known.as_bytes() == name {
+                return known;
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+    }
+
     /// The name in lower case; empty for `Other`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -371,6 +407,13 @@ mod tests {
         }
         assert_eq!(KnownHeader::of(b"x-other"), KnownHeader::Other);
         assert_eq!(KnownHeader::of(b""), KnownHeader::Other);
+    }
+
+    #[test]
+    fn a_name_is_found_in_few_steps() {
+        let probes = |name: &[u8]| (0..SLOTS).find(|i| TABLE[(slot_of(name) + i) % SLOTS] == KnownHeader::of(name)).unwrap();
+        let longest = KnownHeader::ALL.iter().map(|k| probes(k.as_bytes())).max();
+        assert!(longest <= Some(6), "{longest:?}");
     }
 
     #[test]

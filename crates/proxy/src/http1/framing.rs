@@ -1,7 +1,7 @@
 //! Where a body ends, and what else the headers of one hop say (RFC 9112 §6, §9).
 
 use super::parse::HeadError;
-use crate::http::{Head, KnownHeader, Value, Version, list, parse_length};
+use crate::http::{Head, KnownHeader, Value, Version, list};
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,31 @@ impl RequestKind {
     }
 }
 
+/// Which known headers a head has, so that one that is not there is not looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    once: u128,
+    twice: u128,
+}
+
+const _: () = assert!(KnownHeader::ALL.len() < 128, "a header has a bit of its own");
+
+impl Seen {
+    pub(super) fn add(&mut self, known: KnownHeader) {
+        let bit = 1 << known as u8;
+        self.twice |= self.once & bit;
+        self.once |= bit;
+    }
+
+    pub(super) fn has(self, known: KnownHeader) -> bool {
+        self.once & (1 << known as u8) != 0
+    }
+
+    pub(super) fn repeats(self, known: KnownHeader) -> bool {
+        self.twice & (1 << known as u8) != 0
+    }
+}
+
 /// What a head says about its message and its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -69,22 +94,28 @@ pub struct Meta {
 
 impl Meta {
     /// Reads, checks and takes away what concerns only this hop.
-    pub(super) fn of_request(head: &mut Head) -> Result<Self, HeadError> {
-        let declared = Declared::read(head)?;
+    pub(super) fn of_request(head: &mut Head, seen: Seen) -> Result<Self, HeadError> {
+        let declared = Declared::read(head, seen)?;
         let framing = match declared {
             Declared { chunked: true, .. } => Framing::Chunked,
             Declared { length: Some(n), .. } if n > 0 => Framing::Length(n),
             _ => Framing::None,
         };
-        let hop = Hop::take(head);
+        let hop = Hop::take(head, seen)?;
         // A server may ignore an upgrade (RFC 9110 §7.8), and ignores what it could misread: several protocols, a body
         // before the switch, and h2c, with which requests have been smuggled past proxies.
-        let upgrade_ok = hop.names_upgrade && head.version() == Version::Http11 && framing == Framing::None && !head.is_connect();
-        if !(upgrade_ok && has_one_protocol(head)) {
+        let upgrade_ok = seen.has(KnownHeader::Upgrade)
+            && hop.names_upgrade
+            && head.version() == Version::Http11
+            && framing == Framing::None
+            && !head.is_connect();
+        if seen.has(KnownHeader::Upgrade) && !(upgrade_ok && has_one_protocol(head)) {
             head.remove(KnownHeader::Upgrade);
         }
-        head.remove(KnownHeader::Http2Settings);
-        let framing = if head.asks_for_tunnel() {
+        if seen.has(KnownHeader::Http2Settings) {
+            head.remove(KnownHeader::Http2Settings);
+        }
+        let framing = if head.is_connect() || (seen.has(KnownHeader::Upgrade) && head.upgrade().is_some()) {
             if framing != Framing::None {
                 return Err(HeadError::Malformed("a CONNECT with a body"));
             }
@@ -97,16 +128,16 @@ impl Meta {
     }
 
     /// Reads, checks and takes away what concerns only this hop.
-    pub(super) fn of_response(head: &mut Head, request: RequestKind) -> Result<Self, HeadError> {
-        let declared = Declared::read(head)?;
-        let hop = Hop::take(head);
+    pub(super) fn of_response(head: &mut Head, request: RequestKind, seen: Seen) -> Result<Self, HeadError> {
+        let declared = Declared::read(head, seen)?;
+        let hop = Hop::take(head, seen)?;
         let status = head.status();
         let mut keep_alive = hop.keep_alive(head.version());
         let tunnel = request.opens_tunnel(status);
         if status == 101 && !(tunnel && hop.names_upgrade && has_one_protocol(head)) {
             return Err(HeadError::Malformed("a 101 response to a request that asked for no upgrade"));
         }
-        if !(tunnel || status == 426) {
+        if seen.has(KnownHeader::Upgrade) && !(tunnel || status == 426) {
             head.remove(KnownHeader::Upgrade);
         }
         let framing = if tunnel {
@@ -146,14 +177,18 @@ struct Declared {
 
 impl Declared {
     /// Any doubt is an error: two readers of the message could disagree where it ends.
-    fn read(head: &mut Head) -> Result<Self, HeadError> {
-        let mut lengths = head.get_all(KnownHeader::ContentLength);
-        let length = match (lengths.next(), lengths.next()) {
-            (None, _) => None,
-            (Some(_), Some(_)) => return Err(HeadError::Malformed("more than one content-length")),
-            (Some(value), None) => Some(parse_length(value).ok_or(HeadError::Malformed("an invalid content-length"))?),
+    fn read(head: &mut Head, seen: Seen) -> Result<Self, HeadError> {
+        if seen.repeats(KnownHeader::ContentLength) {
+            return Err(HeadError::Malformed("more than one content-length"));
+        }
+        let length = if seen.has(KnownHeader::ContentLength) {
+            Some(head.content_length().ok_or(HeadError::Malformed("an invalid content-length"))?)
+        } else {
+            None
         };
-        drop(lengths);
+        if !seen.has(KnownHeader::TransferEncoding) {
+            return Ok(Self { length, chunked: false });
+        }
         let chunked = Self::read_coding(head)?;
         if chunked && length.is_some() {
             return Err(HeadError::Malformed("both content-length and transfer-encoding"));
@@ -192,6 +227,9 @@ impl Declared {
     }
 }
 
+/// Names that `connection` may list. Each is compared with every header, so a long list would be an attack.
+const MAX_NAMED: usize = 16;
+
 /// What `connection` says.
 struct Hop {
     close: bool,
@@ -201,16 +239,32 @@ struct Hop {
 
 impl Hop {
     /// Reads `connection` and takes away the headers of this hop: those that it names, and those known to be (RFC 9110 §7.6.1).
-    fn take(head: &mut Head) -> Self {
+    fn take(head: &mut Head, seen: Seen) -> Result<Self, HeadError> {
         let mut hop = Self { close: false, keep: false, names_upgrade: false };
+        if seen.has(KnownHeader::Connection) || seen.has(KnownHeader::KeepAlive) || seen.has(KnownHeader::ProxyConnection) {
+            hop.take_connection(head)?;
+        }
+        if seen.has(KnownHeader::Te) {
+            if head.list_contains(KnownHeader::Te, b"trailers") {
+                head.set(KnownHeader::Te, Value::from_static("trailers"));
+            } else {
+                head.remove(KnownHeader::Te);
+            }
+        }
+        Ok(hop)
+    }
+
+    fn take_connection(&mut self, head: &mut Head) -> Result<(), HeadError> {
         let mut named = smallvec::SmallVec::<[smallvec::SmallVec<[u8; 24]>; 2]>::new();
         for option in head.get_all(KnownHeader::Connection).flat_map(list) {
             if option.eq_ignore_ascii_case(b"close") {
-                hop.close = true;
+                self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                hop.keep = true;
+                self.keep = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
-                hop.names_upgrade = true;
+                self.names_upgrade = true;
+            } else if named.len() == MAX_NAMED {
+                return Err(HeadError::Malformed("a connection header that names too many others"));
             } else if !option.eq_ignore_ascii_case(b"te") {
                 named.push(option.iter().map(u8::to_ascii_lowercase).collect());
             }
@@ -222,14 +276,7 @@ impl Hop {
             KnownHeader::Other => named.iter().any(|n| n.as_slice() == name.as_bytes()),
             _ => false,
         });
-        if head.contains(KnownHeader::Te) {
-            if head.list_contains(KnownHeader::Te, b"trailers") {
-                head.set(KnownHeader::Te, Value::from_static("trailers"));
-            } else {
-                head.remove(KnownHeader::Te);
-            }
-        }
-        hop
+        Ok(())
     }
 
     fn keep_alive(&self, version: Version) -> bool {

@@ -1,7 +1,7 @@
 //! Heads of HTTP/1 messages and trailers, read by strict rules: what two implementations could read in two ways is refused,
 //! never repaired (RFC 9112 §11.2).
 
-use super::framing::{Framing, Meta, RequestKind};
+use super::framing::{Framing, Meta, RequestKind, Seen};
 use crate::http::{Head, KnownHeader, Scheme, Span, StreamError, Value, Version, is_authority, is_origin_form};
 use std::mem::MaybeUninit;
 
@@ -100,14 +100,14 @@ pub fn parse_request(buffer: &[u8], head: &mut Head, limits: Limits, accept_http
     // The parser is lenient about white space and line ends; the length of the line tells whether it had to be.
     let line_end = method.len() + 1 + target.len() + 1 + "HTTP/1.1\r\n".len();
     let raw = &buffer[..consumed];
-    load_lines(head, raw, line_end, request.headers)?;
+    let seen = load_lines(head, raw, line_end, request.headers)?;
     head.set_method_span(Span::new(0, method.len()));
     head.set_version(if minor == 0 { Version::Http10 } else { Version::Http11 });
     if minor == 0 && !accept_http10 {
         return Err(HeadError::Http10NotAccepted);
     }
-    let meta = Meta::of_request(head)?;
-    check_host(head)?;
+    let meta = Meta::of_request(head, seen)?;
+    check_host(head, seen)?;
     set_target(head, Span::new(method.len() + 1, method.len() + 1 + target.len()))?;
     Ok(Some(Parsed { consumed, meta }))
 }
@@ -135,12 +135,12 @@ pub fn parse_response(buffer: &[u8], head: &mut Head, limits: Limits, request: R
     };
     let raw = &buffer[..consumed];
     let line_end = memchr::memchr(b'\n', raw).map_or(0, |at| at + 1);
-    load_lines(head, raw, line_end, response.headers)?;
+    let seen = load_lines(head, raw, line_end, response.headers)?;
     let reason_start = "HTTP/1.1 200 ".len().min(line_end - 2);
     head.set_status(status).map_err(|_| HeadError::Malformed("a status below 100"))?;
     head.set_reason_span(Span::new(reason_start, line_end - 2));
     head.set_version(if minor == 0 { Version::Http10 } else { Version::Http11 });
-    let meta = Meta::of_response(head, request)?;
+    let meta = Meta::of_response(head, request, seen)?;
     Ok(Some(Parsed { consumed, meta }))
 }
 
@@ -175,7 +175,7 @@ pub(super) fn has_head_end(buffer: &[u8], from: usize) -> bool {
 }
 
 /// Copies the raw head into `head` and enters its header lines, after seeing to it that every line ends in CR LF.
-fn load_lines(head: &mut Head, raw: &[u8], lines_start: usize, headers: &[httparse::Header<'_>]) -> Result<(), HeadError> {
+fn load_lines(head: &mut Head, raw: &[u8], lines_start: usize, headers: &[httparse::Header<'_>]) -> Result<Seen, HeadError> {
     const BAD_LINE_END: HeadError = HeadError::Malformed("a line that does not end in CR LF");
     let base = raw.as_ptr() as usize;
     let end = raw.len().checked_sub(2).ok_or(BAD_LINE_END)?;
@@ -185,6 +185,7 @@ fn load_lines(head: &mut Head, raw: &[u8], lines_start: usize, headers: &[httpar
         return Err(BAD_LINE_END);
     }
     head.load(raw);
+    let mut seen = Seen::default();
     for (i, header) in headers.iter().enumerate() {
         let start = header.name.as_ptr() as usize - base;
         let line_end = headers.get(i + 1).map_or(end, |next| next.name.as_ptr() as usize - base);
@@ -199,9 +200,9 @@ fn load_lines(head: &mut Head, raw: &[u8], lines_start: usize, headers: &[httpar
         while value_start < value_end && matches!(raw[value_end - 1], b' ' | b'\t') {
             value_end -= 1;
         }
-        head.push_loaded(Span::new(start, name_end), Span::new(value_start, value_end), line_end);
+        seen.add(head.push_loaded(Span::new(start, name_end), Span::new(value_start, value_end), line_end));
     }
-    Ok(())
+    Ok(seen)
 }
 
 fn refusal(error: httparse::Error, buffer: &[u8]) -> HeadError {
@@ -231,14 +232,15 @@ fn names_a_version(buffer: &[u8]) -> bool {
 }
 
 /// One `host`, valid; HTTP/1.0 may lack it (RFC 9112 §3.2).
-fn check_host(head: &Head) -> Result<(), HeadError> {
-    let mut hosts = head.get_all(KnownHeader::Host);
-    match (hosts.next(), hosts.next()) {
-        (None, _) if head.version() == Version::Http10 => Ok(()),
-        (None, _) => Err(HeadError::Malformed("no host header")),
-        (Some(_), Some(_)) => Err(HeadError::Malformed("more than one host header")),
-        (Some(host), None) if is_authority(host) => Ok(()),
-        (Some(_), None) => Err(HeadError::Malformed("an invalid host header")),
+fn check_host(head: &Head, seen: Seen) -> Result<(), HeadError> {
+    if seen.repeats(KnownHeader::Host) {
+        return Err(HeadError::Malformed("more than one host header"));
+    }
+    match head.get(KnownHeader::Host) {
+        None if head.version() == Version::Http10 => Ok(()),
+        None => Err(HeadError::Malformed("no host header")),
+        Some(host) if is_authority(host) => Ok(()),
+        Some(_) => Err(HeadError::Malformed("an invalid host header")),
     }
 }
 

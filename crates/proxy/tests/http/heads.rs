@@ -84,6 +84,7 @@ fn bad_requests_are_refused_with_their_status() {
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(100));
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(61 * 1024));
     let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "a".repeat(61 * 1024));
+    let named = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {}\r\n\r\n", "x,".repeat(1000));
     let table: &[(&str, u16, &str)] = &[
         // Framing that two readers could see differently.
         (
@@ -184,6 +185,7 @@ fn bad_requests_are_refused_with_their_status() {
         ("a host with user information", 400, "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
         ("a host with a bad port", 400, "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n"),
         ("a list of hosts", 400, "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+        ("a connection header with many names", 400, &named),
         // Size.
         ("too many headers", 431, &many),
         ("a long target", 431, &long),
