@@ -138,3 +138,25 @@ proptest! {
         decode_all(&bytes);
     }
 }
+
+#[test]
+fn a_stock_envoy_does_not_agree_on_metadata_exchange() {
+    use lateen_model::dataplane::{SecretRef, TransportSocket, UpstreamTls};
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut cluster = testing::cluster().new_tree(&mut runner).unwrap().current();
+    cluster.transport = TransportSocket::Tls(Box::new(UpstreamTls {
+        params: lateen_model::dataplane::TlsParams::default(),
+        alpn: vec!["istio-peer-exchange".to_owned(), "istio".to_owned(), "h2".to_owned()],
+        sni: String::new(),
+        certificate: Some(SecretRef::workload_certificate()),
+        roots: None,
+        sans: Vec::new(),
+    }));
+    let alpn = |options| match decode::cluster(&encode::cluster(&cluster, options)).unwrap().value.transport {
+        TransportSocket::Tls(tls) => tls.alpn,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(alpn(ISTIO), ["istio-peer-exchange", "istio", "h2"]);
+    assert_eq!(alpn(STOCK), ["istio", "h2"]);
+}

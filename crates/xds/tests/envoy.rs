@@ -1,5 +1,7 @@
 //! A real Envoy accepts what `lateen_wire` encodes, over what `lateen_xds` serves.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use lateen_model::dataplane as m;

@@ -1,5 +1,7 @@
 //! The gRPC shell, client and server, over loopback.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;

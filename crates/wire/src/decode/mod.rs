@@ -1,7 +1,8 @@
 //! Protobuf to model. Total on every input.
 //!
 //! Errors carry the path of the field. Fields that have been deprecated are read where Istio still sends them.
-#![allow(deprecated)]
+#![allow(deprecated, reason = "each field is looked at, those that have been deprecated too")]
+#![allow(clippy::needless_pass_by_value, reason = "decoding consumes a message")]
 
 mod cluster;
 mod common;

@@ -81,7 +81,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
         }
         m::Discovery::OriginalDst { port_override: None } | m::Discovery::Static(_) => {}
     }
-    transport(&mut cluster, &value.transport);
+    transport(&mut cluster, &value.transport, options);
     if value.tcp_metadata_exchange && options.flavor != ProxyFlavor::StockEnvoy {
         cluster.filters.push(cluster::Filter {
             name: METADATA_EXCHANGE.to_owned(),
@@ -92,17 +92,17 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
     cluster
 }
 
-fn transport(cluster: &mut cluster::Cluster, value: &m::TransportSocket) {
+fn transport(cluster: &mut cluster::Cluster, value: &m::TransportSocket, options: EncodeOptions) {
     match value {
         m::TransportSocket::Plaintext => {}
-        m::TransportSocket::Tls(context) => cluster.transport_socket = Some(tls::upstream(context)),
+        m::TransportSocket::Tls(context) => cluster.transport_socket = Some(tls::upstream(context, options)),
         m::TransportSocket::ByEndpoint(matches) => {
-            cluster.transport_socket_matches = matches.iter().map(socket_match).collect();
+            cluster.transport_socket_matches = matches.iter().map(|m| socket_match(m, options)).collect();
         }
     }
 }
 
-fn socket_match(value: &m::TransportSocketMatch) -> cluster::cluster::TransportSocketMatch {
+fn socket_match(value: &m::TransportSocketMatch, options: EncodeOptions) -> cluster::cluster::TransportSocketMatch {
     let mode = value.tls_mode.map(|mode| match mode {
         m::TlsMode::Istio => "istio",
         m::TlsMode::Disabled => "disabled",
@@ -112,7 +112,7 @@ fn socket_match(value: &m::TransportSocketMatch) -> cluster::cluster::TransportS
     cluster::cluster::TransportSocketMatch {
         name: value.name.clone(),
         r#match: Some(google::Struct { fields }),
-        transport_socket: Some(value.tls.as_deref().map_or_else(tls::plaintext, tls::upstream)),
+        transport_socket: Some(value.tls.as_deref().map_or_else(tls::plaintext, |context| tls::upstream(context, options))),
     }
 }
 

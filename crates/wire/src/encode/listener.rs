@@ -87,7 +87,7 @@ fn filter_chain(value: &m::FilterChain, options: EncodeOptions) -> listener::Fil
     listener::FilterChain {
         name: value.name.clone(),
         filter_chain_match: matches,
-        transport_socket: value.tls.as_deref().map(tls::downstream),
+        transport_socket: value.tls.as_deref().map(|context| tls::downstream(context, options)),
         filters,
         ..Default::default()
     }

@@ -24,7 +24,8 @@ pub enum ProxyFlavor {
     /// Envoy with Istio's extensions (`istio-proxy`): everything is sent.
     Istio,
     /// Envoy as released. Istio's HTTP filters are sent as optional (Envoy skips what it does not know); its network and
-    /// upstream filters, which cannot be optional, are left out.
+    /// upstream filters, which cannot be optional, are left out, and with them the ALPN protocol that announces the exchange
+    /// of metadata.
     StockEnvoy,
 }
 

@@ -1,7 +1,9 @@
 //! TLS contexts, secrets and where they come from.
 
 use super::common::{ads, boolean, inline_bytes, string_match};
+use super::{EncodeOptions, ProxyFlavor};
 use crate::any::{any, empty_any};
+use crate::istio::PEER_EXCHANGE;
 use crate::pb::{core, extensions::transport_sockets::tls::v3 as tls, google, matcher};
 use lateen_model::dataplane as m;
 
@@ -54,6 +56,13 @@ fn params(value: &m::TlsParams) -> tls::TlsParameters {
     }
 }
 
+/// Who agrees on metadata exchange must do it: its bytes would reach the application. A stock Envoy cannot, so it must not
+/// agree.
+fn alpn(protocols: &[String], options: EncodeOptions) -> Vec<String> {
+    let exchanges = options.flavor != ProxyFlavor::StockEnvoy;
+    protocols.iter().filter(|protocol| exchanges || *protocol != PEER_EXCHANGE).cloned().collect()
+}
+
 /// A SAN that looks like a URI is compared with URI SANs, any other with DNS SANs.
 fn san(value: &m::StringMatch) -> tls::SubjectAltNameMatcher {
     use tls::subject_alt_name_matcher::SanType;
@@ -84,13 +93,13 @@ fn validation(roots: &m::SecretRef, sans: Vec<tls::SubjectAltNameMatcher>) -> tl
     })
 }
 
-pub(super) fn downstream(value: &m::DownstreamTls) -> core::TransportSocket {
+pub(super) fn downstream(value: &m::DownstreamTls, options: EncodeOptions) -> core::TransportSocket {
     use tls::subject_alt_name_matcher::SanType;
     let sans = value.client_sans.iter().map(|san| typed_san(SanType::Uri, string_match(san))).collect();
     let common = tls::CommonTlsContext {
         tls_params: Some(params(&value.params)),
         tls_certificate_sds_secret_configs: vec![sds(&value.certificate)],
-        alpn_protocols: value.alpn.clone(),
+        alpn_protocols: alpn(&value.alpn, options),
         validation_context_type: value.client_roots.as_ref().map(|roots| validation(roots, sans)),
         ..Default::default()
     };
@@ -104,12 +113,12 @@ pub(super) fn downstream(value: &m::DownstreamTls) -> core::TransportSocket {
     )
 }
 
-pub(super) fn upstream(value: &m::UpstreamTls) -> core::TransportSocket {
+pub(super) fn upstream(value: &m::UpstreamTls, options: EncodeOptions) -> core::TransportSocket {
     let sans = value.sans.iter().map(san).collect();
     let common = tls::CommonTlsContext {
         tls_params: Some(params(&value.params)),
         tls_certificate_sds_secret_configs: value.certificate.iter().map(sds).collect(),
-        alpn_protocols: value.alpn.clone(),
+        alpn_protocols: alpn(&value.alpn, options),
         validation_context_type: value.roots.as_ref().map(|roots| validation(roots, sans)),
         ..Default::default()
     };

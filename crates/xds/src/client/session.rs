@@ -95,6 +95,8 @@ struct TypeState {
     introduced: bool,
     subscribe: BTreeSet<String>,
     unsubscribe: BTreeSet<String>,
+    /// Names whose subscription has ended on this connection.
+    ended: BTreeSet<String>,
     answers: VecDeque<Answer>,
     nonce: String,
     accepted_version: String,
@@ -117,6 +119,22 @@ impl TypeState {
             });
         }
         versions
+    }
+
+    /// Whether a name is subscribed again after its subscription has ended on this connection. In the state-of-the-world
+    /// protocol the server may not have seen the end (the request may have expired), and what it sent meanwhile was dropped:
+    /// it must be asked for everything once more, by a request without a nonce.
+    fn begun_again(&self) -> bool {
+        self.subscribe.iter().any(|name| self.ended.contains(name))
+    }
+
+    /// Forgets what belongs to a connection, or to a subscription that begins anew on it.
+    fn forget_connection(&mut self) {
+        self.subscribe.clear();
+        self.unsubscribe.clear();
+        self.ended.clear();
+        self.answers.clear();
+        self.nonce.clear();
     }
 
     fn names_changed(&self) -> bool {
@@ -145,7 +163,6 @@ impl Session {
     pub fn subscribe_all(&mut self, ty: ResourceType) {
         let state = &mut self.types[ty];
         if !std::mem::replace(&mut state.wildcard, true) {
-            state.unsubscribe.remove("*");
             state.subscribe.insert("*".to_owned());
         }
     }
@@ -154,7 +171,9 @@ impl Session {
     pub fn subscribe<S: Into<String>>(&mut self, ty: ResourceType, names: impl IntoIterator<Item = S>) {
         let state = &mut self.types[ty];
         for name in names.into_iter().map(Into::into) {
-            if state.names.insert(name.clone()) && !state.unsubscribe.remove(&name) {
+            if state.names.insert(name.clone()) {
+                // Also where the end of an earlier subscription is not sent yet: what came meanwhile was dropped, so that
+                // the server must be told of both.
                 state.subscribe.insert(name);
             }
         }
@@ -167,6 +186,9 @@ impl Session {
             let Some(name) = state.names.take(name.as_ref()) else { continue };
             if !state.wildcard {
                 state.accepted.remove(&name);
+            }
+            if state.introduced {
+                state.ended.insert(name.clone());
             }
             if !state.subscribe.remove(&name) {
                 state.unsubscribe.insert(name);
@@ -187,10 +209,7 @@ impl Session {
         for ty in ResourceType::ALL {
             let state = &mut self.types[ty];
             state.introduced = false;
-            state.subscribe.clear();
-            state.unsubscribe.clear();
-            state.answers.clear();
-            state.nonce.clear();
+            state.forget_connection();
         }
     }
 
@@ -228,6 +247,10 @@ impl Session {
         let ty = ResourceType::from_type_url(&response.type_url)?;
         let state = &mut self.types[ty];
         if !state.introduced {
+            if self.connected {
+                // It has crossed the end of the subscription, which it made a request without effect: say it again.
+                state.answers.push_back(Answer { nonce: response.nonce, error: None });
+            }
             return None;
         }
         let mut added = Vec::with_capacity(response.resources.len());
@@ -345,9 +368,11 @@ impl Session {
             // Names never ride on an answer: Istio drops them when the nonce has expired meanwhile.
             request.response_nonce = answer.nonce;
             request.error_detail = answer.error.map(refusal);
-        } else if state.names_changed() {
-            request.resource_names_subscribe = std::mem::take(&mut state.subscribe).into_iter().collect();
+        } else if !state.unsubscribe.is_empty() {
+            // Alone, because a name may be in both lists.
             request.resource_names_unsubscribe = std::mem::take(&mut state.unsubscribe).into_iter().collect();
+        } else if !state.subscribe.is_empty() {
+            request.resource_names_subscribe = std::mem::take(&mut state.subscribe).into_iter().collect();
         } else {
             return None;
         }
@@ -360,13 +385,9 @@ impl Session {
         let state = &mut self.types[ty];
         let mut request = DiscoveryRequest { type_url: ty.type_url().to_owned(), ..Default::default() };
         let unanswered = state.outstanding.iter().any(|o| o.id.epoch == epoch);
-        if !state.introduced {
-            if !state.is_wanted() {
-                return None;
-            }
+        if state.is_wanted() && (!state.introduced || state.begun_again()) {
             state.introduced = true;
-            state.subscribe.clear();
-            state.unsubscribe.clear();
+            state.forget_connection();
         } else if let Some(answer) = state.answers.pop_front() {
             request.response_nonce = answer.nonce;
             if answer.error.is_none() {
@@ -375,7 +396,7 @@ impl Session {
                 state.unsubscribe.clear();
             }
             request.error_detail = answer.error.map(refusal);
-        } else if state.names_changed() && !unanswered {
+        } else if state.introduced && state.names_changed() && !unanswered {
             // With a response unanswered, its nonce would accept it and an older one has expired: names wait.
             state.subscribe.clear();
             state.unsubscribe.clear();
@@ -385,6 +406,7 @@ impl Session {
         }
         request.version_info.clone_from(&state.accepted_version);
         request.resource_names = state.names.iter().cloned().collect();
+        // Without names, a subscription to everything is the empty list for these types.
         if state.wildcard && !(state.names.is_empty() && ty.is_wildcard()) {
             request.resource_names.push("*".to_owned());
         }

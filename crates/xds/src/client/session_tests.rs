@@ -153,10 +153,11 @@ fn delta_subscriptions_change_in_requests_of_their_own() {
     s.ack(&update.id);
     let ack = delta(&mut s).unwrap();
     assert_eq!((ack.response_nonce.as_str(), ack.resource_names_subscribe.len()), ("1", 0));
-    let change = delta(&mut s).unwrap();
-    assert_eq!(change.response_nonce, "");
-    assert_eq!(change.resource_names_subscribe, ["b"], "c came and went unseen");
-    assert_eq!(change.resource_names_unsubscribe, ["a"]);
+    let end = delta(&mut s).unwrap();
+    assert_eq!((end.response_nonce.as_str(), end.resource_names_subscribe.len()), ("", 0));
+    assert_eq!(end.resource_names_unsubscribe, ["a"], "c came and went unseen");
+    let begin = delta(&mut s).unwrap();
+    assert_eq!((begin.resource_names_subscribe, begin.resource_names_unsubscribe.len()), (vec!["b".to_owned()], 0));
     assert_eq!(s.next_request(), None);
     assert!(s.accepted(Eds).is_empty(), "what is not subscribed is not had");
 }
@@ -211,8 +212,37 @@ fn sotw_names_wait_for_the_answer() {
     s.unsubscribe(Rds, ["80", "90", "100"]);
     let end = sotw(&mut s).unwrap();
     assert_eq!((end.resource_names.len(), end.response_nonce.as_str()), (0, "2"));
+    assert_eq!(s.on_response(sotw_response(Rds, "3", &["90"])), None);
+    let end = sotw(&mut s).unwrap();
+    assert_eq!((end.resource_names.len(), end.response_nonce.as_str()), (0, "3"), "it has crossed the end, which has expired");
     s.subscribe(Rds, ["80"]);
     assert_eq!(sotw(&mut s).unwrap().response_nonce, "", "a new subscription begins anew");
+}
+
+#[test]
+fn a_subscription_that_ends_and_begins_again_is_told_as_both() {
+    let mut s = session(Protocol::Delta);
+    s.subscribe(Eds, ["a", "b"]);
+    delta(&mut s);
+    s.unsubscribe(Eds, ["a"]);
+    let update = s.on_delta_response(delta_response(Eds, "1", &[("a", "1"), ("b", "1")], &[])).unwrap();
+    assert_eq!(names(&update).0, ["b"], "a has come, and is lost");
+    s.subscribe(Eds, ["a"]);
+    assert_eq!(delta(&mut s).unwrap().resource_names_unsubscribe, ["a"]);
+    assert_eq!(delta(&mut s).unwrap().resource_names_subscribe, ["a"]);
+    assert_eq!(s.next_request(), None);
+
+    let mut s = session(Protocol::Sotw);
+    s.subscribe(Eds, ["a", "b"]);
+    sotw(&mut s);
+    let update = s.on_response(sotw_response(Eds, "1", &["b"])).unwrap();
+    s.unsubscribe(Eds, ["a"]);
+    s.subscribe(Eds, ["a"]);
+    let again = sotw(&mut s).unwrap();
+    assert_eq!((again.response_nonce.as_str(), again.resource_names), ("", vec!["a".to_owned(), "b".to_owned()]), "all anew");
+    s.ack(&update.id);
+    assert_eq!(sotw(&mut s).unwrap().response_nonce, "1");
+    assert_eq!(s.next_request(), None);
 }
 
 #[test]

@@ -273,7 +273,7 @@ impl<F: Form> Stream<F> {
 
     async fn serve(&mut self, peer: Peer) -> Result<(), Status> {
         let Some(first) = self.first_request().await? else { return Ok(()) };
-        let client = Arc::new(self.identify(&first, peer)?);
+        let client = Arc::new(self.identify(&first, &peer)?);
         let generator = self.shared.control_plane.connect(&client).map_err(|rejection| match rejection {
             Rejection::Unavailable(reason) => Status::unavailable(reason),
             Rejection::Denied(reason) => Status::permission_denied(reason),
@@ -291,7 +291,7 @@ impl<F: Form> Stream<F> {
             .map_err(|_| Status::deadline_exceeded("no request came on the stream"))?
     }
 
-    fn identify(&self, first: &F::Request, peer: Peer) -> Result<ClientInfo, Status> {
+    fn identify(&self, first: &F::Request, peer: &Peer) -> Result<ClientInfo, Status> {
         let node = F::node(first).ok_or(NodeError::Missing).and_then(Node::from_proto);
         let node = node.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let identity = proven_identity(&node, &peer.identities)?;

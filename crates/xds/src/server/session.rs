@@ -376,13 +376,9 @@ fn sotw_names(ty: ResourceType, watch: &mut WatchState, names: BTreeSet<Arc<str>
     let wildcard = watch.wildcard && names.is_empty() || names.contains("*");
     let names = without_star(names);
     let added: Vec<_> = names.difference(&watch.names).cloned().collect();
-    for gone in watch.names.difference(&names) {
-        if let Some(version) = watch.has.remove(gone) {
-            // What a wildcard covers stays known.
-            if wildcard {
-                watch.has.insert(gone.clone(), version);
-            }
-        }
+    if !wildcard {
+        let gone: Vec<_> = watch.names.difference(&names).cloned().collect();
+        gone.iter().for_each(|name| watch.forget(name));
     }
     if wildcard && !watch.wildcard {
         watch.pending.requested = Names::All;

@@ -400,6 +400,32 @@ fn delta_removal_of_a_refused_resource_clears_the_nack() {
 }
 
 #[test]
+fn the_end_of_a_subscription_clears_the_nack() {
+    for protocol in [Protocol::Sotw, Protocol::Delta] {
+        let world = Shared::with(&[(Eds, "a"), (Eds, "b")]);
+        let mut s = session(&world, protocol);
+        let error = Some(Status { code: 3, message: "a is bad".to_owned(), details: Vec::new() });
+        match protocol {
+            Protocol::Sotw => {
+                s.on_request(&sotw(Eds, "", &["a", "b"])).unwrap();
+                let nonce = next(&mut s).nonce;
+                s.on_request(&DiscoveryRequest { error_detail: error, ..sotw(Eds, &nonce, &["a", "b"]) }).unwrap();
+                s.on_request(&sotw(Eds, &nonce, &["b"])).unwrap();
+            }
+            Protocol::Delta => {
+                s.on_delta_request(&delta(Eds, "", &["a", "b"], &[])).unwrap();
+                let nonce = next(&mut s).nonce;
+                s.on_delta_request(&DeltaDiscoveryRequest { error_detail: error, ..delta(Eds, &nonce, &[], &[]) }).unwrap();
+                s.on_delta_request(&delta(Eds, "", &[], &["a"])).unwrap();
+            }
+        }
+        assert_eq!(s.next_response(), None);
+        assert_eq!(state(&s, Eds), SyncState::Synced, "{protocol:?}");
+        assert_eq!(s.acked_generation(), Generation(1), "{protocol:?}");
+    }
+}
+
+#[test]
 fn delta_names_beside_a_wildcard() {
     let world = Shared::with(&[(Cds, "a"), (Cds, "b")]);
     let mut s = session(&world, Protocol::Delta);

@@ -84,6 +84,8 @@ pub(super) struct WatchState {
     pub(super) last_error: Option<String>,
     /// Resources that the client has refused; the error stands until each of them is accepted in a later response, or gone.
     pub(super) refused: HashSet<Arc<str>>,
+    /// The newest world of which nothing but these is missing.
+    pub(super) refused_generation: Generation,
     pub(super) nacks: u64,
 }
 
@@ -93,6 +95,7 @@ impl WatchState {
         self.has.remove(name);
         if self.refused.remove(name) && self.refused.is_empty() {
             self.last_error = None;
+            self.acked_generation = self.acked_generation.max(self.refused_generation);
         }
     }
 
@@ -106,20 +109,28 @@ impl WatchState {
         if self.refused.is_empty() {
             self.last_error = None;
             self.acked_generation = self.acked_generation.max(sent.generation);
+        } else {
+            self.refused_generation = self.refused_generation.max(sent.generation);
         }
     }
 
     /// The client has refused a response. We go on believing that it has what was sent: a resource is not sent again until
     /// it changes. Clients refuse resources singly and name them in the reason (Envoy and Lateen do): the error stands
     /// until these are accepted. An error that names none stands until the next ACK.
+    ///
+    /// What is said of an older response says nothing about the last one, and is only counted.
     pub(super) fn nacked(&mut self, nonce: &str, reason: String) {
-        if self.in_flight.as_ref().is_some_and(|sent| sent.nonce == nonce)
-            && let Some(sent) = self.in_flight.take()
-        {
-            self.refused.extend(sent.names.into_iter().filter(|name| self.has.contains_key(name) && mentions(&reason, name)));
-        }
-        self.last_error = Some(reason);
         self.nacks += 1;
+        let Some(sent) = self.in_flight.take_if(|sent| sent.nonce == nonce) else { return };
+        let (refused, others): (Vec<_>, Vec<_>) = sent.names.into_iter().partition(|name| mentions(&reason, name));
+        if !refused.is_empty() {
+            others.iter().for_each(|name| {
+                self.refused.remove(name);
+            });
+        }
+        self.refused.extend(refused.into_iter().filter(|name| self.has.contains_key(name)));
+        self.refused_generation = self.refused_generation.max(sent.generation);
+        self.last_error = Some(reason);
     }
 
     /// Nothing in `generation` concerns the client beyond what it has.
@@ -132,6 +143,8 @@ impl WatchState {
         } else if let Some(sent) = &mut self.in_flight {
             // With the ACK of what is under way the client is up to date.
             sent.generation = sent.generation.max(generation);
+        } else {
+            self.refused_generation = self.refused_generation.max(generation);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A server with a fixed set of resources.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "test support")]
 
 pub(crate) mod fixture;
 
