@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -114,7 +115,9 @@ pub fn connect_pod(
         let hand_over = LinkUnspec::new_with_index(index).name(POD_INTERFACE).setns_by_fd(fd).build();
         netlink.step("hand the interface to the pod", netlink.handle.link().set(hand_over).execute()).await
     })?;
-    inside(pod, move || configure_pod(addresses, gateway))
+    inside(pod, move || configure_pod(addresses, gateway))?;
+    // With its first port the bridge gets a carrier, and so its IPv6 address.
+    on_netlink(async |netlink| netlink.until_local(gateway.v6.addr()).await)
 }
 
 fn configure_pod(addresses: PodAddresses, gateway: BridgeAddresses) -> Result<(), LinkError> {
@@ -142,7 +145,9 @@ fn configure_pod(addresses: PodAddresses, gateway: BridgeAddresses) -> Result<()
         let to_gateway = v6().destination_prefix(via6, 128).output_interface(eth0).build();
         netlink.step("IPv6 route to the gateway", netlink.handle.route().add(to_gateway).execute()).await?;
         let default = v6().gateway(via6).output_interface(eth0).build();
-        netlink.step("IPv6 default route", netlink.handle.route().add(default).execute()).await
+        netlink.step("IPv6 default route", netlink.handle.route().add(default).execute()).await?;
+        netlink.until_local(INBOUND_SOURCE_V6).await?;
+        netlink.until_local(addresses.v6).await
     })
 }
 
@@ -162,7 +167,8 @@ pub fn loopback_up() -> Result<(), LinkError> {
 pub fn add_inbound_source_v6() -> Result<(), LinkError> {
     on_netlink(async |netlink| {
         let lo = netlink.index("lo").await?;
-        netlink.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await
+        netlink.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await?;
+        netlink.until_local(INBOUND_SOURCE_V6).await
     })
 }
 
@@ -218,7 +224,7 @@ fn on_netlink(work: impl AsyncFnOnce(Netlink) -> Result<(), LinkError> + Send) -
     let ns = NetNs::current().map_err(failed("open the network namespace"))?;
     ns.run(move || {
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed("start a runtime for netlink"))?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed("start a runtime for netlink"))?;
         runtime.block_on(async {
             let (connection, handle, _) = rtnetlink::new_connection().map_err(failed("open a netlink socket"))?;
             let driver = tokio::spawn(connection);
@@ -249,7 +255,23 @@ impl Netlink {
         self.step(&format!("bring {name} up"), self.handle.link().set(message).execute()).await
     }
 
-    /// Adds an address, at once usable (no duplicate address detection). An address that is there already is no error.
+    /// Waits until an IPv6 address of this machine can be used. The kernel takes it into the routing table a little after
+    /// it was added, in a worker, and only when its interface has a carrier, which it notices in another one.
+    async fn until_local(&self, ip: Ipv6Addr) -> Result<(), LinkError> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let step = format!("wait until {ip} can be used");
+        let start = Instant::now();
+        loop {
+            match is_local(ip) {
+                Ok(true) => return Ok(()),
+                Ok(false) if start.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(1)).await,
+                Ok(false) => return Err(LinkError { step, source: io::ErrorKind::TimedOut.into() }),
+                Err(source) => return Err(LinkError { step, source }),
+            }
+        }
+    }
+
+    /// Adds an address, without delay (no duplicate address detection). An address that is there already is no error.
     async fn address(&self, index: u32, ip: IpAddr, prefix: u8) -> Result<(), LinkError> {
         let mut request = self.handle.address().add(index, ip, prefix);
         if ip.is_ipv6() {
@@ -260,6 +282,19 @@ impl Netlink {
             other => other,
         }
     }
+}
+
+/// Whether the routing table of the calling thread's namespace takes packets for an address in.
+fn is_local(ip: Ipv6Addr) -> io::Result<bool> {
+    /// `RTF_LOCAL` of linux/ipv6_route.h.
+    const LOCAL: u32 = 0x8000_0000;
+    let table = std::fs::read_to_string("/proc/thread-self/net/ipv6_route")?;
+    let wanted = format!("{:032x}", u128::from(ip));
+    Ok(table.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        let flags = fields.clone().nth(8).and_then(|f| u32::from_str_radix(f, 16).ok());
+        fields.next() == Some(wanted.as_str()) && fields.next() == Some("80") && flags.is_some_and(|f| f & LOCAL != 0)
+    }))
 }
 
 fn to_io(error: rtnetlink::Error) -> io::Error {

@@ -331,8 +331,13 @@ fn service_addresses_lead_to_every_endpoint_and_to_none_when_there_is_none() {
 fn pods_that_come_and_go_do_not_disturb_the_others() {
     with_powers("pods_that_come_and_go_do_not_disturb_the_others", || {
         let lab = lab(1);
-        let mac =
-            || std::fs::read_to_string("/proc/thread-self/net/arp").unwrap().split_whitespace().find(|w| w.contains(':')).map(str::to_owned);
+        let mac = || {
+            std::fs::read_to_string("/proc/thread-self/net/arp")
+                .unwrap()
+                .split_whitespace()
+                .find(|w| w.contains(':'))
+                .map(str::to_owned)
+        };
         lab.middle.run(|| serve("10.244.0.1:53")).unwrap();
         lab.pods[0].run(|| ask("10.244.0.1:53")).unwrap();
         let before = lab.pods[0].run(mac).unwrap().unwrap();
