@@ -1,14 +1,14 @@
 //! A connection's path, from accept to its terminal filter, phase by phase:
 //! addresses → listener → detection → filter chain → TLS → network filters → HTTP or bytes.
 
-use crate::config::{Chain, CompiledNetworkFilter, Listener, Snapshot, Terminal};
+use crate::config::{Chain, Listener, Snapshot, Terminal};
+use crate::detect::{Detected, detect};
 use crate::listener::Accepted;
 use crate::serve_http::serve_http;
-use crate::sniff::{self, ClientHello, Looking, Spoken};
-use crate::stream::{Stream, Tcp};
+use crate::sniff::{ClientHello, Spoken};
+use crate::stream::Stream;
 use crate::telemetry::ConnectionOutcome;
 use crate::worker::Worker;
-use bytes::BytesMut;
 use lateen_model::dataplane::TransportProtocol;
 use lateen_policy::filter_chain::ConnectionFacts;
 use lateen_policy::{ConnectionView, Peer};
@@ -19,7 +19,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// How long a TLS handshake with a client may last (Envoy's `transport_socket_connect_timeout`, which Istio sets to 15 s).
@@ -120,23 +119,20 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
         tls: None,
         forwarded_client_cert: std::cell::OnceCell::new(),
     };
-    let detected = detect(&listener, destination, stream).await?;
-    let tcp = match detected {
-        Some((tcp, spoken)) => {
-            connection.learn(spoken);
-            tcp
-        }
-        None => {
-            worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::DetectionTimeout);
-            return Ok(());
-        }
+    let Some(detected) = detect(worker, &connection, snapshot, &listener, stream).await? else {
+        worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::DetectionTimeout);
+        return Ok(());
     };
+    let Detected { stream: tcp, spoken, prepared } = detected;
+    connection.learn(spoken);
 
-    // Filter chain.
+    // Filter chain. The client may have taken its time: the configuration of now holds.
+    let snapshot = worker.shared.snapshot.load_full();
     let Some((listener, chain)) = connection.chain_in(&snapshot).map(|(l, c)| (l.clone(), c.clone())) else {
         worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::NoFilterChain);
         return Ok(());
     };
+    drop(snapshot);
 
     // TLS.
     let stream = match &chain.tls {
@@ -158,21 +154,19 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
     };
 
     // Network filters.
-    for filter in &chain.network_filters {
-        if let CompiledNetworkFilter::Rbac(rules) = filter
-            && !rules.check_connection(&connection).is_allowed()
-        {
-            worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Denied);
-            return Ok(());
-        }
+    if !connection.is_admitted(&chain) {
+        worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Denied);
+        return Ok(());
     }
 
     // HTTP or bytes.
-    drop(snapshot);
     let connection = Rc::new(connection);
     match &chain.terminal {
-        Terminal::Http(hcm) => Box::pin(serve_http(worker.clone(), connection, stream, listener, hcm.clone())).await,
-        Terminal::Tcp(_) => Box::pin(crate::tcp::serve(worker.clone(), connection, stream, chain.clone())).await,
+        Terminal::Http(hcm) => {
+            drop(prepared);
+            Box::pin(serve_http(worker.clone(), connection, stream, listener, hcm.clone())).await;
+        }
+        Terminal::Tcp(_) => Box::pin(crate::tcp::serve(worker.clone(), connection, stream, chain.clone(), prepared)).await,
     }
     Ok(())
 }
@@ -201,41 +195,4 @@ impl Connection {
             Some(Spoken::Opaque) | None => {}
         }
     }
-}
-
-/// Reads just enough of the first bytes to choose a chain. `Ok(None)` is a timeout that must end the connection.
-async fn detect(
-    listener: &Listener,
-    destination: SocketAddr,
-    mut stream: TcpStream,
-) -> io::Result<Option<(Tcp, Option<Spoken>)>> {
-    let needed = listener.index.inspection(destination);
-    if needed.is_none() {
-        // Server-first protocols on ports that need no detection start at once.
-        return Ok(Some((Tcp::new(stream), None)));
-    }
-    let looking = Looking { tls: needed.tls, http: needed.http };
-    let filters = &listener.model.listener_filters;
-    let mut bytes = BytesMut::with_capacity(2048);
-    let reading = async {
-        loop {
-            if let Some(spoken) = sniff::inspect(&bytes, looking) {
-                return Ok(Some(spoken));
-            }
-            if stream.read_buf(&mut bytes).await? == 0 {
-                // The client has sent all that it will: whatever it was, it is opaque.
-                return Ok(Some(Spoken::Opaque));
-            }
-        }
-    };
-    let spoken: io::Result<Option<Spoken>> = match filters.timeout {
-        None => reading.await,
-        Some(limit) => match tokio::time::timeout(limit, reading).await {
-            Ok(result) => result,
-            Err(_) if filters.continue_on_timeout => Ok(None),
-            Err(_) => return Ok(None),
-        },
-    };
-    let spoken = spoken?;
-    Ok(Some((Tcp::with_sniffed(stream, bytes), spoken)))
 }

@@ -8,6 +8,7 @@ pub mod cli;
 mod config;
 mod connection;
 mod control_plane;
+mod detect;
 mod drain;
 #[doc(hidden)]
 pub mod http;

@@ -45,6 +45,19 @@ impl Exchanged {
         Ok(Self { stream, expected: Some((BytesMut::new(), told)), rest: BytesMut::new() })
     }
 
+    /// Ready when the other side's application has sent something, or has ended, or the connection failed; whatever it is stays for
+    /// the reader.
+    pub(crate) fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_frame(cx))?;
+        if self.rest.is_empty() {
+            let mut chunk = [0; 1024];
+            let mut read = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            self.rest.extend_from_slice(read.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads until the frame is whole; what follows it stays for the reader.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some((buffer, told)) = &mut self.expected {

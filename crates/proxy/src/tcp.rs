@@ -2,7 +2,7 @@
 
 use crate::config::{Chain, CompiledNetworkFilter, TcpRoute, Terminal};
 use crate::connection::Connection;
-use crate::metadata_exchange::Exchanged;
+use crate::metadata_exchange::{Exchanged, Told};
 use crate::relay::{RelayEnd, relay};
 use crate::stream::Stream;
 use crate::telemetry::tcp::{TcpAccount, TcpOutcome};
@@ -14,7 +14,10 @@ use lateen_policy::balance::Avoid;
 use lateen_policy::breaker::Permit;
 use lateen_policy::outlier::{LocalOrigin, Outcome};
 use lateen_policy::retry::PrioritySet;
+use lateen_tls::PeerInfo;
+use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,24 +33,98 @@ const CONNECT_ATTEMPTS: u32 = 3;
 /// Hosts that could not be connected to are avoided, if there are others.
 const AVOID_TRIED: Avoid = Avoid { attempts: 5, priorities: PrioritySet::EMPTY };
 
-/// An upstream connection and what is held for it.
-struct Upstream {
-    opened: Opened,
-    host: Arc<Host>,
+/// An upstream connection, and what is known of it and held for it.
+pub(crate) struct Prepared {
+    /// The chain that it was opened for.
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) host: Arc<Host>,
+    /// Our end.
+    pub(crate) local: SocketAddr,
+    /// What TLS agreed on and proved.
+    pub(crate) tls: Option<Rc<PeerInfo>>,
+    /// What the other proxy tells of itself: the upstream's, or (inbound) the client's.
+    pub(crate) told: Told,
+    stream: Exchanged,
     _permit: Permit,
 }
 
-/// Serves one connection of a chain that ends in a TCP proxy.
-pub(crate) async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, downstream: Stream, chain: Arc<Chain>) {
+impl Prepared {
+    /// Waits until the server's application has said something, or its connection has ended.
+    pub(crate) async fn spoken(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.stream.poll_spoken(cx)).await
+    }
+}
+
+/// Why there is no upstream connection.
+struct Unprepared {
+    cluster: Option<Arc<Cluster>>,
+    outcome: TcpOutcome,
+}
+
+impl Unprepared {
+    fn new(cluster: &Arc<Cluster>, flag: ResponseFlag, transport_failure: Option<String>) -> Self {
+        Self { cluster: Some(cluster.clone()), outcome: TcpOutcome::failed(flag, transport_failure) }
+    }
+}
+
+/// Serves one connection of a chain that ends in a TCP proxy, with an upstream connection that may be open already.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    downstream: Stream,
+    chain: Arc<Chain>,
+    prepared: Option<Prepared>,
+) {
     let Terminal::Tcp(route) = &chain.terminal else { return };
     let _in_flight = worker.shared.drain.in_flight();
     let mut account = TcpAccount::open(&connection, &chain);
-    let cluster = worker.shared.snapshot.load().clusters.get(route.cluster(worker.random())).cloned();
-    let outcome = match cluster {
-        None => TcpOutcome::failed(ResponseFlag::NoClusterFound, None),
-        Some(cluster) => forward(&worker, &connection, downstream, &chain, route, &cluster, &mut account).await,
+    let upstream = match prepared.filter(|p| Arc::ptr_eq(&p.chain, &chain)) {
+        Some(prepared) => Ok(prepared),
+        None => prepare(&worker, &connection, &chain, route).await,
+    };
+    let outcome = match upstream {
+        Ok(upstream) => {
+            account.cluster(&upstream.cluster);
+            account.connected(&upstream);
+            forward(&worker, &connection, downstream, &chain, route, upstream, &mut account).await
+        }
+        Err(Unprepared { cluster, outcome }) => {
+            cluster.iter().for_each(|c| account.cluster(c));
+            outcome
+        }
     };
     account.close(&worker, &outcome);
+}
+
+/// Opens an upstream connection before the client has said anything, for a server that may speak first. Fails silently: if the
+/// client speaks, it is tried again and told.
+pub(crate) async fn speculate(worker: &Rc<Worker>, connection: &Connection, chain: &Arc<Chain>) -> Option<Prepared> {
+    let Terminal::Tcp(route) = &chain.terminal else { return None };
+    prepare(worker, connection, chain, route).await.ok()
+}
+
+/// Chooses a cluster and an endpoint, connects and says who we are.
+async fn prepare(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    chain: &Arc<Chain>,
+    route: &TcpRoute,
+) -> Result<Prepared, Unprepared> {
+    let cluster = worker.shared.snapshot.load().clusters.get(route.cluster(worker.random())).cloned();
+    let Some(cluster) = cluster else {
+        return Err(Unprepared { cluster: None, outcome: TcpOutcome::failed(ResponseFlag::NoClusterFound, None) });
+    };
+    let (opened, host, permit) = connect(worker, connection, &cluster).await?;
+    let Opened { stream, local, tls } = opened;
+    let told = Told::default();
+    let stream = match cluster.config.tcp_metadata_exchange {
+        true => Exchanged::begin(stream, tls.as_deref(), worker.telemetry.own_frame(), told.clone()).await,
+        false => Ok(Exchanged::plain(stream)),
+    };
+    let stream = stream
+        .map_err(|error| Unprepared::new(&cluster, ResponseFlag::UpstreamConnectionTermination, Some(error.to_string())))?;
+    Ok(Prepared { chain: chain.clone(), cluster, host, local, tls, told, stream, _permit: permit })
 }
 
 async fn forward(
@@ -56,20 +133,17 @@ async fn forward(
     downstream: Stream,
     chain: &Chain,
     route: &TcpRoute,
-    cluster: &Arc<Cluster>,
+    upstream: Prepared,
     account: &mut TcpAccount,
 ) -> TcpOutcome {
-    account.cluster(cluster);
-    let upstream = match connect(worker, connection, cluster).await {
-        Ok(upstream) => upstream,
-        Err(outcome) => return outcome,
-    };
-    account.connected(&upstream.host, &upstream.opened);
-    let Upstream { opened, _permit, .. } = upstream;
-    let streams = exchange_metadata(worker, connection, downstream, chain, cluster, opened, account).await;
-    let (mut downstream, mut upstream) = match streams {
-        Ok(streams) => streams,
-        Err(error) => return TcpOutcome::failed(ResponseFlag::UpstreamConnectionTermination, Some(error.to_string())),
+    let Prepared { stream: mut upstream, cluster, told, _permit, .. } = upstream;
+    let exchanges = chain.network_filters.iter().any(|f| matches!(f, CompiledNetworkFilter::MetadataExchange));
+    let mut downstream = match exchanges {
+        true => match Exchanged::begin(downstream, connection.tls.as_ref(), worker.telemetry.own_frame(), told).await {
+            Ok(downstream) => downstream,
+            Err(_) => return TcpOutcome::failed(ResponseFlag::DownstreamConnectionTermination, None),
+        },
+        false => Exchanged::plain(downstream),
     };
     let idle = route.model.idle_timeout.unwrap_or(IDLE_TIMEOUT);
     let idle = (!idle.is_zero()).then_some(idle);
@@ -91,35 +165,16 @@ async fn forward(
     TcpOutcome { flags, transport_failure: None }
 }
 
-/// Tells the other proxies, of which one side at most is another sidecar, who we are, and listens to what they tell.
-async fn exchange_metadata(
-    worker: &Worker,
-    connection: &Connection,
-    downstream: Stream,
-    chain: &Chain,
-    cluster: &Cluster,
-    opened: Opened,
-    account: &TcpAccount,
-) -> io::Result<(Exchanged, Exchanged)> {
-    let own = worker.telemetry.own_frame();
-    let inbound = chain.network_filters.iter().any(|f| matches!(f, CompiledNetworkFilter::MetadataExchange));
-    let downstream = match inbound {
-        true => Exchanged::begin(downstream, connection.tls.as_ref(), own, account.peer.clone()).await?,
-        false => Exchanged::plain(downstream),
-    };
-    let upstream = match cluster.config.tcp_metadata_exchange {
-        true => Exchanged::begin(opened.stream, opened.tls.as_deref(), own, account.peer.clone()).await?,
-        false => Exchanged::plain(opened.stream),
-    };
-    Ok((downstream, upstream))
-}
-
 /// Picks an endpoint and connects, trying others when that fails.
-async fn connect(worker: &Rc<Worker>, connection: &Connection, cluster: &Arc<Cluster>) -> Result<Upstream, TcpOutcome> {
+async fn connect(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    cluster: &Arc<Cluster>,
+) -> Result<(Opened, Arc<Host>, Permit), Unprepared> {
     let Some(permit) = cluster.breakers.try_acquire_connection() else {
-        return Err(TcpOutcome::failed(ResponseFlag::UpstreamOverflow, None));
+        return Err(Unprepared::new(cluster, ResponseFlag::UpstreamOverflow, None));
     };
-    let mut tried: Vec<std::net::SocketAddr> = Vec::new();
+    let mut tried: Vec<SocketAddr> = Vec::new();
     loop {
         let host = match &cluster.config.discovery {
             Discovery::OriginalDst { port_override } => {
@@ -129,18 +184,18 @@ async fn connect(worker: &Rc<Worker>, connection: &Connection, cluster: &Arc<Clu
                 worker.pools.pick(worker, cluster, AVOID_TRIED, |h| tried.contains(&h.address))
             }
         };
-        let Some(host) = host else { return Err(TcpOutcome::failed(ResponseFlag::NoHealthyUpstream, None)) };
+        let Some(host) = host else { return Err(Unprepared::new(cluster, ResponseFlag::NoHealthyUpstream, None)) };
         match upstream::connect(cluster, &host, Purpose::Tcp, worker.shared.settings.mark).await {
             Ok(opened) => {
                 cluster.record(&host, Outcome::Success);
-                return Ok(Upstream { opened, host, _permit: permit });
+                return Ok((opened, host, permit));
             }
             Err(error) => {
                 cluster.record(&host, Outcome::LocalOrigin(LocalOrigin::ConnectFailed));
                 tried.push(host.address);
                 let more = u32::try_from(tried.len()).unwrap_or(u32::MAX) < CONNECT_ATTEMPTS;
                 if !more || matches!(cluster.config.discovery, Discovery::OriginalDst { .. }) {
-                    return Err(TcpOutcome::failed(ResponseFlag::UpstreamConnectionFailure, error.transport_failure()));
+                    return Err(Unprepared::new(cluster, ResponseFlag::UpstreamConnectionFailure, error.transport_failure()));
                 }
             }
         }

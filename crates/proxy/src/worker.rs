@@ -76,6 +76,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pools: Pools,
     pub(crate) telemetry: crate::telemetry::WorkerTelemetry,
+    pub(crate) servers_first: crate::detect::ServersFirst,
     rng: RefCell<SmallRng>,
 }
 
@@ -115,6 +116,7 @@ async fn run(mut seat: WorkerSeat, shared: Arc<Shared>) {
         telemetry: shared.telemetry.worker(),
         shared,
         pools: Pools::default(),
+        servers_first: crate::detect::ServersFirst::default(),
         rng: RefCell::new(SmallRng::from_os_rng()),
     });
     tokio::task::spawn_local(crate::upstream::reap_idle(worker.clone()));

@@ -6,7 +6,8 @@ use super::peer::PeerHandle;
 use crate::config::{Chain, CompiledNetworkFilter, Terminal};
 use crate::connection::Connection;
 use crate::relay::Relayed;
-use crate::upstream::{Cluster, Host, Opened};
+use crate::tcp::Prepared;
+use crate::upstream::{Cluster, Host};
 use crate::worker::Worker;
 use lateen_model::dataplane::{Direction, StatsFilter};
 use lateen_observe::access_log::LogRecord;
@@ -80,10 +81,11 @@ impl TcpAccount {
     }
 
     /// The upstream is connected.
-    pub(crate) fn connected(&mut self, host: &Arc<Host>, opened: &Opened) {
-        self.host = Some(host.clone());
-        self.upstream_local = Some(opened.local);
-        self.upstream_principal = opened.tls.as_ref().and_then(|t| t.spiffe()).map(|id| id.as_uri().to_owned());
+    pub(crate) fn connected(&mut self, upstream: &Prepared) {
+        self.host = Some(upstream.host.clone());
+        self.upstream_local = Some(upstream.local);
+        self.upstream_principal = upstream.tls.as_ref().and_then(|t| t.spiffe()).map(|id| id.as_uri().to_owned());
+        self.peer = upstream.told.clone();
     }
 
     /// Bytes have moved; reported at most every few seconds.
