@@ -193,5 +193,5 @@ fn a_weight_changed_under_load_is_in_force_within_a_second() {
         });
         assert!(in_force < Duration::from_secs(1), "{wanted:?} in force after {in_force:?}");
     }
-    assert_all_answered(&load.end(), 400);
+    assert_all_answered(&load.end(), 100);
 }

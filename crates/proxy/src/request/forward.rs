@@ -17,11 +17,14 @@ use lateen_policy::retry::{self, Decision, Overrides, RetryState};
 use lateen_policy::route::{Action, CompiledRoute};
 use lateen_policy::timeout::{self, Requested, Timeouts};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Sleep;
+
+/// How often another connection is taken for a request of which nothing was sent.
+const MAX_UNSENT: u32 = 8;
 
 /// How a request is to be forwarded.
 pub(crate) struct Plan {
@@ -108,10 +111,12 @@ enum Try {
     OutOfTime,
     /// Nobody waits for the answer.
     ClientGone,
+    /// The client broke the protocol within its body; the text is `%RESPONSE_CODE_DETAILS%`.
+    BadRequest(&'static str),
     /// There is no endpoint.
     NoHost,
-    /// The endpoint left before anything was sent to it.
-    HostGone,
+    /// Nothing was sent: the endpoint left while the request waited, or the connection ended under it.
+    Unsent,
 }
 
 /// Time, as it runs for one request.
@@ -172,10 +177,14 @@ pub(crate) async fn forward(
     match outcome {
         Ok(answered) => respond::relay(ctx, head, info, &plan, *answered, respond::Way { upload, clock, responder }).await,
         Err(Some(reply)) => {
+            info.request_body_bytes = upload.bytes();
+            info.request_messages = upload.messages();
             upload.reset(ResetReason::Cancel);
             reply.send(ctx, responder, info).await;
         }
         Err(None) => {
+            info.request_body_bytes = upload.bytes();
+            info.request_messages = upload.messages();
             info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
             info.details = "downstream_remote_disconnect".into();
             responder.reset(ResetReason::Cancel);
@@ -188,11 +197,12 @@ impl Forwarding<'_, '_> {
     async fn run(&mut self) -> Result<Box<Answered>, Option<LocalReply>> {
         let mut retry_permit: Option<Permit> = None;
         let mut stale_retried = false;
+        let mut unsent = 0;
         loop {
             self.info.attempts += 1;
             let outcome = self.attempt().await;
             let had_retry_permit = retry_permit.is_some();
-            if !matches!(outcome, Try::HostGone) {
+            if !matches!(outcome, Try::Unsent) {
                 // Given back before another one is asked for.
                 retry_permit = None;
             }
@@ -243,13 +253,16 @@ impl Forwarding<'_, '_> {
                     return Err(Some(LocalReply::timeout("response_timeout")));
                 }
                 // Nothing was tried: another host is chosen at once, and no retry is spent.
-                Try::HostGone => {
+                Try::Unsent if unsent < MAX_UNSENT => {
+                    unsent += 1;
                     self.info.attempts -= 1;
                     self.follow_cluster();
                     continue;
                 }
+                Try::Unsent => return Err(Some(LocalReply::terminated())),
                 Try::NoHost => return Err(Some(LocalReply::no_healthy_upstream())),
                 Try::ClientGone => return Err(None),
+                Try::BadRequest(details) => return Err(Some(LocalReply::bad_request(details))),
             }
             if self.pause().await.is_err() {
                 return Err(None);
@@ -321,11 +334,14 @@ impl Forwarding<'_, '_> {
             self.head.set_number(KnownHeader::XEnvoyAttemptCount, u64::from(self.info.attempts));
         }
         self.say_continue().await;
-        let exchange = match lease.send(self.head, self.upload.is_empty()).await {
+        let ClientExchange { writer, response } = match self.send(&mut lease, &mut try_timer).await {
             Ok(exchange) => exchange,
-            Err(error) => return self.failed(error, &lease, false),
+            Err(end) => return end,
         };
-        let ClientExchange { writer, response } = exchange;
+        if !self.upload.fits(&writer) {
+            // Chunks were kept as they came, for a connection of the same version.
+            return self.failed(StreamError::Malformed("the endpoint speaks another version of HTTP"), &lease, false);
+        }
         self.upload.attach(writer);
         self.await_head(lease, response, try_timer).await
     }
@@ -376,7 +392,31 @@ impl Forwarding<'_, '_> {
                 stale: false,
             }),
             Ok(Err(LeaseError::Connect(error))) => Err(self.connect_failed(&error)),
-            Ok(Err(LeaseError::HostGone)) => Err(Try::HostGone),
+            Ok(Err(LeaseError::HostGone)) => Err(Try::Unsent),
+            Err(limit) => Err(self.limited(limit, false)),
+        }
+    }
+
+    /// Begins the exchange; a shared connection may have no stream left for it, or be about to end.
+    async fn send(&mut self, lease: &mut Lease, try_timer: &mut Option<Pin<Box<Sleep>>>) -> Result<ClientExchange<Stream>, Try> {
+        let end = self.upload.is_empty();
+        let (head, clock, upload, responder) = (&*self.head, &mut self.clock, &self.upload, &mut self.responder);
+        let result = {
+            let mut sending = pin!(lease.send(head, end));
+            poll_fn(|cx| {
+                if let Poll::Ready(result) = sending.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(result));
+                }
+                poll_limits(cx, clock, try_timer, upload, responder).map(Err)
+            })
+            .await
+        };
+        match result {
+            Ok(Ok(exchange)) => Ok(exchange),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, cluster = %self.plan.cluster.name, "a connection took no request");
+                Err(Try::Unsent)
+            }
             Err(limit) => Err(self.limited(limit, false)),
         }
     }
@@ -424,8 +464,8 @@ impl Forwarding<'_, '_> {
                     && let Poll::Ready(Err(error)) = upload.poll(cx)
                 {
                     upload_error = Some(error);
-                    if let TransferError::Read(_) = error {
-                        return Poll::Ready(Err(Limit::ClientGone));
+                    if let TransferError::Read(error) = error {
+                        return Poll::Ready(Err(Limit::of_client(error)));
                     }
                 }
                 if upload.read_all() {
@@ -484,6 +524,7 @@ impl Forwarding<'_, '_> {
     fn limited(&mut self, limit: Limit, started: bool) -> Try {
         match limit {
             Limit::ClientGone => Try::ClientGone,
+            Limit::BadRequest(details) => Try::BadRequest(details),
             Limit::Request => Try::OutOfTime,
             Limit::Try => {
                 self.plan.cluster.stats.upstream_rq_per_try_timeout.inc();
@@ -502,8 +543,20 @@ impl Forwarding<'_, '_> {
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     ClientGone,
+    BadRequest(&'static str),
     Request,
     Try,
+}
+
+impl Limit {
+    /// The request's body could not be read to its end.
+    fn of_client(error: StreamError) -> Self {
+        match error {
+            StreamError::Malformed(_) | StreamError::Length => Self::BadRequest("http1.codec_error"),
+            StreamError::HeadTooLarge => Self::BadRequest("http1.trailers_too_large"),
+            StreamError::Closed | StreamError::Io(_) | StreamError::Reset(_) => Self::ClientGone,
+        }
+    }
 }
 
 fn poll_limits(

@@ -6,7 +6,7 @@ use super::reply::LocalReply;
 use super::transfer::{Transfer, TransferError};
 use super::{RequestContext, apply_ops};
 use crate::config::CompiledHttpFilter;
-use crate::http::{Head, KnownHeader, ResetReason, Responder, Value};
+use crate::http::{Head, KnownHeader, ResetReason, Responder, StreamError, Value};
 use crate::stream::Stream;
 use lateen_model::dataplane::Direction;
 use lateen_observe::ResponseFlag;
@@ -21,6 +21,8 @@ enum End {
     Whole,
     Upstream,
     Downstream,
+    /// The client broke the protocol within its body.
+    BadRequest,
     OutOfTime,
     Idle,
 }
@@ -93,6 +95,9 @@ async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, 
         if !upload_failed && let Poll::Ready(Err(error)) = upload.poll(cx) {
             // An upstream that answers early may stop reading; a client that fails has gone.
             match error {
+                TransferError::Read(StreamError::Malformed(_) | StreamError::Length | StreamError::HeadTooLarge) => {
+                    return Poll::Ready(End::BadRequest);
+                }
                 TransferError::Read(_) => return Poll::Ready(End::Downstream),
                 TransferError::Write(_) => upload_failed = true,
             }
@@ -105,6 +110,10 @@ async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, 
         }
         if clock.poll(cx).is_ready() {
             return Poll::Ready(End::OutOfTime);
+        }
+        // While the upstream takes its time, the client may leave.
+        if !tunnel && upload.read_all() && download.poll_peer_gone(cx).is_ready() {
+            return Poll::Ready(End::Downstream);
         }
         poll_idle(cx, idle, &mut last, upload.bytes() + download.bytes(), timer.as_mut())
     })
@@ -153,6 +162,10 @@ fn conclude(info: &mut RequestInfo, end: End, download: &mut Transfer) {
         End::Downstream => {
             info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
             info.details = "downstream_remote_disconnect".into();
+        }
+        End::BadRequest => {
+            info.flags.insert(ResponseFlag::DownstreamProtocolError);
+            info.details = "http1.codec_error".into();
         }
         End::OutOfTime => {
             info.flags.insert(ResponseFlag::UpstreamRequestTimeout);

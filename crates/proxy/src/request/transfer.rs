@@ -1,6 +1,6 @@
 //! One way of an exchange: frames from a reader to a writer, counted, and kept as long as they may have to be sent again.
 
-use crate::http::{BodyReader, BodyWriter, Frame, Head, ResetReason, StreamError};
+use crate::http::{BodyReader, BodyWriter, Frame, Head, PeerGone, ResetReason, StreamError};
 use crate::stream::Stream;
 use std::task::{Context, Poll, ready};
 
@@ -37,7 +37,8 @@ pub(crate) struct Transfer {
     messages: Option<GrpcMessages>,
     trailers: Option<Box<Head>>,
     read_all: bool,
-    raw_asked: bool,
+    /// Whether chunks pass as they are; `None` before the first writer.
+    raw: Option<bool>,
     finished: bool,
     flushed: bool,
 }
@@ -55,7 +56,7 @@ impl Transfer {
             messages: grpc.then(GrpcMessages::default),
             trailers: None,
             read_all,
-            raw_asked: false,
+            raw: None,
             finished: false,
             flushed: true,
         }
@@ -111,12 +112,26 @@ impl Transfer {
         if let Replay::Keeping { frames, .. } = &self.replay { frames.len() } else { 0 }
     }
 
-    /// Sends to this writer, from the beginning of the body.
-    pub(crate) fn attach(&mut self, writer: BodyWriter<Stream>) {
-        if !self.raw_asked && self.messages.is_none() {
-            self.reader.set_raw(writer.accepts_raw());
+    /// Whether a writer understands what was read, or will be.
+    pub(crate) fn fits(&self, writer: &BodyWriter<Stream>) -> bool {
+        self.raw != Some(true) || writer.accepts_raw()
+    }
+
+    /// Ready when who is to get the body does not want it any more. HTTP/1 can tell only when its own message was read whole.
+    pub(crate) fn poll_peer_gone(&mut self, cx: &mut Context<'_>) -> Poll<PeerGone> {
+        match &mut self.writer {
+            Some(writer) => writer.poll_peer_gone(cx),
+            None => Poll::Pending,
         }
-        self.raw_asked = true;
+    }
+
+    /// Sends to this writer, from the beginning of the body. The first one decides whether chunks pass unopened.
+    pub(crate) fn attach(&mut self, writer: BodyWriter<Stream>) {
+        if self.raw.is_none() {
+            let raw = self.messages.is_none() && writer.accepts_raw();
+            self.reader.set_raw(raw);
+            self.raw = Some(raw && !self.read_all);
+        }
         self.writer = Some(writer);
         self.replayed = 0;
         self.finished = false;

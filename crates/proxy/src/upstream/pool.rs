@@ -41,7 +41,7 @@ struct ClusterPool {
 struct HostPool {
     /// Most recently used last, so that the others become idle and go.
     idle: Vec<Idle>,
-    shared: Vec<Rc<Shared2>>,
+    shared: Vec<Rc<SharedConnection>>,
     gate: Rc<Gate>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct PooledConnection {
 }
 
 /// An HTTP/2 connection that requests share.
-struct Shared2 {
+struct SharedConnection {
     connection: http2::ClientConnection,
     meta: Rc<ConnectionMeta>,
     opened: Instant,
@@ -109,7 +109,7 @@ struct Shared2 {
     _permit: Option<Permit>,
 }
 
-impl Shared2 {
+impl SharedConnection {
     fn is_open(&self) -> bool {
         !self.closed.get()
     }
@@ -152,7 +152,7 @@ pub(crate) struct Lease {
 enum LeaseKind {
     /// `None` once it was given back.
     H1(Option<PooledConnection>),
-    H2(Rc<Shared2>),
+    H2(Rc<SharedConnection>),
 }
 
 impl Pools {
@@ -339,7 +339,7 @@ impl ClusterPool {
                 ended.set(true);
             });
             let max_streams = self.max_streams();
-            let shared = Rc::new(Shared2 {
+            let shared = Rc::new(SharedConnection {
                 connection,
                 meta,
                 opened: Instant::now(),
@@ -438,14 +438,23 @@ fn is_closed(connection: &mut PooledConnection) -> bool {
 
 impl Lease {
     /// Sends the head of a request.
+    ///
+    /// # Errors
+    /// If the connection takes no request any more. Nothing was sent then, and the connection is given to nobody else.
     pub(crate) async fn send(&mut self, head: &Head, end: bool) -> Result<ClientExchange<Stream>, StreamError> {
         match &mut self.kind {
             LeaseKind::H1(Some(connection)) => connection.connection.send_request(head, end),
             LeaseKind::H1(None) => Err(StreamError::Closed),
             LeaseKind::H2(shared) => {
                 let mut connection = shared.connection.clone();
-                connection.ready().await?;
-                connection.send_request(head, end)
+                let sent = match connection.ready().await {
+                    Ok(()) => connection.send_request(head, end),
+                    Err(error) => Err(error),
+                };
+                if sent.is_err() {
+                    shared.closed.set(true);
+                }
+                sent
             }
         }
     }
