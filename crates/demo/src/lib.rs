@@ -14,7 +14,7 @@
 //! | [`tour`] | the features, a file each |
 
 mod access_log;
-mod chance;
+pub mod chance;
 mod cli;
 mod load;
 mod manifests;

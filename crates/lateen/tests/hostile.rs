@@ -176,8 +176,11 @@ fn ambiguous_and_broken_requests_are_refused_by_the_sidecar_of_the_client() {
         bytes.extend_from_slice(chunk.as_bytes());
         let patience = if chunk.ends_with("abc") { Duration::from_millis(300) } else { PATIENCE };
         let echo = send(&mesh, FRONTEND, "order-service:80", &bytes, patience);
-        assert!(echo.status().is_none_or(|s| s >= 400), "{chunk:?}: {}", String::from_utf8_lossy(&echo.bytes));
-        assert!(echo.closed || chunk.ends_with("abc"), "{chunk:?}: the connection lives on");
+        let unfinished = chunk.ends_with("abc");
+        // An application may answer before it has the whole body, and these refuse everything.
+        let right = if unfinished { echo.status() != Some(200) } else { echo.status() == Some(400) };
+        assert!(right, "{chunk:?}: {}", String::from_utf8_lossy(&echo.bytes));
+        assert!(echo.closed || unfinished, "{chunk:?}: the connection lives on");
     }
     before.is_as_before(&mesh);
 }

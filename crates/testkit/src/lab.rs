@@ -398,8 +398,9 @@ mod tests {
 
     use super::*;
 
-    /// A program that speaks the commands this module uses: ready at the third look, ended by SIGINT.
-    const FAKE: &str = r#"#!/bin/sh
+    /// A program that speaks the commands this module uses: ready at the third look, ended by SIGINT, also where whoever runs the
+    /// tests ignores that signal (a shell's job in the background), which a shell script could not undo.
+    const FAKE: &str = r#"#!/usr/bin/env -S --default-signal=INT sh
 here=$(dirname "$0")
 case "$1" in
 up) echo "up $*"; [ "$2" = broken ] && { echo "no such directory"; exit 3; }

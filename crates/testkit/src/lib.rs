@@ -1,9 +1,8 @@
-//! What Lateen's tests share: certificates good and bad, a real Envoy, a running mesh, HTTP clients polite and hostile, and
-//! the statistics to judge a traffic split by. For tests only: failures panic where a test could do nothing else.
+//! What Lateen's tests share: certificates good and bad, a real Envoy, a running mesh, and HTTP
+//! clients polite and hostile. For tests only: failures panic where a test could do nothing else.
 
 pub mod certificates;
 pub mod envoy;
 pub mod http_client;
 pub mod lab;
 pub mod raw_http;
-pub mod statistics;
