@@ -3,6 +3,7 @@
 //! A connection's path is in `connection.rs`, a request's in `request/mod.rs`; each reads top to bottom.
 
 mod admin;
+mod agent;
 mod bootstrap;
 pub mod cli;
 mod config;
@@ -27,5 +28,7 @@ mod sniff;
 mod stream;
 mod tcp;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod upstream;
 mod worker;

@@ -81,6 +81,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// A worker that serves nothing yet.
+    pub(crate) fn new(index: usize, shared: Arc<Shared>) -> Self {
+        Self {
+            index,
+            telemetry: shared.telemetry.worker(),
+            shared,
+            pools: Pools::default(),
+            servers_first: crate::detect::ServersFirst::default(),
+            rng: RefCell::new(SmallRng::from_os_rng()),
+        }
+    }
+
     /// A random number for balancing, sampling and jitter; not for secrets.
     pub(crate) fn random(&self) -> u64 {
         rand::Rng::random(&mut *self.rng.borrow_mut())
@@ -111,14 +123,7 @@ pub(crate) fn start(seat: WorkerSeat, shared: Arc<Shared>) -> io::Result<std::th
 }
 
 async fn run(mut seat: WorkerSeat, shared: Arc<Shared>) {
-    let worker = Rc::new(Worker {
-        index: seat.index,
-        telemetry: shared.telemetry.worker(),
-        shared,
-        pools: Pools::default(),
-        servers_first: crate::detect::ServersFirst::default(),
-        rng: RefCell::new(SmallRng::from_os_rng()),
-    });
+    let worker = Rc::new(Worker::new(seat.index, shared));
     tokio::task::spawn_local(crate::upstream::reap_idle(worker.clone()));
     tokio::task::spawn_local(crate::telemetry::sweep_periodically(worker.clone()));
     let mut accepting: HashMap<SocketAddr, tokio::task::JoinHandle<()>> = HashMap::new();

@@ -1,7 +1,7 @@
 //! Pages: admin on 127.0.0.1:15000, readiness on 15021, Prometheus on 15090.
 
 mod pages;
-mod server;
+pub(crate) mod server;
 
 use crate::control_plane::ads::Subscription;
 use crate::shared::Shared;
@@ -24,8 +24,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, subscription: &Rc<RefCell<Subscr
     let (any, loopback) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST));
     let (state, config) = (shared.clone(), subscription.clone());
     server::serve(SocketAddr::new(loopback, ADMIN), move |ask| pages::admin(&state, &config.borrow(), &ask)).await?;
-    let state = shared.clone();
-    server::serve(SocketAddr::new(any, READINESS), move |ask| readiness(&state, &ask)).await?;
+    let (state, config) = (shared.clone(), subscription.clone());
+    server::serve(SocketAddr::new(any, READINESS), move |ask| readiness(&state, &config.borrow(), &ask)).await?;
     let (state, config) = (shared.clone(), subscription.clone());
     server::serve(SocketAddr::new(any, PROMETHEUS), move |ask| match ask.path.as_str() {
         "/stats/prometheus" | "/metrics" => prometheus(&state, &config.borrow()),
@@ -34,21 +34,23 @@ pub(crate) async fn serve(shared: &Arc<Shared>, subscription: &Rc<RefCell<Subscr
     .await
 }
 
-fn readiness(shared: &Shared, ask: &Ask) -> Answer {
+fn readiness(shared: &Shared, subscription: &Subscription, ask: &Ask) -> Answer {
     match ask.path.as_str() {
-        "/healthz/ready" => ready(shared),
+        "/healthz/ready" => ready(shared, subscription),
         _ => Answer::text(StatusCode::NOT_FOUND, "readiness is at /healthz/ready\n"),
     }
 }
 
 /// Ready: an identity is there, and the first configuration is in force. A proxy that drains is not.
-fn ready(shared: &Shared) -> Answer {
+fn ready(shared: &Shared, subscription: &Subscription) -> Answer {
+    let unreachable;
     let reason = if shared.drain.is_draining() {
         "draining"
     } else if !shared.identity.is_ready() {
         "waiting for a certificate"
     } else if !shared.configured.load(Ordering::Relaxed) {
-        "waiting for listeners, routes, clusters and endpoints"
+        unreachable = subscription.unreachable();
+        unreachable.as_deref().unwrap_or("waiting for listeners, routes, clusters and endpoints")
     } else {
         return Answer::text(StatusCode::OK, "ready\n");
     };

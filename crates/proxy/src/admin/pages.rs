@@ -22,7 +22,7 @@ pages of the proxy:
   /config/clusters          clusters                    (JSON)
   /config/endpoints         endpoints and their health  (JSON)
   /config/secrets           certificates, without keys  (JSON)
-  /config_dump              all of these, and fields that were left aside
+  /config_dump              all of these, fields left aside, resources refused
   /clusters                 counters and health of each cluster's hosts
   /stats                    counters, as text
   /stats/prometheus         metrics
@@ -41,7 +41,7 @@ pub(super) fn admin(shared: &Shared, subscription: &Subscription, ask: &Ask) -> 
     }
     match ask.path.as_str() {
         "/" | "/help" => Answer::text(StatusCode::OK, HELP),
-        "/ready" => super::ready(shared),
+        "/ready" => super::ready(shared, subscription),
         "/config/listeners" => Answer::json(&listeners(shared)),
         "/config/routes" => Answer::json(&routes(subscription)),
         "/config/clusters" => Answer::json(&clusters(shared)),
@@ -147,6 +147,12 @@ fn config_dump(shared: &Shared, subscription: &Subscription) -> Value {
         .iter()
         .map(|((ty, name), fields)| json!({"type": ty.short_name(), "name": name, "fields": fields}))
         .collect();
+    let rejected: Vec<Value> = subscription
+        .store
+        .rejected()
+        .iter()
+        .map(|((ty, name), reason)| json!({"type": ty.short_name(), "name": name, "reason": reason}))
+        .collect();
     json!({
         "listeners": listeners(shared),
         "routes": routes(subscription),
@@ -154,6 +160,7 @@ fn config_dump(shared: &Shared, subscription: &Subscription) -> Value {
         "endpoints": endpoints(shared),
         "secrets": secrets(shared),
         "left_aside": ignored,
+        "rejected": rejected,
     })
 }
 
@@ -258,6 +265,7 @@ fn escape(value: &str) -> String {
 
 fn server_info(shared: &Shared, subscription: &Subscription) -> Value {
     let connection = subscription.connection().borrow().clone();
+    let warming = subscription.store.warming();
     let types: serde_json::Map<String, Value> = subscription
         .types
         .iter()
@@ -275,7 +283,7 @@ fn server_info(shared: &Shared, subscription: &Subscription) -> Value {
         "draining": shared.drain.is_draining(),
         "active": shared.drain.active(),
         "workers": shared.workers().iter().map(crate::worker::WorkerHandle::connections).collect::<Vec<_>>(),
-        "warming": {"listeners": subscription.store.warming().0, "clusters": subscription.store.warming().1},
+        "warming": {"listeners": warming.listeners, "clusters": warming.clusters, "routes": warming.routes},
         "control_plane": {
             "address": shared.settings.discovery_address,
             "connected": connection.connected,

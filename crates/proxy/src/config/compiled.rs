@@ -1,5 +1,6 @@
 //! Listeners, compiled: what a connection and its requests consult, with nothing left to parse.
 
+use super::references::References;
 use super::secrets::Secrets;
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::AccessLogger;
@@ -20,6 +21,7 @@ pub(crate) struct Listener {
     default_chain: Option<Arc<Chain>>,
     /// For connections that no chain takes.
     pub(crate) access_log: Vec<AccessLogger>,
+    pub(crate) references: References,
 }
 
 /// A filter chain.
@@ -113,7 +115,16 @@ impl Listener {
         let chains = numbered.map(|(i, c)| compile(c, &format!("filter_chains[{i}]"))).collect::<Result<_, _>>()?;
         let default_chain = model.default_filter_chain.as_ref().map(|c| compile(c, "default_filter_chain")).transpose()?;
         let access_log = loggers(&model.access_log, telemetry)?;
-        Ok(Self { name: model.name.as_str().into(), index, chains, default_chain, access_log, model: Arc::new(model) })
+        let references = References::of_listener(&model);
+        Ok(Self {
+            name: model.name.as_str().into(),
+            index,
+            chains,
+            default_chain,
+            access_log,
+            references,
+            model: Arc::new(model),
+        })
     }
 
     /// The chain at an index of [`Self::index`].
@@ -123,17 +134,6 @@ impl Listener {
             ChainChoice::Chain(i) => self.chains.get(i),
             ChainChoice::Default => self.default_chain.as_ref(),
         }
-    }
-
-    /// The names of the route configurations that its chains refer to.
-    pub(crate) fn route_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.chains.iter().chain(&self.default_chain).filter_map(|chain| match &chain.terminal {
-            Terminal::Http(hcm) => match &hcm.routes {
-                RoutesOf::Rds(name) => Some(name),
-                RoutesOf::Inline(_) => None,
-            },
-            Terminal::Tcp(_) => None,
-        })
     }
 }
 

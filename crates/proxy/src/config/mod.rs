@@ -1,10 +1,13 @@
 //! Configuration: from the bytes that the control plane sends to the tables that requests consult.
 
 pub(crate) mod compiled;
+mod references;
 pub(crate) mod secrets;
 pub(crate) mod snapshot;
 pub(crate) mod store;
+mod warming;
 
 pub(crate) use compiled::{Chain, CompiledHttpFilter, CompiledNetworkFilter, Hcm, Listener, RoutesOf, TcpRoute, Terminal};
+pub(crate) use references::References;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::Store;

@@ -1,5 +1,6 @@
 //! Certificates and roots by name: the workload's own, and those that the control plane serves (SDS).
 
+use super::references::SecretName;
 use lateen_model::dataplane::{DownstreamTls, Secret, SecretKind, SecretRef, SecretSource, UpstreamTls};
 use lateen_tls::PeerExpectation;
 use lateen_tls::{ClientAuth, ClientParams, ClientTls, ServerParams, ServerTls};
@@ -30,9 +31,17 @@ impl Secrets {
         Self { workload, ads: BTreeMap::new() }
     }
 
-    /// The names that must be asked of the control plane.
-    pub(crate) fn wanted(&self) -> impl Iterator<Item = &str> {
-        self.ads.keys().map(String::as_str)
+    /// Whether a secret of the control plane has come.
+    pub(crate) fn has(&self, secret: &SecretName) -> bool {
+        self.ads.get(secret.name()).is_some_and(|handles| match secret {
+            SecretName::Certificate(_) => handles.credential.load().is_some(),
+            SecretName::Roots(_) => handles.trust.load().is_some(),
+        })
+    }
+
+    /// Forgets secrets that nothing refers to.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.ads.retain(|name, _| keep(name));
     }
 
     /// Puts a secret that came into force.

@@ -1,12 +1,15 @@
 //! The configuration as the control plane sends it, resource by resource: decoded, compiled, warmed, put in force.
 //!
 //! A resource that is wrong is rejected alone, with its name and the reason; the last good one of that name stays in force.
-//! A listener waits for its routes and a cluster for its endpoints before they replace what is in force (Envoy's warming), so
-//! that no request meets half a configuration.
+//! What is right replaces what is in force only when the resources that it names are there: a cluster waits for its endpoints
+//! and secrets, a route configuration for its clusters, a listener for all of these. So no request meets half of a change, in
+//! whatever order its parts come. (Envoy leaves the wait of routes to the order in which the control plane sends.)
 
 use super::compiled::Listener;
+use super::references::References;
 use super::secrets::Secrets;
-use super::snapshot::{Clusters, Routes, Snapshot};
+use super::snapshot::Snapshot;
+use super::warming::Warming;
 use crate::telemetry::Telemetry;
 use crate::upstream::Cluster;
 use bytes::Bytes;
@@ -14,14 +17,33 @@ use lateen_model::dataplane::{self, ClusterLoadAssignment, Discovery};
 use lateen_policy::route::RouteTable;
 use lateen_wire::{DecodeError, Decoded, decode};
 use lateen_xds::ResourceType;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A resource that was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rejection {
     pub(crate) name: String,
     pub(crate) reason: String,
+}
+
+/// What an update came to.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// What was refused of it.
+    pub(crate) rejections: Vec<Rejection>,
+    /// Whether the snapshot is another one. Endpoints and secrets come into force without.
+    pub(crate) changed: bool,
+}
+
+/// How many resources wait for what they name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WarmingCounts {
+    pub(crate) listeners: usize,
+    pub(crate) clusters: usize,
+    pub(crate) routes: usize,
 }
 
 /// All resources that were sent.
@@ -31,42 +53,25 @@ pub(crate) struct Store {
     listeners: Warming<Listener>,
     clusters: Warming<Cluster>,
     assignments: HashMap<String, ClusterLoadAssignment>,
-    routes: Routes,
-    route_models: BTreeMap<String, dataplane::RouteConfiguration>,
+    routes: Warming<Routes>,
     /// Fields that are not supported and change nothing, by resource.
     ignored: BTreeMap<(ResourceType, String), Vec<String>>,
+    /// Why the newest version of a resource is not taken.
+    rejected: BTreeMap<(ResourceType, String), String>,
 }
 
-/// Things that become active only when what they refer to is there.
-struct Warming<T> {
-    /// The newest good version.
-    latest: BTreeMap<String, Arc<T>>,
-    active: HashMap<Arc<str>, Arc<T>>,
+/// Where in an update we are.
+struct Moment<'a> {
+    now: Instant,
+    /// Resources of the update that are still to be looked at.
+    to_come: HashSet<&'a str>,
 }
 
-impl<T> Default for Warming<T> {
-    fn default() -> Self {
-        Self { latest: BTreeMap::new(), active: HashMap::new() }
-    }
-}
-
-impl<T> Warming<T> {
-    /// Activates what is ready and forgets what is gone.
-    fn settle(&mut self, ready: impl Fn(&T) -> bool) {
-        for (name, latest) in &self.latest {
-            let is_active = self.active.get(name.as_str()).is_some_and(|a| Arc::ptr_eq(a, latest));
-            if !is_active && ready(latest) {
-                self.active.insert(name.as_str().into(), latest.clone());
-            }
-        }
-        self.active.retain(|name, _| self.latest.contains_key(&**name));
-    }
-
-    fn warming(&self) -> usize {
-        let is_active =
-            |(name, latest): &(&String, &Arc<T>)| self.active.get(name.as_str()).is_some_and(|a| Arc::ptr_eq(a, latest));
-        self.latest.iter().filter(|entry| !is_active(entry)).count()
-    }
+/// A route configuration, compiled.
+struct Routes {
+    model: dataplane::RouteConfiguration,
+    table: Arc<RouteTable>,
+    references: References,
 }
 
 impl Store {
@@ -78,104 +83,173 @@ impl Store {
             listeners: Warming::default(),
             clusters: Warming::default(),
             assignments: HashMap::new(),
-            routes: Routes::new(),
-            route_models: BTreeMap::new(),
+            routes: Warming::default(),
             ignored: BTreeMap::new(),
+            rejected: BTreeMap::new(),
         }
     }
 
-    /// Takes an update; returns what was rejected of it.
-    pub(crate) fn apply(&mut self, ty: ResourceType, added: &[(String, Bytes)], removed: &[String]) -> Vec<Rejection> {
+    /// Takes an update.
+    pub(crate) fn apply(&mut self, ty: ResourceType, added: &[(String, Bytes)], removed: &[String], now: Instant) -> Applied {
         for name in removed {
-            self.remove(ty, name);
+            self.remove(ty, name, now);
         }
         let mut rejections = Vec::new();
+        // Addresses may move from one listener to another within an update.
+        let mut moment = Moment { now, to_come: added.iter().map(|(name, _)| name.as_str()).collect() };
         for (name, bytes) in added {
-            if let Err(reason) = self.put(ty, name, bytes) {
-                rejections.push(Rejection { name: name.clone(), reason });
-            }
-        }
-        let routes = &self.routes;
-        self.listeners.settle(|l| l.route_names().all(|name| routes.contains_key(name)));
-        let assignments = &self.assignments;
-        self.clusters.settle(|c| match &c.config.discovery {
-            Discovery::Eds { service_name } => assignments.contains_key(service_name),
-            Discovery::Static(_) | Discovery::OriginalDst { .. } => true,
-        });
-        rejections
-    }
-
-    fn put(&mut self, ty: ResourceType, name: &str, bytes: &[u8]) -> Result<(), String> {
-        match ty {
-            ResourceType::Lds => {
-                let model = self.decoded(ty, name, decode::listener(bytes))?;
-                if self.listeners.latest.get(name).is_none_or(|l| *l.model != model) {
-                    let compiled = Listener::compile(model, &mut self.secrets, &self.telemetry)?;
-                    self.listeners.latest.insert(name.to_owned(), Arc::new(compiled));
-                }
-            }
-            ResourceType::Rds => {
-                let model = self.decoded(ty, name, decode::route_configuration(bytes))?;
-                let table = RouteTable::compile(&model).map_err(|e| e.to_string())?;
-                self.routes.insert(name.into(), Arc::new(table));
-                self.route_models.insert(name.to_owned(), model);
-            }
-            ResourceType::Cds => {
-                let model = self.decoded(ty, name, decode::cluster(bytes))?;
-                self.put_cluster(name, model)?;
-            }
-            ResourceType::Eds => {
-                let assignment = self.decoded(ty, name, decode::cluster_load_assignment(bytes))?;
-                for cluster in self.clusters.latest.values().chain(self.clusters.active.values()) {
-                    if cluster.eds_service_name() == Some(name) {
-                        cluster.set_endpoints(&assignment);
+            moment.to_come.remove(name.as_str());
+            let key = (ty, name.clone());
+            match self.put(ty, name, bytes, &moment) {
+                Ok(ignored) => {
+                    self.rejected.remove(&key);
+                    if ignored.is_empty() {
+                        self.ignored.remove(&key);
+                    } else {
+                        self.ignored.insert(key, ignored);
                     }
                 }
-                self.assignments.insert(name.to_owned(), assignment);
+                Err(reason) => {
+                    self.rejected.insert(key, reason.clone());
+                    rejections.push(Rejection { name: name.clone(), reason });
+                }
+            }
+        }
+        Applied { rejections, changed: self.settle(now) }
+    }
+
+    /// Puts in force what is ready, or has waited long enough. Whether anything was.
+    pub(crate) fn settle(&mut self, now: Instant) -> bool {
+        let (assignments, secrets) = (&self.assignments, &self.secrets);
+        let mut changed = self.clusters.settle(now, |c| {
+            let has_endpoints = match &c.config.discovery {
+                Discovery::Eds { service_name } => assignments.contains_key(service_name),
+                Discovery::Static(_) | Discovery::OriginalDst { .. } => true,
+            };
+            has_endpoints && c.references.secrets.iter().all(|s| secrets.has(s))
+        });
+        // A cluster that the control plane does not have holds nothing back: clusters come first in a push, and requests to
+        // this one are answered by the status that the route has for it.
+        let clusters = &self.clusters;
+        let has_clusters = |r: &References| !r.clusters.iter().any(|name| clusters.is_new(name));
+        changed |= self.routes.settle(now, |r| has_clusters(&r.references));
+        let routes = &self.routes;
+        changed |= self.listeners.settle(now, |l| {
+            let references = &l.references;
+            has_clusters(references)
+                && references.routes.iter().all(|name| routes.active().contains_key(name))
+                && references.secrets.iter().all(|s| secrets.has(s))
+        });
+        changed |= self.listeners.retire(now, |_, _| false);
+        changed | self.retire_clusters(now)
+    }
+
+    /// Drops removed clusters that nothing in force names any more. Those that something names stay for a moment, or until the
+    /// newer version of it that waits is in force.
+    fn retire_clusters(&mut self, now: Instant) -> bool {
+        if !self.clusters.is_leaving() {
+            return false;
+        }
+        let named_by = |references: &References, name: &str| references.clusters.contains(name);
+        let (routes, listeners) = (&self.routes, &self.listeners);
+        self.clusters.retire(now, |name, lingered| {
+            let outdated = routes.outdated().any(|r| named_by(&r.references, name))
+                || listeners.outdated().any(|l| named_by(&l.references, name));
+            let named = routes.active().values().any(|r| named_by(&r.references, name))
+                || listeners.active().values().any(|l| named_by(&l.references, name));
+            outdated || (named && !lingered)
+        })
+    }
+
+    /// Takes one resource; gives the fields of it that are left aside.
+    fn put(&mut self, ty: ResourceType, name: &str, bytes: &[u8], moment: &Moment<'_>) -> Result<Vec<String>, String> {
+        let now = moment.now;
+        let ignored = match ty {
+            ResourceType::Lds => {
+                let (model, ignored) = decoded(decode::listener(bytes))?;
+                same_name(name, &model.name)?;
+                self.check_addresses(&model, &moment.to_come)?;
+                if self.listeners.latest(name).is_none_or(|l| *l.model != model) {
+                    let compiled = Listener::compile(model, &mut self.secrets, &self.telemetry)?;
+                    self.listeners.put(name, compiled, now);
+                }
+                ignored
+            }
+            ResourceType::Rds => {
+                let (model, ignored) = decoded(decode::route_configuration(bytes))?;
+                same_name(name, &model.name)?;
+                if self.routes.latest(name).is_none_or(|r| r.model != model) {
+                    let table = Arc::new(RouteTable::compile(&model).map_err(|e| e.to_string())?);
+                    self.routes.put(name, Routes { references: References::of_routes(&model), table, model }, now);
+                }
+                ignored
+            }
+            ResourceType::Cds => {
+                let (model, ignored) = decoded(decode::cluster(bytes))?;
+                same_name(name, &model.name)?;
+                self.put_cluster(name, model, now)?;
+                ignored
+            }
+            ResourceType::Eds => {
+                let (assignment, ignored) = decoded(decode::cluster_load_assignment(bytes))?;
+                same_name(name, &assignment.cluster_name)?;
+                self.put_endpoints(name, assignment);
+                ignored
             }
             ResourceType::Sds => {
-                let secret = self.decoded(ty, name, decode::secret(bytes))?;
+                let (secret, ignored) = decoded(decode::secret(bytes))?;
+                same_name(name, &secret.name)?;
                 self.secrets.install(&secret)?;
+                ignored
             }
             other => return Err(format!("{other:?} was not asked for")),
+        };
+        Ok(ignored)
+    }
+
+    /// Two listeners with one address: which of them served a connection would be chance.
+    fn check_addresses(&self, model: &dataplane::Listener, to_come: &HashSet<&str>) -> Result<(), String> {
+        let own: BTreeSet<SocketAddr> = addresses(model).collect();
+        let others = self.listeners.all_latest().filter(|(name, _)| *name != model.name && !to_come.contains(name));
+        for (other, listener) in others {
+            if let Some(address) = addresses(&listener.model).find(|a| own.contains(a)) {
+                return Err(format!("address {address} is that of listener {other:?}; each needs its own"));
+            }
         }
         Ok(())
     }
 
-    fn put_cluster(&mut self, name: &str, model: dataplane::Cluster) -> Result<(), String> {
-        let previous = self.clusters.latest.get(name);
-        if previous.is_some_and(|c| c.config == model) {
+    fn put_cluster(&mut self, name: &str, model: dataplane::Cluster, now: Instant) -> Result<(), String> {
+        let previous = self.clusters.latest(name).or_else(|| self.clusters.active().get(name));
+        if self.clusters.latest(name).is_some_and(|c| c.config == model) {
             return Ok(());
         }
         let cluster = Cluster::compile(model, &mut self.secrets, previous.map(Arc::as_ref))?;
         if let Some(assignment) = cluster.eds_service_name().and_then(|s| self.assignments.get(s)) {
             cluster.set_endpoints(assignment);
         }
-        self.clusters.latest.insert(name.to_owned(), Arc::new(cluster));
+        self.clusters.put(name, cluster, now);
         Ok(())
     }
 
-    fn decoded<T>(&mut self, ty: ResourceType, name: &str, result: Result<Decoded<T>, DecodeError>) -> Result<T, String> {
-        let Decoded { value, ignored } = result.map_err(|e| e.to_string())?;
-        let key = (ty, name.to_owned());
-        if ignored.is_empty() {
-            self.ignored.remove(&key);
-        } else {
-            self.ignored.insert(key, ignored.iter().map(ToString::to_string).collect());
+    fn put_endpoints(&mut self, name: &str, assignment: ClusterLoadAssignment) {
+        for cluster in self.clusters.wanted() {
+            if cluster.eds_service_name() == Some(name) {
+                cluster.set_endpoints(&assignment);
+            }
         }
-        Ok(value)
+        self.assignments.insert(name.to_owned(), assignment);
     }
 
-    fn remove(&mut self, ty: ResourceType, name: &str) {
-        self.ignored.remove(&(ty, name.to_owned()));
+    fn remove(&mut self, ty: ResourceType, name: &str, now: Instant) {
+        let key = (ty, name.to_owned());
+        self.ignored.remove(&key);
+        self.rejected.remove(&key);
         match ty {
-            ResourceType::Lds => {
-                self.listeners.latest.remove(name);
-            }
-            ResourceType::Cds => {
-                self.clusters.latest.remove(name);
-            }
-            // Routes and endpoints belong to listeners and clusters, which stop asking for them (see `forget_unwanted`).
+            ResourceType::Lds => self.listeners.remove(name, now),
+            ResourceType::Cds => self.clusters.remove(name, now),
+            // Routes, endpoints and secrets belong to listeners and clusters, which stop asking for them (see
+            // `forget_unwanted`).
             _ => {}
         }
     }
@@ -183,43 +257,97 @@ impl Store {
     /// The names that must be subscribed to, as the listeners and clusters refer to them.
     pub(crate) fn wanted(&self, ty: ResourceType) -> BTreeSet<String> {
         match ty {
-            ResourceType::Rds => self.all_listeners().flat_map(|l| l.route_names()).map(|n| n.to_string()).collect(),
-            ResourceType::Eds => self.clusters.latest.values().filter_map(|c| c.eds_service_name()).map(str::to_owned).collect(),
-            ResourceType::Sds => self.secrets.wanted().map(str::to_owned).collect(),
+            ResourceType::Rds => {
+                self.listeners.wanted().flat_map(|l| &l.references.routes).map(|name| (**name).to_owned()).collect()
+            }
+            ResourceType::Eds => self.clusters.wanted().filter_map(|c| c.eds_service_name()).map(str::to_owned).collect(),
+            ResourceType::Sds => {
+                let of_listeners = self.listeners.wanted().flat_map(|l| &l.references.secrets);
+                let of_clusters = self.clusters.wanted().flat_map(|c| &c.references.secrets);
+                of_listeners.chain(of_clusters).map(|secret| secret.name().to_owned()).collect()
+            }
             _ => BTreeSet::new(),
         }
     }
 
-    fn all_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.listeners.latest.values().chain(self.listeners.active.values())
-    }
-
-    /// Drops routes and endpoints that nothing refers to any more.
-    pub(crate) fn forget_unwanted(&mut self) {
-        let (routes, endpoints) = (self.wanted(ResourceType::Rds), self.wanted(ResourceType::Eds));
-        self.routes.retain(|name, _| routes.contains(&**name));
-        self.route_models.retain(|name, _| routes.contains(name));
+    /// Drops what nothing refers to any more. Whether that changed the snapshot.
+    pub(crate) fn forget_unwanted(&mut self) -> bool {
+        let [routes, endpoints, secrets] = [ResourceType::Rds, ResourceType::Eds, ResourceType::Sds].map(|ty| self.wanted(ty));
         self.assignments.retain(|name, _| endpoints.contains(name));
+        self.secrets.retain(|name| secrets.contains(name));
+        let is_gone = |ty: ResourceType, name: &str| match ty {
+            ResourceType::Rds => !routes.contains(name),
+            ResourceType::Eds => !endpoints.contains(name),
+            ResourceType::Sds => !secrets.contains(name),
+            _ => false,
+        };
+        self.ignored.retain(|(ty, name), _| !is_gone(*ty, name));
+        self.rejected.retain(|(ty, name), _| !is_gone(*ty, name));
+        self.routes.retain(|name| routes.contains(name))
     }
 
     /// What is in force now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let clusters: Clusters = self.clusters.active.clone();
-        Snapshot::new(self.listeners.active.clone(), clusters, self.routes.clone())
+        let routes = self.routes.active().iter().map(|(name, routes)| (name.clone(), routes.table.clone())).collect();
+        Snapshot::new(self.listeners.active().clone(), self.clusters.active().clone(), routes)
     }
 
-    /// How many listeners and clusters wait for what they refer to.
-    pub(crate) fn warming(&self) -> (usize, usize) {
-        (self.listeners.warming(), self.clusters.warming())
+    /// How many resources wait for what they refer to.
+    pub(crate) fn warming(&self) -> WarmingCounts {
+        WarmingCounts { listeners: self.listeners.warming(), clusters: self.clusters.warming(), routes: self.routes.warming() }
+    }
+
+    /// The next moment at which [`Self::settle`] has to be called because time has passed.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        [self.listeners.due(now), self.clusters.due(now), self.routes.due(now)].into_iter().flatten().min()
+    }
+
+    /// The control plane is connected again: what waits could not have come before.
+    pub(crate) fn restart_clock(&mut self, now: Instant) {
+        self.listeners.restart_clock(now);
+        self.clusters.restart_clock(now);
+        self.routes.restart_clock(now);
     }
 
     /// Route configurations in force, for people.
     pub(crate) fn route_models(&self) -> impl Iterator<Item = &dataplane::RouteConfiguration> {
-        self.route_models.values()
+        self.routes.active().values().map(|routes| &routes.model)
     }
 
     /// Fields that were left aside because they change nothing.
     pub(crate) fn ignored(&self) -> &BTreeMap<(ResourceType, String), Vec<String>> {
         &self.ignored
     }
+
+    /// Resources whose newest version is refused, and why; an older one may be in force.
+    pub(crate) fn rejected(&self) -> &BTreeMap<(ResourceType, String), String> {
+        &self.rejected
+    }
+
+    /// Why a listener is refused of which no version was ever good.
+    pub(crate) fn listener_never_good(&self, name: &str) -> Option<&str> {
+        let reason = self.rejected.get(&(ResourceType::Lds, name.to_owned()))?;
+        self.listeners.latest(name).is_none().then_some(reason)
+    }
 }
+
+fn decoded<T>(result: Result<Decoded<T>, DecodeError>) -> Result<(T, Vec<String>), String> {
+    let Decoded { value, ignored } = result.map_err(|e| e.to_string())?;
+    Ok((value, ignored.iter().map(ToString::to_string).collect()))
+}
+
+/// A resource is kept, looked up and removed by one name.
+fn same_name(resource: &str, message: &str) -> Result<(), String> {
+    if resource == message {
+        return Ok(());
+    }
+    Err(format!("the resource is named {resource:?}, but the message in it {message:?}; they must be equal"))
+}
+
+fn addresses(model: &dataplane::Listener) -> impl Iterator<Item = SocketAddr> {
+    std::iter::once(model.address).chain(model.additional_addresses.iter().copied())
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

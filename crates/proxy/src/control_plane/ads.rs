@@ -2,6 +2,8 @@
 //! acknowledged or refused with a reason.
 
 use super::channel::ControlPlane;
+use crate::bootstrap::Role;
+use crate::config::store::{Applied, WarmingCounts};
 use crate::config::{Snapshot, Store};
 use crate::listener::Socket;
 use crate::shared::Shared;
@@ -15,10 +17,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The types whose names follow from listeners and clusters.
 const REFERRED: [ResourceType; 3] = [ResourceType::Eds, ResourceType::Rds, ResourceType::Sds];
+
+/// The listeners that captured connections arrive at, by Istio's names: a sidecar without one of them serves nobody.
+const CAPTURING: [&str; 2] = ["virtualInbound", "virtualOutbound"];
+
+/// The pause before a socket that could not be opened is tried again: its port may be held by a process that is ending.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a type's last update came to.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +46,8 @@ pub(crate) struct Subscription {
     handle: Handle,
     subscribed: BTreeMap<ResourceType, BTreeSet<String>>,
     listening: BTreeMap<SocketAddr, Arc<str>>,
+    /// When sockets that could not be opened are tried again.
+    listen_again: Option<Instant>,
     shared: Arc<Shared>,
 }
 
@@ -60,6 +72,7 @@ pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Nod
         handle,
         subscribed: BTreeMap::new(),
         listening: BTreeMap::new(),
+        listen_again: None,
         shared,
     }));
     tokio::task::spawn_local(receive(subscription.clone(), updates));
@@ -67,8 +80,24 @@ pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Nod
 }
 
 async fn receive(subscription: Rc<RefCell<Subscription>>, mut updates: Updates) {
-    while let Some(update) = updates.recv().await {
-        subscription.borrow_mut().take(update);
+    let mut connection = subscription.borrow().connection();
+    loop {
+        let connected = connection.borrow_and_update().connected;
+        let due = subscription.borrow().due(connected);
+        tokio::select! {
+            biased;
+            changed = connection.changed() => match changed {
+                Ok(()) => subscription.borrow_mut().store.restart_clock(Instant::now()),
+                Err(_) => return,
+            },
+            update = updates.recv() => match update {
+                Some(update) => subscription.borrow_mut().take(update),
+                None => return,
+            },
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                subscription.borrow_mut().on_time();
+            }
+        }
     }
 }
 
@@ -81,13 +110,11 @@ impl Subscription {
     fn take(&mut self, update: Update) {
         let Update { id, ty, version, added, removed } = update;
         let added: Vec<(String, Bytes)> = added.into_iter().map(|Added { name, body, .. }| (name, body)).collect();
-        let rejections = self.store.apply(ty, &added, &removed);
-        let snapshot = Arc::new(self.store.snapshot());
-        // In force before sockets are opened: a connection must find the listener that accepted it.
-        self.shared.snapshot.store(snapshot.clone());
-        self.listen(&snapshot);
-        self.start_exporters();
-        self.subscribe_to_what_is_referred();
+        let Applied { rejections, changed } = self.store.apply(ty, &added, &removed, Instant::now());
+        // Endpoints and secrets are referred to, and refer to nothing.
+        if changed || matches!(ty, ResourceType::Lds | ResourceType::Cds) {
+            self.put_in_force();
+        }
         let status = self.types.entry(ty).or_default();
         status.version = version;
         status.updates += 1;
@@ -99,9 +126,33 @@ impl Subscription {
             tracing::warn!(?ty, %reason, "refused; the last good version stays in force");
             status.rejected += 1;
             status.last_rejection = Some(reason.clone());
-            self.handle.nack(id, reason);
+            // The others of the update are in force.
+            self.handle.nack_partly(id, rejections.into_iter().map(|r| r.name).collect(), reason);
         }
         self.note_readiness();
+    }
+
+    /// Time has passed: what waited for too long goes into force as it is, and sockets are tried again.
+    fn on_time(&mut self) {
+        if self.store.settle(Instant::now()) || self.listen_again.is_some() {
+            self.put_in_force();
+        }
+        self.note_readiness();
+    }
+
+    /// When [`Self::on_time`] is to be called. Without a control plane nothing can come, so nothing waits in vain.
+    fn due(&self, connected: bool) -> Option<Instant> {
+        let waiting = self.store.due(Instant::now()).filter(|_| connected);
+        [waiting, self.listen_again].into_iter().flatten().min()
+    }
+
+    fn put_in_force(&mut self) {
+        self.subscribe_to_what_is_referred();
+        let snapshot = Arc::new(self.store.snapshot());
+        // In force before sockets are opened: a connection must find the listener that accepted it.
+        self.shared.snapshot.store(snapshot.clone());
+        self.listen(&snapshot);
+        self.start_exporters();
     }
 
     /// Spans are sent by the first worker, because the pools of connections are the workers'.
@@ -112,12 +163,28 @@ impl Subscription {
         }
     }
 
-    /// Ready means: listeners and clusters have come once, and nothing of them waits.
+    /// Ready means: listeners and clusters have come once, nothing of them waits, and connections can arrive. What was ready
+    /// stays so: a later refusal or a control plane that is gone leaves the last good configuration in force.
     fn note_readiness(&self) {
         let came = |ty| self.types.contains_key(&ty);
-        if came(ResourceType::Cds) && came(ResourceType::Lds) && self.store.warming() == (0, 0) {
+        let complete = came(ResourceType::Cds) && came(ResourceType::Lds) && self.store.warming() == WarmingCounts::default();
+        if complete && self.unreachable().is_none() {
             self.shared.configured.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Why connections cannot arrive, if they cannot.
+    pub(crate) fn unreachable(&self) -> Option<String> {
+        if self.listen_again.is_some() {
+            return Some("a port cannot be listened on".to_owned());
+        }
+        let capturing: &[&str] = match self.shared.settings.role {
+            Role::Sidecar => &CAPTURING,
+        };
+        capturing.iter().find_map(|name| {
+            let reason = self.store.listener_never_good(name)?;
+            Some(format!("listener {name} is refused: {reason}"))
+        })
     }
 
     fn subscribe_to_what_is_referred(&mut self) {
@@ -153,6 +220,7 @@ impl Subscription {
             }
             kept
         });
+        self.listen_again = None;
         for (address, name) in wanted {
             if self.listening.contains_key(&address) {
                 continue;
@@ -164,8 +232,10 @@ impl Subscription {
                     workers.iter().zip(sockets).for_each(|(w, s)| w.send(Job::Listen(s)));
                     self.listening.insert(address, name);
                 }
-                // Tried again with the next update: a port may still be held by a process that is ending.
-                Err(error) => tracing::error!(listener = %name, %address, %error, "cannot listen"),
+                Err(error) => {
+                    tracing::error!(listener = %name, %address, %error, "cannot listen; trying again in {LISTEN_AGAIN:?}");
+                    self.listen_again = Some(Instant::now() + LISTEN_AGAIN);
+                }
             }
         }
     }

@@ -37,6 +37,16 @@ impl ControlPlane {
         self.channel(&self.discovery)
     }
 
+    /// `host:port` of the ADS server.
+    pub(crate) fn discovery_address(&self) -> &str {
+        &self.discovery
+    }
+
+    /// A new connection to the ADS server.
+    pub(crate) async fn dial_discovery(&self) -> io::Result<ClientStream<TcpStream>> {
+        self.dial(&self.discovery).await
+    }
+
     /// A channel to the certificate authority, connected when first used.
     pub(crate) fn ca_channel(&self) -> Channel {
         self.channel(&self.ca)

@@ -1,6 +1,7 @@
 //! Clusters and their hosts: shared by all workers, immutable but for atomics and the set of hosts, which is replaced whole.
 
 use super::stats::{ClusterStats, HostStats};
+use crate::config::References;
 use crate::config::secrets::Secrets;
 use arc_swap::ArcSwap;
 use lateen_model::dataplane::{
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 pub(crate) struct Cluster {
     pub(crate) name: Arc<str>,
     pub(crate) config: dataplane::Cluster,
+    pub(crate) references: References,
     pub(crate) transport: Transport,
     pub(crate) breakers: Breakers,
     pub(crate) stats: Arc<ClusterStats>,
@@ -154,6 +156,7 @@ impl Cluster {
             detector,
             hosts: ArcSwap::new(hosts),
             changed: Notify::new(),
+            references: References::of_cluster(&config),
             config,
         };
         if let Discovery::Static(assignment) = &cluster.config.discovery {
