@@ -16,6 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
+use crate::engine::Engine;
 use crate::resources::{ManifestPath, any_file};
 use crate::state_dir::{Claim, MeshName, StateDir};
 use crate::supervisor::{self, LIFELINE_FD, LOCK_FD, SPEC_FD, Spec};
@@ -26,6 +27,7 @@ pub(crate) struct Options {
     pub(crate) paths: Vec<PathBuf>,
     pub(crate) name: MeshName,
     pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) engine: Engine,
     pub(crate) json: bool,
 }
 
@@ -41,6 +43,7 @@ const PASSED_TO_CONTROL: [&str; 6] =
 /// Runs a mesh until it ends; returns the exit status.
 pub(crate) fn up(options: &Options) -> Result<i32, String> {
     let manifests = manifests(&options.paths)?;
+    let engine = options.engine.clone().resolved()?;
     let dir = StateDir::of(&options.name);
     let claim = dir.claim().map_err(|e| e.to_string())?;
     let logs = match &options.log_dir {
@@ -55,6 +58,7 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
         logs,
         manifests,
         json: options.json,
+        engine,
         base_environment: environment(&PASSED_TO_ALL, false),
         proxy_environment: environment(&PASSED_TO_PROXIES, true),
         control_environment: environment(&PASSED_TO_CONTROL, true),

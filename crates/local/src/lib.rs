@@ -9,7 +9,7 @@
 //! | [`launcher`], [`state_dir`] | start and stop from outside; the mesh's name, lock and files |
 //! | [`supervisor`], [`mesh`] | the mesh's life; what its tasks share |
 //! | [`resources`], [`controller`], [`rollout`], [`injection`] | manifests → pods wanted → pods made and stopped |
-//! | [`pod`], [`container`], [`sidecar`], [`proxy_config`], [`probe`] | the life of one pod |
+//! | [`pod`], [`container`], [`sidecar`], [`engine`], [`proxy_config`], [`probe`] | the life of one pod |
 //! | [`environment`], [`volumes`], [`dns_files`] | what containers see |
 //! | [`publisher`], [`endpoints`], [`ipam`], [`dns`], [`control`] | who learns what there is |
 //! | [`spawn`], [`init`] | processes |
@@ -24,6 +24,7 @@ mod controller;
 mod dns;
 mod dns_files;
 mod endpoints;
+mod engine;
 mod environment;
 mod exec;
 mod init;

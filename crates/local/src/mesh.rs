@@ -10,6 +10,7 @@ use lateen_tls::TokenIssuer;
 use tokio::sync::watch;
 
 use crate::control::Control;
+use crate::engine::Engine;
 use crate::ipam::{Network, PodPool, ServicePool};
 use crate::pod::Pod;
 use crate::report::Report;
@@ -29,6 +30,8 @@ pub(crate) struct Mesh {
     pub(crate) tokens: TokenIssuer,
     pub(crate) report: Report,
     pub(crate) control: Control,
+    /// What runs as sidecar.
+    pub(crate) engine: Engine,
     /// Variables that every process gets.
     pub(crate) base_environment: Vec<(String, String)>,
     /// Variables that sidecars get in addition.
@@ -51,6 +54,7 @@ pub(crate) struct Parts {
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) tokens: TokenIssuer,
     pub(crate) report: Report,
+    pub(crate) engine: Engine,
     pub(crate) base_environment: Vec<(String, String)>,
     pub(crate) proxy_environment: Vec<(String, String)>,
 }
@@ -66,6 +70,7 @@ impl Mesh {
             spawner: parts.spawner,
             tokens: parts.tokens,
             report: parts.report,
+            engine: parts.engine,
             base_environment: parts.base_environment,
             proxy_environment: parts.proxy_environment,
             resources: watch::Sender::new(Arc::default()),

@@ -174,7 +174,7 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
         place: Place::Own { host_name: container::host_name(pod), mounts, hidden: hidden(mesh), contained: false },
         network: true,
         role: Role::Proxy,
-        command: ["lateen", "proxy", "sidecar"].map(str::to_owned).to_vec(),
+        command: mesh.engine.command(),
         environment: vars.into_pairs(),
         working_dir: None,
     })

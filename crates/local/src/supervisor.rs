@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::container::{BIN_DIR, PROXY_DIR};
 use crate::controller::{Controller, follow_manifests, say_new};
 use crate::dns::{self, Zone};
+use crate::engine::Engine;
 use crate::ipam::Network;
 use crate::mesh::{Mesh, Parts};
 use crate::report::{Kind, Report};
@@ -49,6 +50,8 @@ pub(crate) struct Spec {
     pub(crate) logs: PathBuf,
     pub(crate) manifests: Vec<ManifestPath>,
     pub(crate) json: bool,
+    /// What runs as sidecar.
+    pub(crate) engine: Engine,
     /// Variables for every process.
     pub(crate) base_environment: Vec<(String, String)>,
     /// Variables for sidecars.
@@ -126,6 +129,7 @@ async fn run(spec: Spec, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitC
         spawner: spawner.clone(),
         tokens,
         report: Report::new(spec.json),
+        engine: spec.engine,
         base_environment: spec.base_environment,
         proxy_environment: spec.proxy_environment,
     });
