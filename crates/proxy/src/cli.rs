@@ -1,5 +1,6 @@
 //! The command line of the proxy roles.
 
+use crate::agent;
 use crate::bootstrap::{BootstrapError, Environment, Role, Settings};
 use crate::process::{self, RunError};
 use std::path::PathBuf;
@@ -28,6 +29,14 @@ struct SidecarArgs {
     /// The pod's labels, as the Kubernetes downward API writes them
     #[arg(long, value_name = "FILE", default_value = "/etc/istio/pod/labels")]
     labels_file: PathBuf,
+
+    /// Runs this Envoy in place of the own engine
+    ///
+    /// This process becomes its agent: it writes the bootstrap, serves the secrets from memory over a Unix socket, relays the
+    /// discovery stream and answers for readiness. Istio's own filters (metrics, metadata exchange, ALPN) are left out of its
+    /// configuration, because only Istio's build of Envoy has them.
+    #[arg(long, value_name = "PATH")]
+    envoy: Option<PathBuf>,
 }
 
 /// Why `lateen proxy` failed.
@@ -50,5 +59,8 @@ pub fn run(args: &ProxyArgs) -> Result<(), ProxyError> {
     let RoleArgs::Sidecar(sidecar) = &args.role;
     let environment: Environment = std::env::vars().collect();
     let settings = Settings::from_environment(Role::Sidecar, &environment, &sidecar.labels_file)?;
-    Ok(process::run(settings, environment)?)
+    match &sidecar.envoy {
+        None => Ok(process::run(settings, environment)?),
+        Some(envoy) => Ok(agent::run(&settings, envoy)?),
+    }
 }

@@ -9,7 +9,6 @@ use crate::control_plane::{ads, identity};
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
 use crate::worker::{self, Job};
-use lateen_tls::RotationPolicy;
 use lateen_xds::{Node, NodeType};
 use std::io;
 use std::sync::Arc;
@@ -63,14 +62,13 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
 fn keep_identity(shared: &Arc<Shared>, control_plane: ControlPlane) {
     let shared = shared.clone();
     tokio::task::spawn_local(async move {
-        let settings = &shared.settings;
-        let renewal = identity::Renewal {
-            identity: settings.identity.clone(),
-            life: settings.secret_ttl,
-            // The settings were checked to be ratios when they were read.
-            policy: RotationPolicy::try_new(settings.secret_grace, settings.secret_grace_jitter).unwrap_or_default(),
-        };
-        identity::renew(&control_plane, &shared.identity, &renewal, &shared.renewals).await;
+        let renewal = identity::Renewal::of(&shared.settings);
+        identity::renew(&control_plane, &renewal, &shared.renewals, |issued| {
+            // Roots first: a peer may present a certificate of the new root at once.
+            shared.identity.install_trust(issued.roots);
+            shared.identity.install(issued.credential);
+        })
+        .await;
     });
 }
 
