@@ -47,21 +47,25 @@ where
 {
     let listener =
         TcpListener::bind(address).await.map_err(|e| io::Error::new(e.kind(), format!("listening on {address}: {e}")))?;
-    let answer = Rc::new(answer);
-    tokio::task::spawn_local(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::task::spawn_local(serve_connection(stream, answer.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%address, %error, "cannot accept; trying again in 50 ms");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+    tokio::task::spawn_local(accept(listener, Rc::new(answer)));
+    Ok(())
+}
+
+async fn accept<F>(listener: TcpListener, answer: Rc<F>)
+where
+    F: Fn(Ask) -> Answer + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::task::spawn_local(serve_connection(stream, answer.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(?listener, %error, "cannot accept; trying again in 50 ms");
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-    });
-    Ok(())
+    }
 }
 
 async fn serve_connection<F>(stream: tokio::net::TcpStream, answer: Rc<F>)
@@ -86,4 +90,51 @@ where
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service)
         .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    /// More than the sockets of a loopback connection hold.
+    const LARGE: usize = 16 << 20;
+
+    /// What a client gets that sends this, then says that it sends no more, then reads to the end.
+    async fn ask(request: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let answer = |ask: Ask| match ask.path.as_str() {
+            "/large" => Answer::text(StatusCode::OK, vec![b'x'; LARGE]),
+            path => Answer::text(StatusCode::OK, format!("{} {path}", ask.method)),
+        };
+        let tasks = tokio::task::LocalSet::new();
+        let client = tasks.run_until(async {
+            tokio::task::spawn_local(accept(listener, Rc::new(answer)));
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            stream.write_all(request).await.expect("takes it");
+            stream.shutdown().await.expect("half-closes");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("text, then the end");
+            text
+        });
+        client.await
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_said_everything_is_answered() {
+        let text = ask(b"GET /stats?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nGET /stats"), "{text}");
+        let text = ask(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(text.len() > LARGE, "all of it, however long it takes: {} bytes", text.len());
+    }
+
+    #[tokio::test]
+    async fn requests_one_after_the_other_and_requests_that_are_none() {
+        let two = ask(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nPOST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(two.contains("GET /a") && two.ends_with("POST /b"), "{two}");
+        assert!(ask(b"nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+        assert_eq!(ask(b"GET / HT").await, "");
+    }
 }

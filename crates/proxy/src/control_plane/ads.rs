@@ -3,7 +3,7 @@
 
 use super::channel::ControlPlane;
 use crate::bootstrap::Role;
-use crate::config::store::{Applied, WarmingCounts};
+use crate::config::store::{Applied, Rejection, WarmingCounts};
 use crate::config::{Snapshot, Store};
 use crate::listener::Socket;
 use crate::shared::Shared;
@@ -66,15 +66,7 @@ pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Nod
     for ty in [ResourceType::Cds, ResourceType::Lds] {
         handle.subscribe_all(ty);
     }
-    let subscription = Rc::new(RefCell::new(Subscription {
-        store,
-        types: BTreeMap::new(),
-        handle,
-        subscribed: BTreeMap::new(),
-        listening: BTreeMap::new(),
-        listen_again: None,
-        shared,
-    }));
+    let subscription = Rc::new(RefCell::new(Subscription::new(shared, handle, store)));
     tokio::task::spawn_local(receive(subscription.clone(), updates));
     subscription
 }
@@ -101,7 +93,25 @@ async fn receive(subscription: Rc<RefCell<Subscription>>, mut updates: Updates) 
     }
 }
 
+/// All that is refused of an update, for people.
+fn reason(rejections: &[Rejection]) -> String {
+    let reasons: Vec<String> = rejections.iter().map(|r| format!("{}: {}", r.name, r.reason)).collect();
+    reasons.join("; ")
+}
+
 impl Subscription {
+    fn new(shared: Arc<Shared>, handle: Handle, store: Store) -> Self {
+        Self {
+            store,
+            types: BTreeMap::new(),
+            handle,
+            subscribed: BTreeMap::new(),
+            listening: BTreeMap::new(),
+            listen_again: None,
+            shared,
+        }
+    }
+
     /// Whether the control plane is connected, for metrics and people.
     pub(crate) fn connection(&self) -> watch::Receiver<ConnectionState> {
         self.handle.state()
@@ -110,7 +120,20 @@ impl Subscription {
     fn take(&mut self, update: Update) {
         let Update { id, ty, version, added, removed } = update;
         let added: Vec<(String, Bytes)> = added.into_iter().map(|Added { name, body, .. }| (name, body)).collect();
-        let Applied { rejections, changed } = self.store.apply(ty, &added, &removed, Instant::now());
+        let rejections = self.apply(ty, version, &added, &removed);
+        if rejections.is_empty() {
+            self.handle.ack(id);
+        } else {
+            let reason = reason(&rejections);
+            tracing::warn!(?ty, %reason, "refused; the last good version stays in force");
+            // The others of the update are in force.
+            self.handle.nack_partly(id, rejections.into_iter().map(|r| r.name).collect(), reason);
+        }
+    }
+
+    /// Takes an update; what is refused of it is to be told to the control plane.
+    fn apply(&mut self, ty: ResourceType, version: String, added: &[(String, Bytes)], removed: &[String]) -> Vec<Rejection> {
+        let Applied { rejections, changed } = self.store.apply(ty, added, removed, Instant::now());
         // Endpoints and secrets are referred to, and refer to nothing.
         if changed || matches!(ty, ResourceType::Lds | ResourceType::Cds) {
             self.put_in_force();
@@ -118,18 +141,12 @@ impl Subscription {
         let status = self.types.entry(ty).or_default();
         status.version = version;
         status.updates += 1;
-        if rejections.is_empty() {
-            self.handle.ack(id);
-        } else {
-            let reasons: Vec<String> = rejections.iter().map(|r| format!("{}: {}", r.name, r.reason)).collect();
-            let reason = reasons.join("; ");
-            tracing::warn!(?ty, %reason, "refused; the last good version stays in force");
+        if !rejections.is_empty() {
             status.rejected += 1;
-            status.last_rejection = Some(reason.clone());
-            // The others of the update are in force.
-            self.handle.nack_partly(id, rejections.into_iter().map(|r| r.name).collect(), reason);
+            status.last_rejection = Some(reason(&rejections));
         }
         self.note_readiness();
+        rejections
     }
 
     /// Time has passed: what waited for too long goes into force as it is, and sockets are tried again.
@@ -238,5 +255,103 @@ impl Subscription {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::secrets::Secrets;
+    use crate::testing::{self, Encode, assignment, cluster, http, listener, routes, tcp};
+    use ResourceType::{Cds, Eds, Lds, Rds};
+    use lateen_xds::NodeType;
+    use std::net::TcpListener;
+
+    /// A control plane that is never reached.
+    struct Nowhere;
+
+    impl Endpoint for Nowhere {
+        fn connect(&self) -> lateen_xds::server::BoxFuture<'_, Result<lateen_xds::client::Connected, String>> {
+            Box::pin(async { Err("nowhere".to_owned()) })
+        }
+    }
+
+    fn subscription() -> Subscription {
+        let shared = testing::shared();
+        let node = Node::new(NodeType::Sidecar, [10, 1, 0, 4].into(), "a-1", "prod", "prod.svc.cluster.local");
+        let (handle, _, _) = lateen_xds::client::run(&node, Nowhere, Options::default());
+        let store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
+        Subscription::new(shared, handle, store)
+    }
+
+    impl Subscription {
+        fn send(&mut self, ty: ResourceType, resources: &[&dyn Encode]) {
+            let encoded: Vec<_> = resources.iter().map(|r| r.encoded()).collect();
+            assert_eq!(self.apply(ty, "v".to_owned(), &encoded, &[]), []);
+        }
+
+        fn is_ready(&self) -> bool {
+            self.shared.configured.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn ready_when_everything_is_in_force() {
+        let mut s = subscription();
+        s.send(Lds, &[&listener("virtualOutbound", "127.0.0.1:15001", http("80"))]);
+        s.send(Cds, &[&cluster("v1", None)]);
+        assert!(!s.is_ready());
+        s.send(Eds, &[&assignment("v1", &["10.0.0.1:80"])]);
+        assert!(!s.is_ready(), "the routes have not come");
+        s.send(Rds, &[&routes("80", &["v1"])]);
+        assert!(s.is_ready());
+        s.send(Cds, &[&cluster("v2", None)]);
+        assert!(s.is_ready(), "once and for all");
+    }
+
+    #[test]
+    fn not_ready_when_the_inbound_listener_is_refused() {
+        let mut s = subscription();
+        s.send(Cds, &[&cluster("v1", Some(&["10.0.0.1:80"]))]);
+        let good = listener("virtualOutbound", "127.0.0.1:15001", tcp("v1")).encoded();
+        let bad = ("virtualInbound".to_owned(), Bytes::from_static(b"\xff"));
+        assert_eq!(s.apply(Lds, "1".to_owned(), &[good, bad], &[]).len(), 1);
+        assert!(s.shared.snapshot.load().listeners.contains_key("virtualOutbound"), "the good one is in force");
+        assert!(!s.is_ready());
+        let why = s.unreachable().expect("a reason");
+        assert!(why.starts_with("listener virtualInbound is refused: "), "{why}");
+        let status = &s.types[&Lds];
+        assert_eq!((status.updates, status.rejected), (1, 1));
+
+        s.send(Lds, &[&listener("virtualInbound", "127.0.0.1:15006", tcp("v1"))]);
+        assert!(s.is_ready());
+        s.apply(Lds, "3".to_owned(), &[("virtualInbound".to_owned(), Bytes::from_static(b"\xff"))], &[]);
+        assert!(s.is_ready() && s.unreachable().is_none(), "the last good one serves");
+    }
+
+    #[test]
+    fn not_ready_when_another_listener_is_refused_is_nobodys_wish() {
+        let mut s = subscription();
+        s.send(Cds, &[&cluster("v1", Some(&["10.0.0.1:80"]))]);
+        let good = listener("virtualInbound", "127.0.0.1:15006", tcp("v1")).encoded();
+        let bad = ("10.0.0.9_5432".to_owned(), Bytes::from_static(b"\xff"));
+        s.apply(Lds, "1".to_owned(), &[good, bad], &[]);
+        assert!(s.is_ready(), "one service that cannot be served must not stop a pod that may not need it");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_tried_again() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("bound");
+        let mut s = subscription();
+        s.send(Cds, &[&cluster("v1", Some(&["10.0.0.1:80"]))]);
+        let mut bound = listener("virtualInbound", &address.to_string(), tcp("v1"));
+        bound.bind_to_port = true;
+        s.send(Lds, &[&bound]);
+        assert!(!s.is_ready() && s.due(false).is_some(), "{:?}", s.unreachable());
+        drop(taken);
+        s.on_time();
+        assert!(s.is_ready() && s.due(false).is_none());
+        assert!(s.listening.contains_key(&address));
     }
 }
