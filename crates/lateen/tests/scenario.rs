@@ -7,10 +7,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use lateen_testkit::statistics::assert_share;
 use serde_json::{Value, json};
 use support::wire::{Capture, contains, not_tls13};
-use support::{FRONTEND, Mesh, PRODUCTION, assert_all_answered, count, eventually};
+use support::{FRONTEND, Mesh, PRODUCTION, assert_all_answered, assert_share, count, eventually};
 
 const ORDER_V1: &str = "deploy/order-service-v1";
 const PAY: &str = "http://payment-service/v1/payments";

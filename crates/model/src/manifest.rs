@@ -23,6 +23,8 @@ mod split;
 mod suggest;
 mod tree;
 
+pub use suggest::nearest;
+
 use known::Identified;
 pub(crate) use mesh::read_mesh_config;
 use tree::{Node, Position, Value};

@@ -11,7 +11,7 @@ mod deployment;
 mod destination_rule;
 mod export_to;
 mod field;
-mod host;
+pub mod host;
 mod kind;
 mod meta;
 mod namespace;

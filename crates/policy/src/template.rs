@@ -1,11 +1,11 @@
 //! Header values with Envoy's `%COMMAND%` operators, and changes to headers.
 //!
-//! A value is parsed once into segments; most are a single literal and cost nothing at a request. An operator that is not known
+//! A value is parsed once into its parts; most are a single literal and cost nothing at a request. An operator that is not known
 //! is an error that names it, never a literal `%…%` in somebody's header.
 
 use crate::CompileError;
 use crate::request::RequestView;
-use lateen_model::dataplane::{HeaderAppend, HeaderMutation, HeaderValueOp};
+use lateen_model::dataplane::{HeaderAppend, HeaderMutation, HeaderValueOp, HeaderValuePart};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -54,63 +54,21 @@ pub trait TemplateContext {
     fn response_code(&self) -> Option<u16>;
 }
 
-/// One piece of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
-    Literal(String),
-    RemoteAddress { port: bool },
-    DirectRemoteAddress { port: bool },
-    LocalAddress { port: bool },
-    Protocol,
-    StartTime,
-    UpstreamHost,
-    Hostname,
-    Environment(String),
-    PeerUriSan,
-    ServerName,
-    ResponseCode,
-    Request { name: String, alternative: Option<String>, max: Option<usize> },
-}
-
 /// A compiled header value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValueTemplate(Vec<Segment>);
+pub struct ValueTemplate(Vec<HeaderValuePart>);
 
 impl ValueTemplate {
     /// Parses a value; `%%` is a percent sign.
     pub fn parse(value: &str) -> Result<Self, CompileError> {
-        let mut segments = Vec::new();
-        let mut literal = String::new();
-        let mut rest = value;
-        while let Some(at) = rest.find('%') {
-            literal.push_str(&rest[..at]);
-            rest = &rest[at + 1..];
-            if let Some(after) = rest.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-                continue;
-            }
-            let end = operator_end(rest).ok_or_else(|| {
-                CompileError::new("value", format!("{value:?} has a '%' that opens no operator; write a percent sign as '%%'"))
-            })?;
-            if !literal.is_empty() {
-                segments.push(Segment::Literal(std::mem::take(&mut literal)));
-            }
-            segments.push(parse_operator(&rest[..end])?);
-            rest = &rest[end + 1..];
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            segments.push(Segment::Literal(literal));
-        }
-        Ok(Self(segments))
+        HeaderValuePart::parse(value).map(Self).map_err(|reason| CompileError::new("value", reason))
     }
 
     /// The value, if it needs no context.
     pub fn as_literal(&self) -> Option<&str> {
         match self.0.as_slice() {
             [] => Some(""),
-            [Segment::Literal(text)] => Some(text),
+            [HeaderValuePart::Literal(text)] => Some(text),
             _ => None,
         }
     }
@@ -122,8 +80,8 @@ impl ValueTemplate {
             return Cow::Borrowed(text);
         }
         let mut out = String::with_capacity(64);
-        for segment in &self.0 {
-            segment.render(context, &mut out);
+        for part in &self.0 {
+            render(part, context, &mut out);
         }
         Cow::Owned(out)
     }
@@ -132,8 +90,8 @@ impl ValueTemplate {
 impl ValueTemplate {
     /// Request headers of these names are not there any more.
     fn forget(&mut self, removed: &[String]) {
-        for segment in &mut self.0 {
-            if let Segment::Request { name, alternative, .. } = segment {
+        for part in &mut self.0 {
+            if let HeaderValuePart::Request { name, alternative, .. } = part {
                 if alternative.as_ref().is_some_and(|a| removed.contains(a)) {
                     *alternative = None;
                 }
@@ -145,87 +103,30 @@ impl ValueTemplate {
     }
 }
 
-/// The index of the `%` that closes an operator; one inside of parentheses does not.
-fn operator_end(text: &str) -> Option<usize> {
-    let mut depth = 0usize;
-    for (i, b) in text.bytes().enumerate() {
-        match b {
-            b'(' => depth += 1,
-            b')' => depth = depth.saturating_sub(1),
-            b'%' if depth == 0 => return Some(i),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn parse_operator(operator: &str) -> Result<Segment, CompileError> {
-    let unsupported = |why: &str| CompileError::new("value", format!("%{operator}% is not supported in a header value{why}"));
-    let Some((name, rest)) = operator.split_once('(') else {
-        return match operator {
-            "DOWNSTREAM_REMOTE_ADDRESS" => Ok(Segment::RemoteAddress { port: true }),
-            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Ok(Segment::RemoteAddress { port: false }),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Ok(Segment::DirectRemoteAddress { port: true }),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Ok(Segment::DirectRemoteAddress { port: false }),
-            "DOWNSTREAM_LOCAL_ADDRESS" => Ok(Segment::LocalAddress { port: true }),
-            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Ok(Segment::LocalAddress { port: false }),
-            "PROTOCOL" => Ok(Segment::Protocol),
-            "START_TIME" => Ok(Segment::StartTime),
-            "UPSTREAM_HOST" => Ok(Segment::UpstreamHost),
-            "HOSTNAME" => Ok(Segment::Hostname),
-            "DOWNSTREAM_PEER_URI_SAN" => Ok(Segment::PeerUriSan),
-            "REQUESTED_SERVER_NAME" => Ok(Segment::ServerName),
-            "RESPONSE_CODE" => Ok(Segment::ResponseCode),
-            _ => Err(unsupported("")),
-        };
-    };
-    let (argument, after) = rest.rsplit_once(')').ok_or_else(|| unsupported(": ')' is missing"))?;
-    match name {
-        "REQ" => {
-            let max = match after.strip_prefix(':') {
-                Some(digits) => Some(digits.parse().map_err(|_| unsupported(": what follows ':' must be a length"))?),
-                None if after.is_empty() => None,
-                None => return Err(unsupported("")),
-            };
-            let (first, alternative) = match argument.split_once('?') {
-                Some((first, alternative)) => (first, Some(alternative.to_ascii_lowercase())),
-                None => (argument, None),
-            };
-            if first.is_empty() {
-                return Err(unsupported(": a header name is missing"));
+fn render<C: TemplateContext>(part: &HeaderValuePart, context: &C, out: &mut String) {
+    use HeaderValuePart as Part;
+    match part {
+        Part::Literal(text) => out.push_str(text),
+        Part::RemoteAddress { port } => push_address(context.downstream_remote_address(), *port, out),
+        Part::DirectRemoteAddress { port } => push_address(context.downstream_direct_remote_address(), *port, out),
+        Part::LocalAddress { port } => push_address(context.downstream_local_address(), *port, out),
+        Part::Protocol => out.push_str(context.protocol()),
+        Part::StartTime => push_time(context.start_time(), out),
+        Part::UpstreamHost => push_address(context.upstream_host(), true, out),
+        Part::Hostname => out.push_str(context.hostname()),
+        Part::Environment(name) => out.push_str(context.environment(name).unwrap_or_default()),
+        Part::PeerUriSan => out.push_str(context.downstream_peer_uri_san().unwrap_or_default()),
+        Part::ServerName => out.push_str(context.requested_server_name().unwrap_or_default()),
+        Part::ResponseCode => {
+            if let Some(status) = context.response_code() {
+                push_display(status, out);
             }
-            Ok(Segment::Request { name: first.to_ascii_lowercase(), alternative, max })
         }
-        "ENVIRONMENT" if after.is_empty() && !argument.is_empty() => Ok(Segment::Environment(argument.to_owned())),
-        _ => Err(unsupported("")),
-    }
-}
-
-impl Segment {
-    fn render<C: TemplateContext>(&self, context: &C, out: &mut String) {
-        match self {
-            Self::Literal(text) => out.push_str(text),
-            Self::RemoteAddress { port } => push_address(context.downstream_remote_address(), *port, out),
-            Self::DirectRemoteAddress { port } => push_address(context.downstream_direct_remote_address(), *port, out),
-            Self::LocalAddress { port } => push_address(context.downstream_local_address(), *port, out),
-            Self::Protocol => out.push_str(context.protocol()),
-            Self::StartTime => push_time(context.start_time(), out),
-            Self::UpstreamHost => push_address(context.upstream_host(), true, out),
-            Self::Hostname => out.push_str(context.hostname()),
-            Self::Environment(name) => out.push_str(context.environment(name).unwrap_or_default()),
-            Self::PeerUriSan => out.push_str(context.downstream_peer_uri_san().unwrap_or_default()),
-            Self::ServerName => out.push_str(context.requested_server_name().unwrap_or_default()),
-            Self::ResponseCode => {
-                if let Some(status) = context.response_code() {
-                    push_display(status, out);
-                }
-            }
-            Self::Request { name, alternative, max } => {
-                let request = context.request();
-                let value = header_value(request, name).or_else(|| header_value(request, alternative.as_deref()?));
-                if let Some(value) = value {
-                    out.push_str(truncated(value, *max));
-                }
+        Part::Request { name, alternative, max } => {
+            let request = context.request();
+            let value = header_value(request, name).or_else(|| header_value(request, alternative.as_deref()?));
+            if let Some(value) = value {
+                out.push_str(truncated(value, *max));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Which DestinationRule holds for a service, and what it says for a port and a subset.
 
-use crate::world::{Entry, List, Rev, Service, World, host};
+use crate::world::{Entry, List, Rev, Service, World};
 use lateen_model::resource::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
-    RetryBudget, StringMap, Subset, TrafficPolicy,
+    RetryBudget, StringMap, Subset, TrafficPolicy, host,
 };
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! What a proxy may know: the services and VirtualServices that its Sidecar resource lets it see.
 
 use super::proxy::Proxy;
-use crate::world::{Entry, Name, Service, ServicePort, World, host};
-use lateen_model::resource::{Destination, OutboundTrafficMode, Sidecar, VirtualService};
+use crate::world::{Entry, Name, Service, ServicePort, World};
+use lateen_model::resource::{Destination, EgressHost, EgressNamespace, OutboundTrafficMode, Sidecar, VirtualService, host};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -71,68 +71,46 @@ pub fn sidecar_of<'a>(world: &'a World, proxy: &Proxy) -> Option<&'a Arc<Entry<S
     selected.or_else(|| world.namespace(world.root_namespace())?.sidecars.iter().find(unselective))
 }
 
-/// One `NAMESPACE/HOST` of `egress.hosts`.
-struct EgressHost {
-    /// `None`: any namespace.
-    namespace: Option<Name>,
-    host: Name,
-}
-
-#[derive(Default)]
-struct Egress {
+/// What a Sidecar's `egress.hosts` let in, and what they take out again.
+struct Egress<'a> {
+    own: &'a str,
     included: Vec<EgressHost>,
     excluded: Vec<EgressHost>,
 }
 
-impl EgressHost {
-    fn in_namespace(&self, namespace: &str) -> bool {
-        self.namespace.as_deref().is_none_or(|ns| ns == namespace)
-    }
-
-    fn imports(&self, service: &Service) -> bool {
-        self.in_namespace(&service.namespace) && host::subset_of(&service.host, &self.host)
-    }
-}
-
-impl Egress {
-    fn new(sidecar: Option<&Entry<Sidecar>>, own: &str) -> Self {
-        let hosts: Vec<&str> = match sidecar {
-            Some(entry) => entry.resource.spec.egress.iter().flat_map(|l| &l.hosts).map(String::as_str).collect(),
-            None => Vec::new(),
-        };
-        let mut egress = Self::default();
-        for text in &hosts {
-            let (text, excluded) = match text.strip_prefix('~') {
-                Some(rest) if !rest.starts_with('/') => (rest, true),
-                _ => (*text, false),
-            };
-            let (namespace, host) = text.split_once('/').unwrap_or(("*", text));
-            let namespace = match namespace {
-                "~" => continue,
-                "*" => None,
-                "." => Some(own.into()),
-                name => Some(name.into()),
-            };
-            let entry = EgressHost { namespace, host: host.to_ascii_lowercase().into() };
-            if excluded { egress.excluded.push(entry) } else { egress.included.push(entry) }
-        }
+impl<'a> Egress<'a> {
+    fn new(sidecar: Option<&Entry<Sidecar>>, own: &'a str) -> Self {
+        let written = sidecar.into_iter().flat_map(|s| &s.resource.spec.egress).flat_map(|l| &l.hosts);
+        // What cannot be read was refused when the manifest was read.
+        let (excluded, mut included): (Vec<_>, Vec<_>) =
+            written.filter_map(|text| EgressHost::parse(text).ok()).partition(|host| host.excludes);
         // No egress listener at all is the default, everything; `~/*` alone is nothing.
-        if hosts.is_empty() {
-            egress.included.push(EgressHost { namespace: None, host: "*".into() });
+        if included.is_empty() && excluded.is_empty() {
+            included.extend(EgressHost::parse("*/*"));
         }
-        egress
+        Self { own, included, excluded }
+    }
+
+    fn concerns(&self, host: &EgressHost, namespace: &str) -> bool {
+        match &host.namespace {
+            EgressNamespace::Any => true,
+            EgressNamespace::Own => namespace == self.own,
+            EgressNamespace::Nothing => false,
+            EgressNamespace::Named(name) => namespace == name,
+        }
     }
 
     fn imports(&self, service: &Service) -> bool {
-        self.included.iter().any(|e| e.imports(service)) && !self.excluded.iter().any(|e| e.imports(service))
+        let covers = |e: &EgressHost| self.concerns(e, &service.namespace) && host::subset_of(&service.host, e.host.as_str());
+        self.included.iter().any(covers) && !self.excluded.iter().any(covers)
     }
 
     /// A VirtualService is known if any of its hosts meets an imported one, in either direction.
     fn imports_virtual_service(&self, entry: &Entry<VirtualService>) -> bool {
-        let meets = |e: &EgressHost| e.in_namespace(entry.namespace()) && entry.hosts.iter().any(|h| host::matches(h, &e.host));
-        let excluded =
-            |e: &EgressHost| e.in_namespace(entry.namespace()) && entry.hosts.iter().all(|h| host::subset_of(h, &e.host));
-        self.included.iter().any(meets) && !self.excluded.iter().any(excluded)
+        let here = |e: &EgressHost| self.concerns(e, entry.namespace());
+        let meets = |e: &EgressHost| here(e) && entry.hosts.iter().any(|h| host::matches(h, e.host.as_str()));
+        let covers = |e: &EgressHost| here(e) && entry.hosts.iter().all(|h| host::subset_of(h, e.host.as_str()));
+        self.included.iter().any(meets) && !self.excluded.iter().any(covers)
     }
 }
 
@@ -216,7 +194,7 @@ fn registry_only(world: &World, sidecar: Option<&Entry<Sidecar>>) -> bool {
 }
 
 /// The VirtualServices for sidecars that a namespace sees and its egress imports.
-fn virtual_services(world: &World, own: &str, egress: &Egress) -> Vec<Arc<Entry<VirtualService>>> {
+fn virtual_services(world: &World, own: &str, egress: &Egress<'_>) -> Vec<Arc<Entry<VirtualService>>> {
     let default = &world.mesh().default_virtual_service_export_to;
     let mut ranked: Vec<(u8, &Arc<Entry<VirtualService>>)> = Vec::new();
     for (namespace, ns) in world.namespaces() {

@@ -2,7 +2,8 @@
 
 use crate::generate::secret;
 use crate::names;
-use crate::world::{ChangeKey, ChangeSet, Kind, World, host};
+use crate::world::{ChangeKey, ChangeSet, Kind, World};
+use lateen_model::resource::host;
 use lateen_xds::server::{Change, Names};
 use lateen_xds::{Generation, ResourceType};
 use std::collections::BTreeSet;

@@ -17,4 +17,6 @@ pub use memo::{Memo, Reads};
 pub use view::View;
 
 #[cfg(test)]
+mod effect_tests;
+#[cfg(test)]
 mod tests;

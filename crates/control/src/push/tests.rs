@@ -1,10 +1,12 @@
 use super::*;
 use crate::generate::fixture::{self, SCENARIO, scenario_pods};
 use crate::world::{ChangeSet, World, WorldEvent};
+use lateen_model::dataplane::Terminal;
 use lateen_model::manifest;
 use lateen_xds::server::{Change, Names, Watch};
 use lateen_xds::{Generation, ResourceType};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 struct Bench {
@@ -158,6 +160,28 @@ fn secrets_are_for_their_own_namespace() {
     unproven.verified_namespace = None;
     let view = View::new(Generation(2), &view.world, Arc::new(unproven), &Arc::default());
     assert_eq!((get(&view, "ROOTCA"), get(&view, "kubernetes://tls")), (1, 0), "nothing is proven on a plaintext port");
+}
+
+#[test]
+fn an_idle_timeout_reaches_the_listeners_of_tcp_ports() {
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {selector: {app: one}, ports: [{name: tcp, port: 82}]}\n";
+    let world = fixture::world(SERVICE, &[fixture::pod("a", "one-0", [10, 0, 0, 1], &[("app", "one")])]);
+    let memo = Arc::new(Memo::default());
+    let view = View::new(Generation(1), &world, Arc::new(fixture::proxy(&world, "a", "one-0")), &memo);
+    let rule = |host: &str| {
+        put(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r, namespace: a}}\nspec: {{host: {host}, trafficPolicy: {{connectionPool: {{tcp: {{idleTimeout: 7s}}}}}}}}\n"
+        ))
+    };
+    for (host, expected) in [("one", vec!["10.96.0.1_82".to_owned()]), ("other", vec![])] {
+        let (next, changes) = world.apply(rule(host), Instant::now());
+        let shared = affected::shared(&world, &next, &changes, Generation(2));
+        let (view, change) = view.next(Generation(2), &next, &changes, &shared);
+        assert_eq!(names(&change, ResourceType::Lds), expected, "{host}");
+        let listener = view.listeners().into_iter().find(|l| l.name == "10.96.0.1_82").unwrap();
+        let Terminal::Tcp(tcp) = &listener.filter_chains[0].terminal else { panic!("{listener:?}") };
+        assert_eq!(tcp.idle_timeout, (host == "one").then_some(Duration::from_secs(7)));
+    }
 }
 
 /// What proxies of the scenario get, readable: a change of generation shows here. `UPDATE_GOLDEN=1` writes the files anew.

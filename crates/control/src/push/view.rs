@@ -5,8 +5,9 @@ use crate::generate::listener::{inbound, outbound};
 use crate::generate::route::{self, RouteContext};
 use crate::generate::{MergedRule, Proxy, Scope, ScopedService, cluster, endpoint, secret};
 use crate::names::OutboundName;
-use crate::world::{ChangeSet, Kind, World};
+use crate::world::{ChangeKey, ChangeSet, Kind, World};
 use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration};
+use lateen_model::resource::host;
 use lateen_wire::{EncodeOptions, encode};
 use lateen_xds::server::{Change, Generated, Names, Watch};
 use lateen_xds::{Generation, Resource, ResourceType};
@@ -126,7 +127,7 @@ impl View {
             false => Arc::clone(&self.cluster_set),
         };
         change.names[ResourceType::Cds] = self.cluster_set.difference_or_same(&cluster_set);
-        let listener_set = match headless || self.listeners_concerned(changes, &scope) {
+        let listener_set = match headless || self.listeners_concerned(world, changes, &scope) {
             true => Arc::new(make_listeners(world, &scope, &self.proxy)),
             false => Arc::clone(&self.listener_set),
         };
@@ -146,7 +147,7 @@ impl View {
     }
 
     /// Policies concern only the listeners of their own namespace, and those of the root namespace everyone's.
-    fn listeners_concerned(&self, changes: &ChangeSet, scope: &Arc<Scope>) -> bool {
+    fn listeners_concerned(&self, world: &World, changes: &ChangeSet, scope: &Arc<Scope>) -> bool {
         let same_scope = Arc::ptr_eq(scope, &self.scope);
         changes.keys().filter(|k| concerns(ResourceType::Lds, k.kind)).any(|key| match key.kind {
             Kind::PeerAuthentication | Kind::AuthorizationPolicy => {
@@ -154,15 +155,14 @@ impl View {
             }
             Kind::Service => !same_scope || *key.namespace == *self.proxy.namespace,
             Kind::VirtualService | Kind::Sidecar => !same_scope,
-            // Only names a listener's route inline, which no rule for clients reaches.
-            Kind::DestinationRule => false,
+            Kind::DestinationRule => [&self.world, world].into_iter().any(|w| rule_concerns_listeners(w, key, scope)),
             _ => true,
         })
     }
 
     fn headless_endpoints_changed(&self, changes: &ChangeSet, scope: &Scope) -> bool {
         let headless = |s: &ScopedService| s.service.headless;
-        let changed = |key: &crate::world::ChangeKey| {
+        let changed = |key: &ChangeKey| {
             scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.name == key.name)
         };
         changes.of(Kind::Endpoints).any(changed)
@@ -260,6 +260,13 @@ impl View {
     fn secret(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
         secret::of_name(&self.world, &self.proxy, name).map(|s| resource(name, encode::secret(&s)))
     }
+}
+
+/// Whether a DestinationRule speaks of a service that is called in TCP, whose listener has its idle timeout.
+fn rule_concerns_listeners(world: &World, key: &ChangeKey, scope: &Scope) -> bool {
+    let Some(rule) = world.namespace(&key.namespace).and_then(|ns| ns.destination_rules.get(&key.name)) else { return false };
+    let opaque = |s: &&ScopedService| s.ports().any(|p| !p.protocol.is_http());
+    scope.visible().filter(opaque).any(|s| rule.hosts.iter().any(|h| host::subset_of(&s.service.host, h)))
 }
 
 impl ResourceSet {

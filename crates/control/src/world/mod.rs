@@ -6,7 +6,6 @@
 
 mod change;
 mod edit;
-pub mod host;
 mod namespace;
 mod protocol;
 mod service;

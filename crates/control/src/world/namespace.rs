@@ -2,8 +2,10 @@
 
 use super::change::Name;
 use super::service::{Service, ServiceEndpoints, Visibility, Workload};
-use super::{Order, Rev, host};
-use lateen_model::resource::{AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Secret, Sidecar, VirtualService};
+use super::{Order, Rev};
+use lateen_model::resource::{
+    AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Secret, Sidecar, VirtualService, host,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

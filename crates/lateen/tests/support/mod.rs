@@ -278,6 +278,12 @@ pub(crate) fn count(report: &Value, pointer: &str) -> u64 {
     report.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// Panics unless `count` of `trials` is what chance allows where each goes one way with the probability `share`.
+pub(crate) fn assert_share(count: u64, trials: u64, share: f64) {
+    let allowed = lateen_demo::chance::allowed(trials, share);
+    assert!(allowed.contains(&count), "{count} of {trials}, where {share} of them allows {allowed:?}");
+}
+
 /// Panics unless every request of a report was answered 200, and there were at least so many.
 pub(crate) fn assert_all_answered(report: &Value, at_least: u64) {
     let (requests, good) = (count(report, "/requests"), count(report, "/statuses/200"));

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod endpoint;
+mod header_value;
 mod json;
 mod listener;
 mod matcher;
@@ -19,6 +20,7 @@ pub use cluster::{
     ServiceRef, TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality,
 };
 pub use endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef};
+pub use header_value::{HeaderValuePart, SubstitutionPart};
 pub use listener::{
     AccessLog, AccessLogFormat, AccessLogTarget, Codec, Direction, FilterChain, FilterChainMatch, ForwardClientCert,
     HttpConnectionManager, HttpFilter, HttpInspector, Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata,

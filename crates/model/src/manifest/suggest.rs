@@ -1,7 +1,8 @@
 //! "Did you mean": the nearest of a list of names.
 
 /// The allowed name nearest to `written`, if one is near enough to be meant.
-pub(super) fn nearest<'a>(written: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Long garbage is compared with nothing.
     if written.is_empty() || written.len() > 64 {
         return None;

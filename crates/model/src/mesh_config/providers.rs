@@ -97,7 +97,7 @@ pub struct EnvoyFileAccessLog {
     pub path: String,
     /// The format; Istio's default if absent.
     pub log_format: Option<LogFormat>,
-    /// Leaves empty values out of JSON instead of writing `-` or null.
+    /// Leaves empty values out of JSON instead of writing `-` or null; not supported yet.
     pub omit_empty_values: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct OpenTelemetry {
     pub port: u32,
     /// The longest value of a tag; 256 if absent.
     pub max_tag_length: Option<u32>,
-    /// OTLP over HTTP; over gRPC if absent.
+    /// OTLP over HTTP, which is not supported yet; over gRPC if absent.
     pub http: Option<HttpExporter>,
     /// Not supported yet.
     pub grpc: Option<Passthrough>,

@@ -138,13 +138,13 @@ pub struct ProxyHeaders {
     pub server: Option<ServerHeader>,
     /// `x-envoy-attempt-count`.
     pub attempt_count: Option<ProxyHeaderSwitch>,
-    /// `x-envoy-…` headers for debugging.
+    /// `x-envoy-…` headers for debugging; turning them off is not supported yet.
     pub envoy_debug_headers: Option<ProxyHeaderSwitch>,
     /// `x-envoy-peer-metadata` and its `-id`.
     pub metadata_exchange_headers: Option<MetadataExchangeHeaders>,
-    /// `x-forwarded-host`.
+    /// `x-forwarded-host`; not supported yet.
     pub x_forwarded_host: Option<OptInHeader>,
-    /// `x-forwarded-port`.
+    /// `x-forwarded-port`; not supported yet.
     pub x_forwarded_port: Option<OptInHeader>,
     /// What of the client's certificate is put into `x-forwarded-client-cert`; not supported yet.
     pub set_current_client_cert_details: Option<Passthrough>,
@@ -167,7 +167,7 @@ pub enum ForwardClientCert {
     AppendForward,
     /// Replaced by the peer.
     SanitizeSet,
-    /// Passed on always.
+    /// Passed on always; not supported yet.
     AlwaysForwardOnly,
 }
 
@@ -212,6 +212,6 @@ pub enum MetadataExchangeMode {
     /// Always.
     #[default]
     Undefined,
-    /// Only inside the mesh.
+    /// Only inside the mesh; not supported yet.
     InMesh,
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::host::Host;
 use super::{Issues, Percent, ProtoDuration, shorten};
+use crate::dataplane::SafeRegex;
 
 /// The result of a check: what is wrong, if anything.
 pub(crate) type Check = Result<(), String>;
@@ -220,47 +221,51 @@ pub(crate) fn ip_block(text: &str) -> Check {
 
 /// The most characters that Istio allows in a regular expression.
 pub(crate) const MAX_REGEX_CHARS: usize = 1024;
-/// The most memory that a compiled expression may take.
-const MAX_REGEX_BYTES: usize = 1 << 20;
-/// What nearly every expression in use needs far less than, with ASCII classes.
+/// What nearly every expression in use needs less than.
 const SMALL_REGEX_BYTES: usize = 32 << 10;
-/// The most expressions of an object that may need more than [`SMALL_REGEX_BYTES`], or Unicode: compiling one takes milliseconds,
+/// The most expressions of an object that may need more than [`SMALL_REGEX_BYTES`]: compiling one takes milliseconds,
 /// and no manifest may keep its reader busy for minutes.
 const MAX_LARGE_REGEXES: usize = 100;
 
 /// Reports what is wrong with a regular expression of RE2's syntax, one field down.
 pub(crate) fn report_regex_at(issues: &mut Issues, key: &str, pattern: &str) {
+    let _ = regex_at(issues, key, pattern);
+}
+
+/// The same; how many groups the expression has, the whole match included, unless it was reported.
+pub(crate) fn regex_at(issues: &mut Issues, key: &str, pattern: &str) -> Option<usize> {
     if pattern.chars().count() > MAX_REGEX_CHARS {
         issues.error_at(key, format!("the regular expression is longer than {MAX_REGEX_CHARS} characters"));
-    } else if !is_small_regex(pattern) {
-        let check = match issues.count_large_regex() {
-            count if count > MAX_LARGE_REGEXES => {
-                Err(format!("only {MAX_LARGE_REGEXES} large regular expressions are allowed in one object"))
-            }
-            _ => large_regex(pattern),
-        };
-        report_at(issues, key, check);
+        return None;
     }
+    // Compiled as proxies do it, so that what passes here is not refused there.
+    if let Ok(small) = regex::RegexBuilder::new(pattern).size_limit(SMALL_REGEX_BYTES).build() {
+        return Some(small.captures_len());
+    }
+    let compiled = match issues.count_large_regex() {
+        count if count > MAX_LARGE_REGEXES => {
+            Err(format!("only {MAX_LARGE_REGEXES} large regular expressions are allowed in one object"))
+        }
+        _ => large_regex(pattern),
+    };
+    compiled.map_err(|text| issues.error_at(key, text)).ok()
 }
 
-/// Whether an expression is right and small. RE2's `\w`, `\d` and `\s` are ASCII classes.
-fn is_small_regex(pattern: &str) -> bool {
-    regex::bytes::RegexBuilder::new(pattern).unicode(false).size_limit(SMALL_REGEX_BYTES).build().is_ok()
-}
-
-fn large_regex(pattern: &str) -> Check {
-    let compiled = regex::RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    compiled.map(|_| ()).map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            "the regular expression is too large when compiled: use smaller repetitions".to_owned()
+fn large_regex(pattern: &str) -> Result<usize, String> {
+    let compiled = regex::RegexBuilder::new(pattern).size_limit(SafeRegex::SIZE_LIMIT).build();
+    match compiled {
+        // Anchored, it takes a little more.
+        Ok(regex) if SafeRegex::try_new(pattern).is_ok() => Ok(regex.captures_len()),
+        Ok(_) | Err(regex::Error::CompiledTooBig(_)) => {
+            Err("the regular expression is too large when compiled: use smaller repetitions".to_owned())
         }
         // The last line of a syntax error says what is wrong; the others draw it.
-        other => {
+        Err(other) => {
             let text = other.to_string();
             let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("{:?} is not a regular expression: {reason}", shorten(pattern))
+            Err(format!("{:?} is not a regular expression: {reason}", shorten(pattern)))
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -316,6 +321,9 @@ mod tests {
         assert!(errors(&["^/v[0-9]+/.*$", r"\w+", "[äöü]+", r"\pL", &"a".repeat(1024)]).is_empty());
         assert!(errors(&[&"a".repeat(1025)])[0].contains("1024"));
         assert!(errors(&[r"(\w{1000}){1000}"])[0].contains("too large"));
+        // Small with ASCII classes, large with Unicode's, which proxies compile.
+        assert!(errors(&[r"\w{1,100}"])[0].contains("too large"));
+        assert!(errors(&[r"(?-u)\xff"])[0].contains("UTF-8"));
         assert!(errors(&["a("])[0].contains("unclosed group"));
         assert_eq!(errors(&["*"]).len(), 1);
         assert_eq!(errors(&[&"(".repeat(1000)]).len(), 1);

@@ -116,7 +116,7 @@ pub struct OutlierDetection {
     pub max_ejection_percent: i32,
     /// Of the endpoints; below it all are used, healthy or not. 0 turns that off.
     pub min_health_percent: i32,
-    /// Statuses that count instead of 5xx.
+    /// Statuses that count instead of 5xx; not supported yet.
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
@@ -128,6 +128,6 @@ pub struct RetryBudget {
     pub percent: Option<f64>,
     /// Always allowed; 3 if absent.
     pub min_retry_concurrency: Option<u32>,
-    /// Not supported by Envoy's circuit breakers either.
+    /// How long a request counts after it has ended; not supported yet.
     pub budget_interval: Option<ProtoDuration>,
 }

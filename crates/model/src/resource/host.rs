@@ -1,7 +1,10 @@
-//! The algebra of host names: what a name covers, and which of several names is the most specific.
+//! The algebra of host names that all of Istio's resources share: what a name covers, and which of several names is the most
+//! specific.
 //!
 //! A wildcard is a name that begins with `*`. It covers every name that ends with the rest: `*.foo.com` covers `a.foo.com` and
 //! `a.b.foo.com`, not `foo.com`; `*` covers everything. Names are compared in lower case.
+//!
+//! [`Host`] is a checked name; the functions here are the same algebra for names that were checked and lowered before.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -10,6 +13,47 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::shorten;
+
+/// Whether a name covers more than one.
+pub fn is_wildcard(host: &str) -> bool {
+    host.starts_with('*')
+}
+
+/// Whether some name is covered by both. Symmetric.
+pub fn matches(a: &str, b: &str) -> bool {
+    subset_of(a, b) || subset_of(b, a)
+}
+
+/// Whether every name that `inner` covers is covered by `outer`. A wildcard is never part of an exact name.
+pub fn subset_of(inner: &str, outer: &str) -> bool {
+    match (inner.strip_prefix('*'), outer.strip_prefix('*')) {
+        (None, None) => inner == outer,
+        (None, Some(suffix)) => inner.ends_with(suffix),
+        (Some(_), None) => false,
+        (Some(inner), Some(outer)) => inner.ends_with(outer),
+    }
+}
+
+/// Most specific first: exact names before wildcards, longer before shorter, then alphabetical.
+pub fn by_specificity(a: &str, b: &str) -> Ordering {
+    is_wildcard(a).cmp(&is_wildcard(b)).then(b.len().cmp(&a.len())).then(a.cmp(b))
+}
+
+/// The most specific of `hosts` that covers `needle`.
+pub fn most_specific<'a>(needle: &str, hosts: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    hosts.filter(|host| subset_of(needle, host)).min_by(|a, b| by_specificity(a, b))
+}
+
+/// The full name, in lower case, of a `host` as an object of `namespace` writes it: a name without a dot is a service of that
+/// namespace. `*` and IP addresses stay, and so does everything with a dot, but for one at the end, which says only that the
+/// name is complete. (Istio's rule; it is the namespace of the object that is written, not of the service that is meant.)
+pub fn resolve(host: &str, namespace: &str, domain: &str) -> String {
+    let stays = host.is_empty() || host == "*" || host.contains('.') || host.parse::<IpAddr>().is_ok();
+    match stays {
+        true => host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
+        false => format!("{}.{namespace}.svc.{domain}", host.to_ascii_lowercase()),
+    }
+}
 
 /// The longest name, in bytes.
 const MAX_HOST_LEN: usize = 255;
@@ -77,15 +121,9 @@ impl Host {
         Ok(Self(name.to_ascii_lowercase().into()))
     }
 
-    /// The full name of a `host` as an object of `namespace` writes it: a name without a dot is a service of that namespace.
-    /// `*` and IP addresses stay, and so does everything with a dot. (Istio's rule; it is the namespace of the object that is
-    /// written, not of the service that is meant.)
+    /// The full name of a `host` as an object of `namespace` writes it; see [`resolve`].
     pub fn resolve(host: &str, namespace: &str, domain: &str) -> Result<Self, HostError> {
-        let is_short = !host.is_empty() && host != "*" && !host.contains('.') && host.parse::<IpAddr>().is_err();
-        match is_short {
-            true => Self::try_new(&format!("{host}.{namespace}.svc.{domain}")),
-            false => Self::try_new(host),
-        }
+        Self::try_new(&resolve(host, namespace, domain))
     }
 
     /// The full name of a Kubernetes service.
@@ -100,7 +138,7 @@ impl Host {
 
     /// Whether it covers more than one name.
     pub fn is_wildcard(&self) -> bool {
-        self.0.starts_with('*')
+        is_wildcard(&self.0)
     }
 
     /// What covered names end with, if this is a wildcard.
@@ -110,17 +148,12 @@ impl Host {
 
     /// Whether some name is covered by both. Symmetric.
     pub fn matches(&self, other: &Self) -> bool {
-        self.is_subset_of(other) || other.is_subset_of(self)
+        matches(&self.0, &other.0)
     }
 
     /// Whether every name that this covers is covered by `other`. A wildcard is never a subset of an exact name.
     pub fn is_subset_of(&self, other: &Self) -> bool {
-        match (self.suffix(), other.suffix()) {
-            (None, None) => self == other,
-            (None, Some(theirs)) => self.0.ends_with(theirs),
-            (Some(ours), Some(theirs)) => ours.ends_with(theirs),
-            (Some(_), None) => false,
-        }
+        subset_of(&self.0, &other.0)
     }
 }
 
@@ -131,8 +164,7 @@ fn is_label(label: &str) -> bool {
 
 impl Ord for Host {
     fn cmp(&self, other: &Self) -> Ordering {
-        let wildcard = self.is_wildcard().cmp(&other.is_wildcard());
-        wildcard.then_with(|| other.0.len().cmp(&self.0.len())).then_with(|| self.0.cmp(&other.0))
+        by_specificity(&self.0, &other.0)
     }
 }
 
@@ -267,9 +299,11 @@ mod tests {
     fn short_names_belong_to_the_objects_namespace() {
         let resolve = |text: &str| Host::resolve(text, "prod", "cluster.local").map(|host| host.to_string());
         assert_eq!(resolve("reviews").as_deref(), Ok("reviews.prod.svc.cluster.local"));
+        assert_eq!(resolve("Reviews").as_deref(), Ok("reviews.prod.svc.cluster.local"));
         for text in ["*", "reviews.other", "10.0.0.1", "::1", "*.foo.com"] {
             assert_eq!(resolve(text).as_deref(), Ok(text));
         }
+        assert_eq!(resolve("Reviews.other.svc.cluster.local.").as_deref(), Ok("reviews.other.svc.cluster.local"));
         assert_eq!(resolve(""), Err(HostError::Empty));
     }
 
@@ -285,6 +319,7 @@ mod tests {
             ("*.foo.com", "*.com", true),
             ("*.com", "*.foo.com", false),
             ("*.foo.com", "a.foo.com", false),
+            ("xfoo.com", "*foo.com", true),
             ("*", "*", true),
         ];
         for (inner, outer, covered) in cases {
@@ -363,6 +398,8 @@ mod tests {
             }
             let best = hosts.iter().filter(|host| needle.is_subset_of(host)).min();
             prop_assert_eq!(map.most_specific(&needle).map(|(host, _)| host), best);
+            let texts = hosts.iter().map(Host::as_str);
+            prop_assert_eq!(most_specific(needle.as_str(), texts), best.map(Host::as_str));
         }
 
         #[test]

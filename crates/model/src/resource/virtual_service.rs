@@ -32,7 +32,7 @@ pub struct VirtualServiceSpec {
     /// Hosts that the routes apply to: DNS names, possibly with a wildcard as the first label, or IP addresses; short names
     /// belong to the object's own namespace. Empty makes this a delegate.
     pub hosts: Vec<String>,
-    /// Gateways that apply the routes; `mesh` means all sidecars, and is the default.
+    /// Gateways that apply the routes; `mesh` means all sidecars, and is the default. Others are not supported yet.
     pub gateways: Vec<String>,
     /// Routes for HTTP; the first that matches wins.
     pub http: Vec<HttpRoute>,
@@ -185,7 +185,7 @@ pub struct HttpRedirect {
     pub derive_port: Option<RedirectPortSelection>,
     /// The new scheme, `http` or `https`; kept if empty.
     pub scheme: String,
-    /// 301 if absent or 0.
+    /// 301 if absent or 0; else 301, 302, 303, 307 or 308.
     pub redirect_code: Option<u32>,
     /// Replaces the matched path prefix; excludes `uri`.
     pub prefix_rewrite: String,
@@ -206,7 +206,7 @@ pub enum RedirectPortSelection {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpDirectResponse {
-    /// 200 to 600.
+    /// 200 to 599.
     pub status: u32,
     /// Empty if absent.
     pub body: Option<HttpBody>,

@@ -1,21 +1,14 @@
 //! Rewriting of paths.
 
 use crate::CompileError;
-use lateen_model::dataplane::PathRewrite;
+use lateen_model::dataplane::{PathRewrite, SubstitutionPart};
 use std::borrow::Cow;
 
 /// A compiled [`PathRewrite`].
 #[derive(Debug)]
 pub(super) enum CompiledPathRewrite {
     Prefix(String),
-    Regex { pattern: regex::Regex, substitution: Vec<Part> },
-}
-
-/// A piece of a substitution.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Literal(String),
-    Group(usize),
+    Regex { pattern: regex::Regex, substitution: Vec<SubstitutionPart> },
 }
 
 /// The largest compiled program, in bytes, as for every regular expression that comes from configuration.
@@ -31,7 +24,8 @@ impl CompiledPathRewrite {
                     .dfa_size_limit(SIZE_LIMIT)
                     .build()
                     .map_err(|e| CompileError::new("regex_rewrite.pattern", e.to_string()))?;
-                let substitution = parse_substitution(substitution, pattern.captures_len())?;
+                let substitution = SubstitutionPart::parse(substitution, pattern.captures_len())
+                    .map_err(|e| CompileError::new("regex_rewrite.substitution", e))?;
                 Ok(Self::Regex { pattern, substitution })
             }
         }
@@ -62,7 +56,7 @@ impl CompiledPathRewrite {
 }
 
 /// Replaces every match (RE2's `GlobalReplace`); `false` if there is none.
-fn substitute(pattern: &regex::Regex, substitution: &[Part], path: &str, out: &mut String) -> bool {
+fn substitute(pattern: &regex::Regex, substitution: &[SubstitutionPart], path: &str, out: &mut String) -> bool {
     let mut from = 0;
     let mut found = false;
     for captures in pattern.captures_iter(path) {
@@ -71,44 +65,12 @@ fn substitute(pattern: &regex::Regex, substitution: &[Part], path: &str, out: &m
         out.push_str(&path[from..whole.start()]);
         for part in substitution {
             match part {
-                Part::Literal(text) => out.push_str(text),
-                Part::Group(n) => out.push_str(captures.get(*n).map_or("", |m| m.as_str())),
+                SubstitutionPart::Literal(text) => out.push_str(text),
+                SubstitutionPart::Group(n) => out.push_str(captures.get(*n).map_or("", |m| m.as_str())),
             }
         }
         from = whole.end();
     }
     out.push_str(&path[from..]);
     found
-}
-
-/// `\0` to `\9` are groups, `\\` is a backslash (RE2's rewrite syntax).
-fn parse_substitution(text: &str, groups: usize) -> Result<Vec<Part>, CompileError> {
-    let error = |reason: String| Err(CompileError::new("regex_rewrite.substitution", reason));
-    let mut parts = Vec::new();
-    let mut literal = String::new();
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            literal.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('\\') => literal.push('\\'),
-            Some(digit) if digit.is_ascii_digit() => {
-                let group = digit as usize - '0' as usize;
-                if group >= groups {
-                    return error(format!("\\{group} refers to a group that the pattern does not have ({} groups)", groups - 1));
-                }
-                if !literal.is_empty() {
-                    parts.push(Part::Literal(std::mem::take(&mut literal)));
-                }
-                parts.push(Part::Group(group));
-            }
-            _ => return error(format!("{text:?}: '\\' must be followed by a digit or by another '\\'")),
-        }
-    }
-    if !literal.is_empty() {
-        parts.push(Part::Literal(literal));
-    }
-    Ok(parts)
 }

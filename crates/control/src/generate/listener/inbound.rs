@@ -193,8 +193,11 @@ impl Inbound<'_> {
 
     fn chain(&self, target: &Target<'_>, kind: Kind, mixed: bool) -> FilterChain {
         let alpn: &[&str] = if kind.http { &["h2", "http/1.1"] } else { &[tls::PEER_EXCHANGE, "h2", "http/1.1"] };
-        let terminal =
-            if kind.http { self.http(target) } else { tcp_proxy(&target.cluster, &mesh::access_log(self.world.mesh())) };
+        let terminal = if kind.http {
+            self.http(target)
+        } else {
+            Terminal::Tcp(tcp_proxy(&target.cluster, &mesh::access_log(self.world.mesh())))
+        };
         FilterChain {
             name: target.chain_name(&kind, mixed),
             matches: FilterChainMatch {

@@ -26,23 +26,23 @@ fn stats(direction: Direction) -> StatsFilter {
 }
 
 /// Bytes to a cluster.
-fn tcp_proxy(cluster: &str, access_log: &[AccessLog]) -> Terminal {
-    Terminal::Tcp(TcpProxy {
+fn tcp_proxy(cluster: &str, access_log: &[AccessLog]) -> TcpProxy {
+    TcpProxy {
         stat_prefix: cluster.to_owned(),
         destination: TcpDestination::Cluster(cluster.to_owned()),
         idle_timeout: None,
         access_log: access_log.to_vec(),
-    })
+    }
 }
 
 /// A chain in plain text that passes bytes on.
-fn tcp_chain(name: &str, matches: FilterChainMatch, direction: Direction, terminal: Terminal) -> FilterChain {
+fn tcp_chain(name: &str, matches: FilterChainMatch, direction: Direction, proxy: TcpProxy) -> FilterChain {
     FilterChain {
         name: name.to_owned(),
         matches,
         tls: None,
         network_filters: vec![NetworkFilter::Stats(stats(direction))],
-        terminal,
+        terminal: Terminal::Tcp(proxy),
     }
 }
 

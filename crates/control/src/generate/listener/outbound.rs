@@ -1,16 +1,18 @@
 //! Listeners for connections of the application.
 
 use super::{http, plain_http, tcp_chain, tcp_proxy};
+use crate::generate::destination::MergedRule;
 use crate::generate::mesh;
 use crate::generate::proxy::Proxy;
 use crate::generate::scope::{Scope, ScopedService};
 use crate::names;
 use crate::world::{Protocol, ServicePort, World};
 use lateen_model::dataplane::{
-    Direction, FilterChain, FilterChainMatch, HttpInspector, Listener, ListenerFilters, Terminal, TransportProtocol,
+    Direction, FilterChain, FilterChainMatch, HttpInspector, Listener, ListenerFilters, TcpProxy, Terminal, TransportProtocol,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// What is made from.
 #[derive(Clone, Copy)]
@@ -87,8 +89,11 @@ impl Outbound<'_> {
     /// `10.96.0.1_443`: one service's own address.
     fn address_listener(&self, service: &ScopedService, port: &ServicePort, ips: &[IpAddr]) -> Listener {
         let cluster = names::outbound_cluster(port.number, "", &service.service.host);
-        let terminal = tcp_proxy(&cluster, &mesh::access_log(self.world.mesh()));
-        let tcp = tcp_chain("", FilterChainMatch::default(), Direction::Outbound, terminal);
+        let proxy = TcpProxy {
+            idle_timeout: self.idle_timeout(service, port),
+            ..tcp_proxy(&cluster, &mesh::access_log(self.world.mesh()))
+        };
+        let tcp = tcp_chain("", FilterChainMatch::default(), Direction::Outbound, proxy);
         let addresses: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, port.number)).collect();
         let name = names::listener(ips[0], port.number);
         if !port.protocol.is_auto() {
@@ -103,6 +108,13 @@ impl Outbound<'_> {
         }
     }
 
+    /// `connectionPool.tcp.idleTimeout` of the service's DestinationRule.
+    fn idle_timeout(&self, service: &ScopedService, port: &ServicePort) -> Option<Duration> {
+        let rule = MergedRule::lookup(self.world, &self.proxy.namespace, &service.service);
+        let tcp = rule.policy(port.number, "").connection_pool?.tcp.as_ref()?;
+        tcp.idle_timeout.map(Duration::from)
+    }
+
     fn http_chain(&self, terminal: Terminal) -> FilterChain {
         let matches = FilterChainMatch {
             transport_protocol: Some(TransportProtocol::RawBuffer),
@@ -115,8 +127,8 @@ impl Outbound<'_> {
     /// Where unknown traffic goes.
     fn fallback(&self, name: &str) -> FilterChain {
         let cluster = if self.scope.registry_only { names::BLACK_HOLE } else { names::PASSTHROUGH };
-        let terminal = tcp_proxy(cluster, &mesh::access_log(self.world.mesh()));
-        tcp_chain(name, FilterChainMatch::default(), Direction::Outbound, terminal)
+        let proxy = tcp_proxy(cluster, &mesh::access_log(self.world.mesh()));
+        tcp_chain(name, FilterChainMatch::default(), Direction::Outbound, proxy)
     }
 
     fn listener(&self, name: String, addresses: &[SocketAddr], inspects: bool) -> Listener {

@@ -9,13 +9,13 @@ use super::mesh;
 use super::proxy::Proxy;
 use super::scope::{Scope, ScopedService};
 use crate::names;
-use crate::world::{Entry, Name, ServicePort, World, host};
+use crate::world::{Entry, Name, ServicePort, World};
 use domains::DomainSet;
 use lateen_model::dataplane::{
     ClusterSpecifier, DirectResponse, Forward, HeaderMutation, PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch,
     VirtualHost,
 };
-use lateen_model::resource::VirtualService;
+use lateen_model::resource::{VirtualService, host};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,16 +213,15 @@ pub fn inbound(world: &World, port: &super::inbound::InboundPort) -> RouteConfig
     let cluster = names::inbound_cluster(port.target);
     let retry = if port.protocol.is_grpc() { None } else { mesh::inbound_retry(world.mesh()) };
     let operation = format!("{}:{}/*", port.services[0].host, port.service_port);
-    inbound_route(world, (cluster, port.service_port), retry, Some(operation))
+    inbound_route((cluster, port.service_port), retry, Some(operation))
 }
 
 /// The route of inbound ports that no service names.
 pub fn inbound_passthrough(world: &World) -> RouteConfiguration {
-    inbound_route(world, (names::INBOUND_PASSTHROUGH.to_owned(), 0), mesh::inbound_retry(world.mesh()), None)
+    inbound_route((names::INBOUND_PASSTHROUGH.to_owned(), 0), mesh::inbound_retry(world.mesh()), None)
 }
 
 fn inbound_route(
-    world: &World,
     (cluster, service_port): (String, u16),
     retry: Option<lateen_model::dataplane::RetryPolicy>,
     operation: Option<String>,
@@ -243,7 +242,8 @@ fn inbound_route(
             name: format!("inbound|http|{service_port}"),
             domains: vec!["*".into()],
             routes: vec![route],
-            include_request_attempt_count: mesh::headers(world.mesh()).attempt_count,
+            // The application sees the client's tries; this proxy's own would overwrite their number.
+            include_request_attempt_count: false,
         }],
         ignore_port_in_host_matching: false,
         max_direct_response_body_bytes: MAX_DIRECT_RESPONSE,

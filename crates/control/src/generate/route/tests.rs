@@ -233,7 +233,6 @@ fn the_most_specific_host_wins_and_then_the_oldest() {
         virtual_service("exact-old", "[one]", &to("old")),
         virtual_service("exact-young", "[one.a.svc.cluster.local]", &to("young")),
         virtual_service("elsewhere", "[www.example.com]", &to("www")),
-        virtual_service("gateway-only", "[two]", &to("gw")).replace("hosts:", "gateways: [gw], hosts:"),
     ]
     .concat();
     let bench = bench(&manifests);

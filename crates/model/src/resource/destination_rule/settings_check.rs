@@ -210,6 +210,10 @@ pub(super) fn tls(issues: &mut Issues, tls: &ClientTlsSettings) {
             for (key, _) in files.iter().chain(&others).filter(|(_, value)| !value.is_empty()) {
                 issues.error_at(key, "must not be set with ISTIO_MUTUAL, which uses the mesh's own certificates");
             }
+            // Istio takes it and verifies all the same.
+            if tls.insecure_skip_verify == Some(true) {
+                issues.error_at("insecureSkipVerify", "contradicts ISTIO_MUTUAL, which always verifies the server");
+            }
         }
         ClientTlsMode::Mutual if !has_credential => {
             for (key, _) in own_files.iter().filter(|(_, value)| value.is_empty()) {

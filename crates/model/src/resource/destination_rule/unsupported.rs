@@ -1,6 +1,9 @@
 //! Fields of a DestinationRule that Istio implements and this version does not yet.
 
-use super::{ClientTlsMode, ClientTlsSettings, DestinationRule, LoadBalancerSettings, SimpleLb, TrafficPolicy};
+use super::{
+    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, SimpleLb,
+    TrafficPolicy,
+};
 use crate::resource::{FieldIssue, Issues};
 
 impl DestinationRule {
@@ -22,11 +25,28 @@ fn policy(issues: &mut Issues, policy: &TrafficPolicy) {
     issues.unsupported_if(policy.tunnel.is_some(), "tunnel");
     issues.unsupported_if(policy.proxy_protocol.is_some(), "proxyProtocol");
     issues.optional("loadBalancer", policy.load_balancer.as_ref(), load_balancer);
+    issues.optional("connectionPool", policy.connection_pool.as_ref(), connection_pool);
+    issues.optional("outlierDetection", policy.outlier_detection.as_ref(), outlier_detection);
     issues.optional("tls", policy.tls.as_ref(), tls);
+    issues.optional("retryBudget", policy.retry_budget.as_ref(), |issues, budget| {
+        issues.unsupported_if(budget.budget_interval.is_some(), "budgetInterval");
+    });
     issues.each("portLevelSettings", &policy.port_level_settings, |issues, port| {
         issues.optional("loadBalancer", port.load_balancer.as_ref(), load_balancer);
+        issues.optional("connectionPool", port.connection_pool.as_ref(), connection_pool);
+        issues.optional("outlierDetection", port.outlier_detection.as_ref(), outlier_detection);
         issues.optional("tls", port.tls.as_ref(), tls);
     });
+}
+
+fn connection_pool(issues: &mut Issues, settings: &ConnectionPoolSettings) {
+    issues.optional("http", settings.http.as_ref(), |issues, http| {
+        issues.unsupported_if(http.http2_keep_alive.is_some(), "http2KeepAlive");
+    });
+}
+
+fn outlier_detection(issues: &mut Issues, detection: &OutlierDetection) {
+    issues.unsupported_if(!detection.outlier_detection_http_error_codes.is_empty(), "outlierDetectionHttpErrorCodes");
 }
 
 fn load_balancer(issues: &mut Issues, settings: &LoadBalancerSettings) {

@@ -1,6 +1,6 @@
 //! Fields of a VirtualService that Istio implements and this version does not yet.
 
-use super::VirtualService;
+use super::{HttpMatchRequest, HttpRoute, VirtualService};
 use crate::resource::{FieldIssue, Issues};
 
 impl VirtualService {
@@ -8,24 +8,45 @@ impl VirtualService {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
+            if !self.applies_to_mesh() {
+                issues.error_at(
+                    "gateways",
+                    "no sidecar applies it, and gateways are not supported by this version of Lateen: add \"mesh\"",
+                );
+            }
             issues.unsupported_if(!self.spec.tls.is_empty(), "tls");
             issues.unsupported_if(!self.spec.tcp.is_empty(), "tcp");
-            issues.each("http", &self.spec.http, |issues, route| {
-                issues.unsupported_if(route.delegate.is_some(), "delegate");
-                issues.unsupported_if(route.fault.is_some(), "fault");
-                issues.unsupported_if(route.mirror.is_some(), "mirror");
-                issues.unsupported_if(!route.mirrors.is_empty(), "mirrors");
-                issues.unsupported_if(route.cors_policy.is_some(), "corsPolicy");
-                issues.each("match", &route.matches, |issues, condition| {
-                    issues.unsupported_if(!condition.stat_prefix.is_empty(), "statPrefix");
-                    for (key, map) in [("headers", &condition.headers), ("withoutHeaders", &condition.without_headers)] {
-                        for name in map.keys().filter(|name| name.starts_with("@request.auth.")) {
-                            issues.field(key, |issues| issues.unsupported_if(true, name));
-                        }
-                    }
-                });
-            });
+            issues.each("http", &self.spec.http, route);
         });
         issues.into_errors()
+    }
+}
+
+fn route(issues: &mut Issues, route: &HttpRoute) {
+    issues.unsupported_if(route.delegate.is_some(), "delegate");
+    issues.unsupported_if(route.fault.is_some(), "fault");
+    issues.unsupported_if(route.mirror.is_some(), "mirror");
+    issues.unsupported_if(!route.mirrors.is_empty(), "mirrors");
+    issues.unsupported_if(route.cors_policy.is_some(), "corsPolicy");
+    issues.each("match", &route.matches, condition);
+    issues.optional("redirect", route.redirect.as_ref(), |issues, redirect| {
+        // Istio takes any 3xx and makes a route of it that does nothing.
+        if let Some(code) = redirect.redirect_code.filter(|code| !matches!(code, 0 | 301 | 302 | 303 | 307 | 308)) {
+            issues.error_at("redirectCode", format!("{code} is not supported: 301, 302, 303, 307 and 308 are"));
+        }
+    });
+    issues.optional("directResponse", route.direct_response.as_ref(), |issues, response| {
+        if response.status == 600 {
+            issues.error_at("status", "600 is not supported: 200 to 599 are");
+        }
+    });
+}
+
+fn condition(issues: &mut Issues, condition: &HttpMatchRequest) {
+    issues.unsupported_if(!condition.stat_prefix.is_empty(), "statPrefix");
+    for (key, map) in [("headers", &condition.headers), ("withoutHeaders", &condition.without_headers)] {
+        for name in map.keys().filter(|name| name.starts_with("@request.auth.")) {
+            issues.field(key, |issues| issues.unsupported_if(true, name));
+        }
     }
 }
