@@ -18,15 +18,21 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// How long a TLS handshake with a client may last (Envoy's `transport_socket_connect_timeout`, which Istio sets to 15 s).
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The number of the next connection.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// What is known of a downstream connection; does not change once its filter chain is chosen.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Its number in this process (`%CONNECTION_ID%`).
+    pub(crate) id: u64,
     /// The listener that accepted it.
     pub(crate) accepted_by: Arc<str>,
     pub(crate) remote: SocketAddr,
@@ -110,6 +116,7 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
 
     // Detection.
     let mut connection = Connection {
+        id: NUMBER.fetch_add(1, Ordering::Relaxed),
         accepted_by: name.clone(),
         remote: canonical(remote),
         destination,
@@ -154,8 +161,8 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
     };
 
     // Network filters.
-    if !connection.is_admitted(&chain) {
-        worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Denied);
+    if let Some(details) = connection.denied(&chain) {
+        worker.telemetry.connection_denied(&connection, &listener, &chain, &details);
         return Ok(());
     }
 

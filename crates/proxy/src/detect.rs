@@ -13,6 +13,7 @@ use crate::tcp::{self, Prepared};
 use crate::worker::Worker;
 use bytes::BytesMut;
 use lateen_policy::filter_chain::Inspection;
+use lateen_policy::rbac::denied_details;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
@@ -164,7 +165,7 @@ impl FirstBytes {
 fn chain_of_silence(connection: &Connection, snapshot: &Snapshot) -> Option<Arc<Chain>> {
     let (_, chain) = connection.chain_in(snapshot)?;
     let tcp = matches!(chain.terminal, Terminal::Tcp(_)) && chain.tls.is_none();
-    (tcp && connection.is_admitted(chain)).then(|| chain.clone())
+    (tcp && connection.denied(chain).is_none()).then(|| chain.clone())
 }
 
 /// Opens a connection to the server, after the client had its time. `None` when that fails: should the client speak, it is tried
@@ -179,11 +180,14 @@ async fn ask_server(worker: &Rc<Worker>, connection: &Connection, chain: &Arc<Ch
 }
 
 impl Connection {
-    /// Whether the chain's network filters let it pass, by what is known of it.
-    pub(crate) fn is_admitted(&self, chain: &Chain) -> bool {
-        chain.network_filters.iter().all(|filter| match filter {
-            CompiledNetworkFilter::Rbac(rules) => rules.check_connection(self).is_allowed(),
-            CompiledNetworkFilter::MetadataExchange | CompiledNetworkFilter::Stats(_) => true,
+    /// Why the chain's network filters do not let it pass, by what is known of it; `None` if they do.
+    pub(crate) fn denied(&self, chain: &Chain) -> Option<String> {
+        chain.network_filters.iter().find_map(|filter| match filter {
+            CompiledNetworkFilter::Rbac(rules) => {
+                let verdict = rules.check_connection(self);
+                (!verdict.is_allowed()).then(|| denied_details(verdict.policy()))
+            }
+            CompiledNetworkFilter::MetadataExchange | CompiledNetworkFilter::Stats(_) => None,
         })
     }
 }

@@ -93,6 +93,8 @@ impl From<io::Error> for HandshakeError {
 pub struct PeerInfo {
     /// The peer's certificate, verified as of the end of the handshake; `None` for an unauthenticated peer.
     pub certificate: Option<Arc<Certificate>>,
+    /// Our own certificate; `None` where we have none to show.
+    pub own: Option<Arc<Certificate>>,
     /// The protocol agreed on.
     pub alpn: Option<Arc<str>>,
     /// The version agreed on.
@@ -111,7 +113,12 @@ impl PeerInfo {
         self.certificate.as_deref().and_then(Certificate::identity)
     }
 
-    fn new(session: &CommonState, certificate: Option<Arc<Certificate>>, sni: Option<&str>) -> Result<Self, HandshakeError> {
+    /// Our own identity, if we have shown a certificate that has one.
+    pub fn own_spiffe(&self) -> Option<&SpiffeId> {
+        self.own.as_deref().and_then(Certificate::identity)
+    }
+
+    fn new(session: &CommonState, ends: Ends, sni: Option<&str>) -> Result<Self, HandshakeError> {
         let version = match session.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => TlsVersion::V1_3,
             Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
@@ -121,7 +128,8 @@ impl PeerInfo {
         let alpn = alpn.map_err(|_| HandshakeError::Protocol("ALPN protocol is not ASCII".into()))?;
         let suite = session.negotiated_cipher_suite().and_then(|s| s.suite().as_str()).unwrap_or("unknown");
         Ok(Self {
-            certificate,
+            certificate: ends.peer,
+            own: ends.own,
             alpn: alpn.map(Arc::from),
             version,
             cipher_suite: suite,
@@ -129,6 +137,12 @@ impl PeerInfo {
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         })
     }
+}
+
+/// The certificates of a connection's two ends.
+struct Ends {
+    own: Option<Arc<Certificate>>,
+    peer: Option<Arc<Certificate>>,
 }
 
 /// What one connection does differently from its [`ClientTls`].
@@ -148,9 +162,7 @@ pub async fn accept<S>(io: S, tls: &ServerTls) -> Result<(ServerStream<S>, PeerI
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if tls.credential.load().is_none() {
-        return Err(HandshakeError::NotReady("our certificate"));
-    }
+    let Some(own) = tls.credential.load() else { return Err(HandshakeError::NotReady("our certificate")) };
     if tls.client_required && tls.policy.as_ref().is_some_and(|p| p.trust().load().is_none()) {
         return Err(HandshakeError::NotReady("the trust bundle"));
     }
@@ -164,7 +176,7 @@ where
     let stream = start.into_stream(Arc::clone(config)).await?;
     let session = stream.get_ref().1;
     let certificate = client_certificate(tls, session.peer_certificates().unwrap_or_default())?;
-    let info = PeerInfo::new(session, certificate, session.server_name())?;
+    let info = PeerInfo::new(session, Ends { own: Some(Arc::clone(own.leaf())), peer: certificate }, session.server_name())?;
     Ok((stream, info))
 }
 
@@ -185,9 +197,11 @@ pub async fn connect<S>(io: S, tls: &ClientTls, options: ConnectOptions) -> Resu
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if tls.credential.as_ref().is_some_and(|c| c.load().is_none()) {
-        return Err(HandshakeError::NotReady("our certificate"));
-    }
+    let own = match tls.credential.as_ref().map(|c| c.load()) {
+        None => None,
+        Some(None) => return Err(HandshakeError::NotReady("our certificate")),
+        Some(Some(credential)) => Some(Arc::clone(credential.leaf())),
+    };
     if !tls.policy.is_unverified() && tls.policy.trust().load().is_none() {
         return Err(HandshakeError::NotReady("the trust bundle"));
     }
@@ -214,6 +228,6 @@ where
         Some(ServerName::DnsName(dns)) => Some(dns.as_ref()),
         _ => None,
     };
-    let info = PeerInfo::new(session, certificate, sni)?;
+    let info = PeerInfo::new(session, Ends { own, peer: certificate }, sni)?;
     Ok((stream, info))
 }

@@ -19,7 +19,7 @@ use crate::trust_bundle::{TrustBundle, TrustBundleError, TrustHandle};
 /// One generation of a certificate chain and its key. The key is overwritten when the last user drops it, and is never printed.
 pub struct Credential {
     key: Arc<CertifiedKey>,
-    leaf: Certificate,
+    leaf: Arc<Certificate>,
     obtained: SystemTime,
 }
 
@@ -56,7 +56,7 @@ impl Credential {
         chain: Vec<CertificateDer<'static>>,
         signing_key: Arc<dyn rustls::sign::SigningKey>,
     ) -> Result<Self, CertificateError> {
-        let leaf = Certificate::parse(chain.first().ok_or(CertificateError::NoCertificate)?)?;
+        let leaf = Arc::new(Certificate::parse(chain.first().ok_or(CertificateError::NoCertificate)?)?);
         let key = CertifiedKey::new(chain, signing_key);
         match key.keys_match() {
             Ok(()) => Ok(Self { key: Arc::new(key), leaf, obtained: SystemTime::now() }),
@@ -66,7 +66,7 @@ impl Credential {
     }
 
     /// The leaf certificate.
-    pub fn leaf(&self) -> &Certificate {
+    pub fn leaf(&self) -> &Arc<Certificate> {
         &self.leaf
     }
 

@@ -122,6 +122,11 @@ impl LogFormat {
         Ok(Self { shape: Shape::Json(compile_object(format)?), omit_empty: false })
     }
 
+    /// The names of all operators that formats may have.
+    pub fn operators() -> Vec<&'static str> {
+        operator::names()
+    }
+
     /// Whether absent values are left out (JSON) or empty (text), instead of `null` and `-` (`omitEmptyValues`).
     #[must_use]
     pub fn omit_empty_values(mut self, omit: bool) -> Self {

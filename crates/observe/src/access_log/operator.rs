@@ -97,7 +97,8 @@ pub(super) enum Shown<'a> {
 impl Operator {
     /// Compiles one operator.
     pub(super) fn compile(name: &str, argument: Option<&str>, limit: Option<usize>) -> Result<Self, FormatError> {
-        let what = match (simple(name), argument) {
+        let found = simple().into_iter().find(|(n, _)| *n == name).map(|(_, what)| what);
+        let what = match (found.or_else(|| (name == "HOSTNAME").then(hostname)), argument) {
             (Some(what), None) => what,
             (Some(_), Some(_)) => return Err(FormatError::Argument { operator: name.into(), problem: "takes none" }),
             (None, argument) => with_argument(name, argument)?,
@@ -119,61 +120,72 @@ impl Operator {
     }
 }
 
-fn simple(name: &str) -> Option<What> {
+/// The operators without an argument. `HOSTNAME` and those with one are made where they are compiled.
+fn simple() -> [(&'static str, What); 48] {
     use AddressPart::{Port, Whole, WithoutPort};
-    Some(match name {
-        "START_TIME" => What::StartTime,
-        "DURATION" => What::Duration,
-        "REQUEST_DURATION" => What::RequestDuration,
-        "REQUEST_TX_DURATION" => What::RequestTxDuration,
-        "RESPONSE_DURATION" => What::ResponseDuration,
-        "RESPONSE_TX_DURATION" => What::ResponseTxDuration,
-        "PROTOCOL" => What::Protocol,
-        "RESPONSE_CODE" => What::ResponseCode,
-        "RESPONSE_FLAGS" => What::ResponseFlags,
-        "RESPONSE_CODE_DETAILS" => What::ResponseCodeDetails,
-        "CONNECTION_TERMINATION_DETAILS" => What::ConnectionTerminationDetails,
-        "UPSTREAM_TRANSPORT_FAILURE_REASON" => What::UpstreamTransportFailureReason,
-        "BYTES_RECEIVED" => What::BytesReceived,
-        "BYTES_SENT" => What::BytesSent,
-        "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => What::UpstreamCluster,
-        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => What::UpstreamRequestAttempts,
-        "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS" => What::Address(Whose::UpstreamHost, Whole),
-        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => What::Address(Whose::UpstreamHost, WithoutPort),
-        "UPSTREAM_REMOTE_PORT" => What::Address(Whose::UpstreamHost, Port),
-        "UPSTREAM_LOCAL_ADDRESS" => What::Address(Whose::UpstreamLocal, Whole),
-        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => What::Address(Whose::UpstreamLocal, WithoutPort),
-        "UPSTREAM_LOCAL_PORT" => What::Address(Whose::UpstreamLocal, Port),
-        "DOWNSTREAM_LOCAL_ADDRESS" => What::Address(Whose::DownstreamLocal, Whole),
-        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => What::Address(Whose::DownstreamLocal, WithoutPort),
-        "DOWNSTREAM_LOCAL_PORT" => What::Address(Whose::DownstreamLocal, Port),
-        "DOWNSTREAM_REMOTE_ADDRESS" => What::Address(Whose::DownstreamRemote, Whole),
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => What::Address(Whose::DownstreamRemote, WithoutPort),
-        "DOWNSTREAM_REMOTE_PORT" => What::Address(Whose::DownstreamRemote, Port),
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => What::Address(Whose::DownstreamDirectRemote, Whole),
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => What::Address(Whose::DownstreamDirectRemote, WithoutPort),
-        "DOWNSTREAM_DIRECT_REMOTE_PORT" => What::Address(Whose::DownstreamDirectRemote, Port),
-        "DOWNSTREAM_TLS_VERSION" => What::DownstreamTls(TlsPart::Version),
-        "DOWNSTREAM_TLS_CIPHER" => What::DownstreamTls(TlsPart::Cipher),
-        "DOWNSTREAM_PEER_URI_SAN" => What::DownstreamTls(TlsPart::PeerUriSan),
-        "DOWNSTREAM_LOCAL_URI_SAN" => What::DownstreamTls(TlsPart::LocalUriSan),
-        "UPSTREAM_TLS_VERSION" => What::UpstreamTls(TlsPart::Version),
-        "UPSTREAM_TLS_CIPHER" => What::UpstreamTls(TlsPart::Cipher),
-        "UPSTREAM_PEER_URI_SAN" => What::UpstreamTls(TlsPart::PeerUriSan),
-        "UPSTREAM_LOCAL_URI_SAN" => What::UpstreamTls(TlsPart::LocalUriSan),
-        "REQUESTED_SERVER_NAME" => What::RequestedServerName,
-        "ROUTE_NAME" => What::RouteName,
-        "GRPC_STATUS" => What::GrpcStatus,
-        "GRPC_STATUS_NUMBER" => What::GrpcStatusNumber,
-        "TRACE_ID" => What::TraceId,
-        "STREAM_ID" => What::StreamId,
-        "CONNECTION_ID" => What::ConnectionId,
-        "HOSTNAME" => {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            What::Constant(name.trim().into())
-        }
-        _ => return None,
-    })
+    [
+        ("START_TIME", What::StartTime),
+        ("DURATION", What::Duration),
+        ("REQUEST_DURATION", What::RequestDuration),
+        ("REQUEST_TX_DURATION", What::RequestTxDuration),
+        ("RESPONSE_DURATION", What::ResponseDuration),
+        ("RESPONSE_TX_DURATION", What::ResponseTxDuration),
+        ("PROTOCOL", What::Protocol),
+        ("RESPONSE_CODE", What::ResponseCode),
+        ("RESPONSE_FLAGS", What::ResponseFlags),
+        ("RESPONSE_CODE_DETAILS", What::ResponseCodeDetails),
+        ("CONNECTION_TERMINATION_DETAILS", What::ConnectionTerminationDetails),
+        ("UPSTREAM_TRANSPORT_FAILURE_REASON", What::UpstreamTransportFailureReason),
+        ("BYTES_RECEIVED", What::BytesReceived),
+        ("BYTES_SENT", What::BytesSent),
+        ("UPSTREAM_CLUSTER", What::UpstreamCluster),
+        ("UPSTREAM_CLUSTER_RAW", What::UpstreamCluster),
+        ("UPSTREAM_REQUEST_ATTEMPT_COUNT", What::UpstreamRequestAttempts),
+        ("UPSTREAM_HOST", What::Address(Whose::UpstreamHost, Whole)),
+        ("UPSTREAM_REMOTE_ADDRESS", What::Address(Whose::UpstreamHost, Whole)),
+        ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", What::Address(Whose::UpstreamHost, WithoutPort)),
+        ("UPSTREAM_REMOTE_PORT", What::Address(Whose::UpstreamHost, Port)),
+        ("UPSTREAM_LOCAL_ADDRESS", What::Address(Whose::UpstreamLocal, Whole)),
+        ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", What::Address(Whose::UpstreamLocal, WithoutPort)),
+        ("UPSTREAM_LOCAL_PORT", What::Address(Whose::UpstreamLocal, Port)),
+        ("DOWNSTREAM_LOCAL_ADDRESS", What::Address(Whose::DownstreamLocal, Whole)),
+        ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", What::Address(Whose::DownstreamLocal, WithoutPort)),
+        ("DOWNSTREAM_LOCAL_PORT", What::Address(Whose::DownstreamLocal, Port)),
+        ("DOWNSTREAM_REMOTE_ADDRESS", What::Address(Whose::DownstreamRemote, Whole)),
+        ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", What::Address(Whose::DownstreamRemote, WithoutPort)),
+        ("DOWNSTREAM_REMOTE_PORT", What::Address(Whose::DownstreamRemote, Port)),
+        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", What::Address(Whose::DownstreamDirectRemote, Whole)),
+        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", What::Address(Whose::DownstreamDirectRemote, WithoutPort)),
+        ("DOWNSTREAM_DIRECT_REMOTE_PORT", What::Address(Whose::DownstreamDirectRemote, Port)),
+        ("DOWNSTREAM_TLS_VERSION", What::DownstreamTls(TlsPart::Version)),
+        ("DOWNSTREAM_TLS_CIPHER", What::DownstreamTls(TlsPart::Cipher)),
+        ("DOWNSTREAM_PEER_URI_SAN", What::DownstreamTls(TlsPart::PeerUriSan)),
+        ("DOWNSTREAM_LOCAL_URI_SAN", What::DownstreamTls(TlsPart::LocalUriSan)),
+        ("UPSTREAM_TLS_VERSION", What::UpstreamTls(TlsPart::Version)),
+        ("UPSTREAM_TLS_CIPHER", What::UpstreamTls(TlsPart::Cipher)),
+        ("UPSTREAM_PEER_URI_SAN", What::UpstreamTls(TlsPart::PeerUriSan)),
+        ("UPSTREAM_LOCAL_URI_SAN", What::UpstreamTls(TlsPart::LocalUriSan)),
+        ("REQUESTED_SERVER_NAME", What::RequestedServerName),
+        ("ROUTE_NAME", What::RouteName),
+        ("GRPC_STATUS", What::GrpcStatus),
+        ("GRPC_STATUS_NUMBER", What::GrpcStatusNumber),
+        ("TRACE_ID", What::TraceId),
+        ("STREAM_ID", What::StreamId),
+        ("CONNECTION_ID", What::ConnectionId),
+    ]
+}
+
+/// The operators that take an argument, or whose value is known when they are compiled.
+const OTHERS: [&str; 6] = ["HOSTNAME", "REQ", "REQ_WITHOUT_QUERY", "RESP", "TRAILER", "ENVIRONMENT"];
+
+/// The names of all operators.
+pub(super) fn names() -> Vec<&'static str> {
+    simple().iter().map(|(name, _)| *name).chain(OTHERS).collect()
+}
+
+fn hostname() -> What {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    What::Constant(name.trim().into())
 }
 
 fn with_argument(name: &str, argument: Option<&str>) -> Result<What, FormatError> {

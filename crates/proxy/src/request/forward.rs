@@ -179,12 +179,14 @@ pub(crate) async fn forward(
         Err(Some(reply)) => {
             info.request_body_bytes = upload.bytes();
             info.request_messages = upload.messages();
+            info.request_sent = upload.finished_at();
             upload.reset(ResetReason::Cancel);
             reply.send(ctx, responder, info).await;
         }
         Err(None) => {
             info.request_body_bytes = upload.bytes();
             info.request_messages = upload.messages();
+            info.request_sent = upload.finished_at();
             info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
             info.details = "downstream_remote_disconnect".into();
             responder.reset(ResetReason::Cancel);

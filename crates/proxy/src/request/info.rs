@@ -24,6 +24,8 @@ pub(crate) struct RequestInfo {
     pub(crate) response_body_bytes: u64,
     /// When the last byte of the request had come, and the first of the response.
     pub(crate) request_complete: Option<Instant>,
+    /// When the last byte of the request had been sent to the upstream.
+    pub(crate) request_sent: Option<Instant>,
     pub(crate) response_begun: Option<Instant>,
     pub(crate) client: Client,
     pub(crate) grpc: bool,
@@ -43,6 +45,7 @@ pub(crate) struct RequestInfo {
     /// 0 until there is a response.
     pub(crate) response_code: u16,
     pub(crate) response_head: Option<Head>,
+    pub(crate) response_trailers: Option<Box<Head>>,
     /// The other proxy's workload, by metadata exchange: who asked (inbound) or who answered (outbound).
     pub(crate) peer: Option<PeerHandle>,
     pub(crate) trace: Option<crate::telemetry::trace::RequestTrace>,
@@ -60,6 +63,7 @@ impl RequestInfo {
             response_head_bytes: 0,
             response_body_bytes: 0,
             request_complete: None,
+            request_sent: None,
             response_begun: None,
             client,
             grpc: head.get_str(crate::http::KnownHeader::ContentType).is_some_and(lateen_policy::timeout::is_grpc_content_type),
@@ -77,6 +81,7 @@ impl RequestInfo {
             transport_failure: None,
             response_code: 0,
             response_head: None,
+            response_trailers: None,
             peer: None,
             trace: None,
         }

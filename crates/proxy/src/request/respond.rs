@@ -73,9 +73,11 @@ pub(crate) async fn relay(
     info.request_body_bytes = upload.bytes();
     info.response_body_bytes = download.bytes();
     info.request_messages = upload.messages();
+    info.request_sent = upload.finished_at();
     info.response_messages = download.messages();
-    if let Some(trailers) = download.trailers() {
-        info.note_grpc_status(trailers);
+    if let Some(trailers) = download.take_trailers() {
+        info.note_grpc_status(&trailers);
+        info.response_trailers = Some(trailers);
     }
     conclude(info, result, &mut download);
     let whole = result == End::Whole && upload.is_finished();

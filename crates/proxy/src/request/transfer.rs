@@ -3,6 +3,7 @@
 use crate::http::{BodyReader, BodyWriter, Frame, Head, PeerGone, ResetReason, StreamError};
 use crate::stream::Stream;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 /// The most that is kept of a request's body for another try (Envoy's `per_connection_buffer_limit_bytes`).
 const MAX_REPLAY: usize = 1024 * 1024;
@@ -39,7 +40,8 @@ pub(crate) struct Transfer {
     read_all: bool,
     /// Whether chunks pass as they are; `None` before the first writer.
     raw: Option<bool>,
-    finished: bool,
+    /// When the last byte was sent on.
+    finished: Option<Instant>,
     flushed: bool,
 }
 
@@ -57,7 +59,7 @@ impl Transfer {
             trailers: None,
             read_all,
             raw: None,
-            finished: false,
+            finished: None,
             flushed: true,
         }
     }
@@ -83,6 +85,11 @@ impl Transfer {
 
     /// Whether everything was sent on.
     pub(crate) fn is_finished(&self) -> bool {
+        self.finished.is_some()
+    }
+
+    /// When everything had been sent on.
+    pub(crate) fn finished_at(&self) -> Option<Instant> {
         self.finished
     }
 
@@ -97,8 +104,8 @@ impl Transfer {
     }
 
     /// The trailers that passed.
-    pub(crate) fn trailers(&self) -> Option<&Head> {
-        self.trailers.as_deref()
+    pub(crate) fn take_trailers(&mut self) -> Option<Box<Head>> {
+        self.trailers.take()
     }
 
     /// Nothing will be sent again: what was kept is let go.
@@ -134,7 +141,7 @@ impl Transfer {
         }
         self.writer = Some(writer);
         self.replayed = 0;
-        self.finished = false;
+        self.finished = None;
         self.flushed = false;
     }
 
@@ -147,14 +154,14 @@ impl Transfer {
 
     /// Ready when everything was sent on and flushed. Without a writer it waits.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransferError>> {
-        if self.finished {
+        if self.finished.is_some() {
             return Poll::Ready(Ok(()));
         }
         loop {
             let Some(writer) = &mut self.writer else { return Poll::Pending };
             if self.read_all && self.replayed >= kept(&self.replay) {
                 ready!(writer.poll_finish(cx)).map_err(TransferError::Write)?;
-                self.finished = true;
+                self.finished = Some(Instant::now());
                 return Poll::Ready(Ok(()));
             }
             ready!(writer.poll_ready(cx)).map_err(TransferError::Write)?;

@@ -1,13 +1,16 @@
 //! The last phase of a request: metrics, log line and span, from what was learnt on its way.
 
+use super::trace::RequestTrace;
 use super::{WorkerTelemetry, log};
-use crate::http::Head;
+use crate::http::{Head, KnownHeader};
 use crate::request::RequestContext;
 use crate::request::info::RequestInfo;
 use lateen_model::dataplane::{Direction, StatsFilter};
-use lateen_observe::access_log::{LogRecord, TlsInfo};
+use lateen_observe::HeaderLookup;
+use lateen_observe::access_log::LogRecord;
 use lateen_observe::istio::{HttpRecord, HttpSubject, Reporter, RequestProtocol};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 impl WorkerTelemetry {
     /// Accounts for a finished request.
@@ -65,20 +68,24 @@ impl WorkerTelemetry {
 
     fn log_request(&self, ctx: &RequestContext<'_>, head: &Head, info: &RequestInfo) {
         let upstream = info.upstream.as_deref();
-        let upstream_tls = upstream.and_then(|u| u.tls.as_deref());
+        let trace_id = info.trace.as_ref().map(RequestTrace::id_hex);
         let client = match info.client.from_header {
             true => SocketAddr::new(info.client.address, 0),
             false => ctx.connection.remote,
         };
         let route = info.route.as_ref().map(|r| r.name()).filter(|n| !n.is_empty());
         let cluster = info.cluster.as_ref().map(|c| &*c.name).or(info.missing_cluster.as_deref());
+        let end = Instant::now();
         let record = LogRecord {
-            duration: Some(info.started.elapsed()),
+            duration: Some(end.duration_since(info.started)),
             request_duration: info.request_complete.map(|t| t.duration_since(info.started)),
+            request_tx_duration: info.request_sent.map(|t| t.duration_since(info.started)),
             response_duration: info.response_begun.map(|t| t.duration_since(info.started)),
+            response_tx_duration: info.response_begun.map(|t| end.duration_since(t)),
             protocol: Some(info.protocol.as_str()),
             request_headers: head,
-            response_headers: info.response_head.as_ref().map_or(&() as &dyn lateen_observe::HeaderLookup, |h| h),
+            response_headers: lookup(info.response_head.as_ref()),
+            response_trailers: lookup(info.response_trailers.as_deref()),
             response_code: (info.response_code != 0).then_some(info.response_code),
             response_code_details: Some(&info.details),
             flags: info.flags,
@@ -89,17 +96,19 @@ impl WorkerTelemetry {
             upstream_cluster: cluster,
             upstream_local_address: upstream.map(|u| u.local.into()),
             upstream_request_attempts: Some(info.attempts),
-            upstream_tls: TlsInfo {
-                version: upstream_tls.map(|t| log::version_text(t.version)),
-                cipher: upstream_tls.map(|t| t.cipher_suite),
-                peer_uri_san: upstream_tls.and_then(|t| t.spiffe()).map(|id| id.as_uri()),
-                local_uri_san: None,
-            },
+            upstream_tls: log::upstream_tls(upstream.and_then(|u| u.tls.as_deref())),
             downstream_remote_address: Some(client.into()),
             route_name: route,
             grpc_status: info.grpc_status,
+            trace_id: trace_id.as_ref().and_then(|hex| std::str::from_utf8(hex).ok()),
+            stream_id: head.get_str(KnownHeader::XRequestId),
             ..log::connection_record(ctx.connection, info.start_time)
         };
         self.log(&ctx.hcm.access_log, &record);
     }
+}
+
+/// A head that may not be there.
+fn lookup(head: Option<&Head>) -> &dyn HeaderLookup {
+    head.map_or(&(), |head| head)
 }

@@ -2,8 +2,10 @@
 
 use crate::connection::Connection;
 use lateen_model::dataplane::{AccessLog as Model, AccessLogFormat, AccessLogTarget};
+use lateen_model::identity::SpiffeId;
 use lateen_observe::ResponseFlag;
 use lateen_observe::access_log::{AccessLog, LogFormat, LogRecord, LogWriter, Target, TlsInfo};
+use lateen_tls::PeerInfo;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,15 +105,30 @@ pub(crate) fn connection_record(connection: &Connection, start: SystemTime) -> L
             version: tls.map(|t| version_text(t.version)),
             cipher: tls.map(|t| t.cipher_suite),
             peer_uri_san: connection.peer_uri(),
-            local_uri_san: None,
+            local_uri_san: tls.and_then(own_uri),
         },
         requested_server_name: connection.sni.as_deref(),
+        connection_id: Some(connection.id),
         ..LogRecord::new(start)
     }
 }
 
+/// TLS to an upstream.
+pub(crate) fn upstream_tls(tls: Option<&PeerInfo>) -> TlsInfo<'_> {
+    TlsInfo {
+        version: tls.map(|t| version_text(t.version)),
+        cipher: tls.map(|t| t.cipher_suite),
+        peer_uri_san: tls.and_then(PeerInfo::spiffe).map(SpiffeId::as_uri),
+        local_uri_san: tls.and_then(own_uri),
+    }
+}
+
+fn own_uri(tls: &PeerInfo) -> Option<&str> {
+    tls.own_spiffe().map(SpiffeId::as_uri)
+}
+
 /// As Envoy prints it.
-pub(crate) fn version_text(version: lateen_model::dataplane::TlsVersion) -> &'static str {
+fn version_text(version: lateen_model::dataplane::TlsVersion) -> &'static str {
     match version {
         lateen_model::dataplane::TlsVersion::V1_2 => "TLSv1.2",
         lateen_model::dataplane::TlsVersion::V1_3 => "TLSv1.3",

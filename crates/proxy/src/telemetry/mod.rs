@@ -7,7 +7,7 @@ pub(crate) mod tcp;
 pub(crate) mod trace;
 
 use crate::bootstrap::Settings;
-use crate::config::Listener;
+use crate::config::{Chain, Listener, Terminal};
 use crate::connection::Connection;
 use crate::http::{Head, KnownHeader, Value};
 use crate::worker::Worker;
@@ -69,8 +69,6 @@ pub(crate) enum ConnectionOutcome {
     NoFilterChain,
     /// TLS failed, for this reason.
     Handshake(&'static str),
-    /// A policy refuses it.
-    Denied,
 }
 
 impl ConnectionOutcome {
@@ -79,7 +77,6 @@ impl ConnectionOutcome {
             Self::DetectionTimeout => "detection_timeout",
             Self::NoFilterChain => "no_filter_chain",
             Self::Handshake(reason) => reason,
-            Self::Denied => "rbac_denied",
         }
     }
 
@@ -87,7 +84,7 @@ impl ConnectionOutcome {
         match self {
             Self::NoFilterChain => Some(ResponseFlag::NoRouteFound),
             Self::Handshake(_) => Some(ResponseFlag::DownstreamProtocolError),
-            Self::DetectionTimeout | Self::Denied => None,
+            Self::DetectionTimeout => None,
         }
     }
 }
@@ -192,6 +189,19 @@ impl WorkerTelemetry {
         let flags = outcome.flag().map_or(ResponseFlags::NONE, |f| ResponseFlags::NONE.with(f));
         let record = LogRecord { flags, ..log::connection_record(connection, SystemTime::now()) };
         self.log(&listener.access_log, &record);
+    }
+
+    /// A policy refuses a connection: a counter, and the log of the chain that would have served it.
+    pub(crate) fn connection_denied(&self, connection: &Connection, listener: &Listener, chain: &Chain, details: &str) {
+        let labels = LabelSet::new([("listener", &*listener.name), ("reason", "rbac_denied")]);
+        self.metrics.borrow().shard().get(&self.process.failed_connections, &labels).inc();
+        let record =
+            LogRecord { connection_termination_details: Some(details), ..log::connection_record(connection, SystemTime::now()) };
+        let loggers = match &chain.terminal {
+            Terminal::Tcp(route) => &route.access_log,
+            Terminal::Http(hcm) => &hcm.access_log,
+        };
+        self.log(loggers, &record);
     }
 
     /// A head that could not be read was answered with a status, or with nothing.

@@ -10,10 +10,12 @@ use crate::tcp::Prepared;
 use crate::upstream::{Cluster, Host};
 use crate::worker::Worker;
 use lateen_model::dataplane::{Direction, StatsFilter};
+use lateen_model::identity::SpiffeId;
 use lateen_observe::access_log::LogRecord;
 use lateen_observe::istio::{Reporter, TcpReport, TcpSeries, TcpSubject};
 use lateen_observe::peer_metadata::PeerMetadata;
 use lateen_observe::{ResponseFlag, ResponseFlags};
+use lateen_tls::PeerInfo;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -44,7 +46,7 @@ pub(crate) struct TcpAccount {
     cluster: Option<Arc<Cluster>>,
     host: Option<Arc<Host>>,
     upstream_local: Option<SocketAddr>,
-    upstream_principal: Option<String>,
+    upstream_tls: Option<Rc<PeerInfo>>,
     /// What the other proxy told of itself, once it has.
     pub(crate) peer: Rc<RefCell<Option<PeerMetadata>>>,
     report: Option<TcpReport>,
@@ -67,7 +69,7 @@ impl TcpAccount {
             cluster: None,
             host: None,
             upstream_local: None,
-            upstream_principal: None,
+            upstream_tls: None,
             peer: Rc::default(),
             report: None,
             reported: now,
@@ -84,7 +86,7 @@ impl TcpAccount {
     pub(crate) fn connected(&mut self, upstream: &Prepared) {
         self.host = Some(upstream.host.clone());
         self.upstream_local = Some(upstream.local);
-        self.upstream_principal = upstream.tls.as_ref().and_then(|t| t.spiffe()).map(|id| id.as_uri().to_owned());
+        self.upstream_tls = upstream.tls.clone();
         self.peer = upstream.told.clone();
     }
 
@@ -113,6 +115,11 @@ impl TcpAccount {
             Terminal::Tcp(route) => &route.access_log,
             Terminal::Http(_) => &[],
         };
+        if loggers.is_empty() {
+            return;
+        }
+        // A TCP connection brings no id along.
+        let stream_id = worker.telemetry.request_id();
         let record = LogRecord {
             duration: Some(self.started.elapsed()),
             flags: outcome.flags,
@@ -122,15 +129,21 @@ impl TcpAccount {
             upstream_host: self.host.as_ref().map(|h| h.address.into()),
             upstream_cluster: self.cluster.as_ref().map(|c| &*c.name),
             upstream_local_address: self.upstream_local.map(Into::into),
+            upstream_tls: log::upstream_tls(self.upstream_tls.as_deref()),
+            stream_id: Some(stream_id.as_str()),
             ..log::connection_record(&self.connection, self.start_time)
         };
         worker.telemetry.log(loggers, &record);
     }
 
+    fn upstream_principal(&self) -> Option<&str> {
+        self.upstream_tls.as_ref().and_then(|t| t.spiffe()).map(SpiffeId::as_uri)
+    }
+
     fn series(&self, worker: &Worker, flags: ResponseFlags) -> Option<Arc<TcpSeries>> {
         let stats = self.stats?;
         let outbound = stats.direction == Direction::Outbound;
-        let principal = if outbound { self.upstream_principal.as_deref() } else { self.connection.peer_uri() };
+        let principal = if outbound { self.upstream_principal() } else { self.connection.peer_uri() };
         Some(worker.telemetry.tcp_series(self, outbound, principal, flags))
     }
 }

@@ -35,6 +35,13 @@ pub(crate) struct RequestTrace {
     parent: Option<TraceContext>,
 }
 
+impl RequestTrace {
+    /// The trace's id, in hexadecimal digits.
+    pub(super) fn id_hex(&self) -> [u8; 32] {
+        self.context.trace_id.to_hex()
+    }
+}
+
 /// What all spans of this workload say.
 #[derive(Clone)]
 pub(crate) struct TraceTags {
