@@ -5,4 +5,5 @@ pub mod certificates;
 pub mod envoy;
 pub mod http_client;
 pub mod lab;
+pub mod prometheus;
 pub mod raw_http;

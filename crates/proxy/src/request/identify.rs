@@ -167,3 +167,7 @@ fn check_upgrade(ctx: &RequestContext<'_>, head: &Head) -> Result<(), LocalReply
     let allowed = ctx.hcm.model.upgrades.iter().any(|u| u.as_bytes().eq_ignore_ascii_case(protocol));
     if allowed { Ok(()) } else { Err(LocalReply::upgrade_refused()) }
 }
+
+#[cfg(test)]
+#[path = "identify_tests.rs"]
+mod tests;

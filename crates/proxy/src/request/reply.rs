@@ -202,3 +202,7 @@ fn percent_encode(text: &[u8]) -> String {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 //! What unit tests of the proxy share: a process without threads, and the smallest resources of each type.
 
+pub(crate) mod exchange;
+
 use crate::bootstrap::{Environment, Role, Settings};
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
@@ -9,8 +11,8 @@ use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, ClusterSpecifier, Codec, Direction, Discovery, Endpoint,
     EndpointHealth, FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderMutation, HttpConnectionManager,
     HttpProtocolOptions, LbPolicy, Listener, ListenerFilters, Locality, LocalityEndpoints, PathMatch, PathNormalization, Route,
-    RouteAction, RouteConfiguration, RouteMatch, RouteSource, TcpDestination, TcpProxy, Terminal, TlsMode, TransportSocket,
-    UpstreamHttp, VirtualHost, WeightedCluster,
+    RouteAction, RouteConfiguration, RouteMatch, RouteSource, TcpDestination, TcpProxy, Terminal, TlsMode,
+    TransportSocket, UpstreamHttp, VirtualHost, WeightedCluster,
 };
 use lateen_wire::encode::{self, EncodeOptions};
 use std::path::Path;
@@ -66,6 +68,8 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
             idle_timeout: None,
             max_requests_per_connection: None,
             max_connection_duration: None,
+            auto_sni: false,
+            auto_san_validation: false,
         },
         circuit_breakers: CircuitBreakers::default(),
         outlier_detection: None,
