@@ -68,8 +68,6 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
             idle_timeout: None,
             max_requests_per_connection: None,
             max_connection_duration: None,
-            auto_sni: false,
-            auto_san_validation: false,
         },
         circuit_breakers: CircuitBreakers::default(),
         outlier_detection: None,
