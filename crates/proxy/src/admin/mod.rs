@@ -1,5 +1,6 @@
 //! Pages: admin on 127.0.0.1:15000, readiness on 15021, Prometheus on 15090.
 
+mod metrics;
 mod pages;
 pub(crate) mod server;
 
@@ -59,6 +60,6 @@ fn ready(shared: &Shared, subscription: &Subscription) -> Answer {
 
 fn prometheus(shared: &Shared, subscription: &Subscription) -> Answer {
     let mut text = shared.telemetry.registry().render(Format::Prometheus);
-    pages::append_prometheus(&mut text, shared, subscription);
+    metrics::append(&mut text, shared, subscription);
     Answer { status: StatusCode::OK, content_type: "text/plain; version=0.0.4; charset=utf-8", body: text.into() }
 }

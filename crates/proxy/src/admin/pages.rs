@@ -115,7 +115,8 @@ fn cluster_endpoints(cluster: &Cluster) -> Value {
     json!({"name": &*cluster.name, "endpoints": endpoints})
 }
 
-fn seconds_since_epoch(time: SystemTime) -> u64 {
+/// As Prometheus and JSON carry times.
+pub(super) fn seconds_since_epoch(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
@@ -183,7 +184,8 @@ fn gauges(cluster: &Cluster) -> Vec<(&'static str, u64)> {
     all
 }
 
-fn numbers(cluster: &Cluster) -> impl Iterator<Item = (&'static str, u64)> {
+/// All numbers of a cluster, by Envoy's names.
+pub(super) fn numbers(cluster: &Cluster) -> impl Iterator<Item = (&'static str, u64)> {
     cluster.stats.all().into_iter().chain(gauges(cluster))
 }
 
@@ -197,7 +199,8 @@ fn cluster_counters(shared: &Shared) -> Value {
     }))
 }
 
-fn used_clusters(shared: &Shared) -> Vec<Arc<Cluster>> {
+/// Those that carried traffic, by name.
+pub(super) fn used_clusters(shared: &Shared) -> Vec<Arc<Cluster>> {
     let used = |c: &&Arc<Cluster>| c.stats.upstream_rq_total.get() + c.stats.upstream_cx_total.get() > 0;
     let mut clusters: Vec<_> = shared.snapshot.load().clusters.values().filter(used).cloned().collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -225,42 +228,6 @@ fn process_numbers(shared: &Shared) -> [(&'static str, u64); 5] {
         ("identity.renewals_succeeded", shared.renewals.succeeded.load(Ordering::Relaxed)),
         ("identity.renewals_failed", shared.renewals.failed.load(Ordering::Relaxed)),
     ]
-}
-
-/// Clusters that carried traffic, the identity and the subscription, beside the registry's own metrics.
-pub(super) fn append_prometheus(text: &mut String, shared: &Shared, subscription: &Subscription) {
-    let clusters = used_clusters(shared);
-    let rows: Vec<(&Cluster, Vec<(&'static str, u64)>)> = clusters.iter().map(|c| (c.as_ref(), numbers(c).collect())).collect();
-    let mut names: Vec<&'static str> = rows.iter().flat_map(|(_, numbers)| numbers.iter().map(|(n, _)| *n)).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let kind = if name.ends_with("_active") { "gauge" } else { "counter" };
-        let _ = writeln!(text, "# TYPE envoy_cluster_{name} {kind}");
-        for (cluster, numbers) in &rows {
-            if let Some((_, number)) = numbers.iter().find(|(n, _)| *n == name) {
-                let _ = writeln!(text, "envoy_cluster_{name}{{cluster_name=\"{}\"}} {number}", escape(&cluster.name));
-            }
-        }
-    }
-    for (name, number) in process_numbers(shared) {
-        let name = name.replace('.', "_");
-        let _ = writeln!(text, "# TYPE lateen_{name} gauge\nlateen_{name} {number}");
-    }
-    let connected = u8::from(subscription.connection().borrow().connected);
-    let _ = writeln!(text, "# TYPE lateen_control_plane_connected gauge\nlateen_control_plane_connected {connected}");
-    let connections: usize = shared.workers().iter().map(crate::worker::WorkerHandle::connections).sum();
-    let _ =
-        writeln!(text, "# TYPE lateen_downstream_connections_active gauge\nlateen_downstream_connections_active {connections}");
-    if let Some(credential) = shared.identity.credential().load() {
-        let end = seconds_since_epoch(credential.leaf().not_after());
-        let _ = writeln!(text, "# TYPE lateen_certificate_expiry_seconds gauge\nlateen_certificate_expiry_seconds {end}");
-    }
-}
-
-/// Prometheus' text format: backslash, quote and line feed.
-fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn server_info(shared: &Shared, subscription: &Subscription) -> Value {

@@ -132,7 +132,13 @@ impl Subscription {
     }
 
     /// Takes an update; what is refused of it is to be told to the control plane.
-    fn apply(&mut self, ty: ResourceType, version: String, added: &[(String, Bytes)], removed: &[String]) -> Vec<Rejection> {
+    pub(crate) fn apply(
+        &mut self,
+        ty: ResourceType,
+        version: String,
+        added: &[(String, Bytes)],
+        removed: &[String],
+    ) -> Vec<Rejection> {
         let Applied { rejections, changed } = self.store.apply(ty, added, removed, Instant::now());
         // Endpoints and secrets are referred to, and refer to nothing.
         if changed || matches!(ty, ResourceType::Lds | ResourceType::Cds) {
@@ -259,7 +265,7 @@ impl Subscription {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::secrets::Secrets;
     use crate::testing::{self, Encode, assignment, cluster, http, listener, routes, tcp};
@@ -277,7 +283,12 @@ mod tests {
     }
 
     fn subscription() -> Subscription {
-        let shared = testing::shared();
+        subscription_of(&testing::shared())
+    }
+
+    /// A subscription of this process, to nobody.
+    pub(crate) fn subscription_of(shared: &Arc<Shared>) -> Subscription {
+        let shared = shared.clone();
         let node = Node::new(NodeType::Sidecar, [10, 1, 0, 4].into(), "a-1", "prod", "prod.svc.cluster.local");
         let (handle, _, _) = lateen_xds::client::run(&node, Nowhere, Options::default());
         let store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());

@@ -1,0 +1,187 @@
+//! Metrics that are read when they are scraped, beside those of the registry: clusters, the process, the subscription.
+
+use super::pages::{numbers, seconds_since_epoch};
+use crate::control_plane::ads::Subscription;
+use crate::shared::Shared;
+use crate::upstream::Cluster;
+use crate::worker::WorkerHandle;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Appends metric families in Prometheus' text format.
+struct Page<'a>(&'a mut String);
+
+impl Page<'_> {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn labelled(&mut self, name: &str, label: (&str, &str), value: impl Display) {
+        let _ = writeln!(self.0, "{name}{{{}=\"{}\"}} {value}", label.0, escape(label.1));
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+}
+
+/// Prometheus' text format: backslash, quote and line feed.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Clusters that carried traffic, the process, the identity and the subscription.
+pub(super) fn append(text: &mut String, shared: &Shared, subscription: &Subscription) {
+    let mut page = Page(text);
+    clusters(&mut page, &super::pages::used_clusters(shared));
+    process(&mut page, shared);
+    control_plane(&mut page, subscription);
+}
+
+fn clusters(page: &mut Page<'_>, clusters: &[Arc<Cluster>]) {
+    let rows: Vec<(&Cluster, Vec<(&'static str, u64)>)> = clusters.iter().map(|c| (c.as_ref(), numbers(c).collect())).collect();
+    let mut names: Vec<&'static str> = rows.iter().flat_map(|(_, numbers)| numbers.iter().map(|(n, _)| *n)).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let family = format!("envoy_cluster_{name}");
+        let kind = if name.ends_with("_active") { "gauge" } else { "counter" };
+        page.family(&family, kind, cluster_help(name));
+        for (cluster, numbers) in &rows {
+            if let Some((_, number)) = numbers.iter().find(|(n, _)| *n == name) {
+                page.labelled(&family, ("cluster_name", &cluster.name), number);
+            }
+        }
+    }
+}
+
+fn cluster_help(name: &str) -> &'static str {
+    match name {
+        "upstream_rq_total" => "Requests sent to the cluster, retries included.",
+        "upstream_rq_retry" => "Retries.",
+        "upstream_rq_retry_success" => "Retries that were answered without a server error.",
+        "upstream_rq_retry_limit_exceeded" => "Requests that were not tried again because their tries were used up.",
+        "upstream_rq_retry_overflow" => "Requests that were not tried again because of the budget or the circuit breaker.",
+        "upstream_rq_timeout" => "Requests whose whole time was over.",
+        "upstream_rq_per_try_timeout" => "Tries whose time was over.",
+        "upstream_rq_reset" => "Requests whose stream failed before there was a response.",
+        "upstream_rq_active" => "Requests in flight.",
+        "upstream_rq_pending_active" => "Requests that wait for a connection.",
+        "upstream_rq_pending_overflow" => "Requests that a circuit breaker refused.",
+        "upstream_cx_total" => "Connections opened.",
+        "upstream_cx_active" => "Connections open.",
+        "upstream_cx_connect_fail" => "Connections that could not be opened.",
+        "upstream_cx_connect_timeout" => "Connections that could not be opened in time.",
+        "upstream_cx_overflow" => "Connections that a circuit breaker refused.",
+        "ssl_handshake_fail" => "TLS handshakes that failed.",
+        "outlier_detection_ejections_active" => "Hosts that are ejected.",
+        "outlier_detection_ejections_enforced_total" => "Ejections.",
+        "outlier_detection_ejections_overflow" => "Ejections that did not happen because too many hosts were ejected.",
+        _ => "As Envoy's statistic of this name.",
+    }
+}
+
+fn process(page: &mut Page<'_>, shared: &Shared) {
+    page.single("lateen_uptime_seconds", "gauge", "Time since the process began.", shared.started.elapsed().as_secs());
+    page.single("lateen_workers", "gauge", "Worker threads.", shared.workers().len());
+    let connections: usize = shared.workers().iter().map(WorkerHandle::connections).sum();
+    page.single("lateen_downstream_connections_active", "gauge", "Connections of clients.", connections);
+    page.single("lateen_requests_active", "gauge", "Requests and TCP connections in flight.", shared.drain.active());
+    let renewals = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    let help = "Certificates obtained.";
+    page.single("lateen_certificate_renewals_total", "counter", help, renewals(&shared.renewals.succeeded));
+    let help = "Requests for a certificate that failed.";
+    page.single("lateen_certificate_renewal_failures_total", "counter", help, renewals(&shared.renewals.failed));
+    if let Some(credential) = shared.identity.credential().load() {
+        let help = "When the certificate in force ends, in seconds since 1970.";
+        let end = seconds_since_epoch(credential.leaf().not_after());
+        page.single("lateen_certificate_expiry_timestamp_seconds", "gauge", help, end);
+    }
+}
+
+fn control_plane(page: &mut Page<'_>, subscription: &Subscription) {
+    let connected = u8::from(subscription.connection().borrow().connected);
+    page.single("lateen_control_plane_connected", "gauge", "Whether the control plane is connected.", connected);
+    for (name, help, value) in [
+        ("lateen_xds_updates_total", "Responses of the control plane, by type.", |s| s.updates),
+        ("lateen_xds_rejected_total", "Responses of which something was refused, by type.", |s| s.rejected),
+    ] as [(&str, &str, fn(&crate::control_plane::ads::TypeStatus) -> u64); 2]
+    {
+        page.family(name, "counter", help);
+        for (ty, status) in &subscription.types {
+            page.labelled(name, ("type", ty.short_name()), value(status));
+        }
+    }
+    let warming = subscription.store.warming();
+    page.family("lateen_xds_warming", "gauge", "Resources that wait for what they refer to, by type.");
+    for (ty, count) in [("CDS", warming.clusters), ("LDS", warming.listeners), ("RDS", warming.routes)] {
+        page.labelled("lateen_xds_warming", ("type", ty), count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prometheus;
+    use crate::control_plane::ads::tests::subscription_of;
+    use crate::testing::exchange::{Proxy, Upstream, mutual_tls, serving};
+    use crate::testing::{self, Encode, cluster, hcm, routes};
+    use lateen_model::dataplane::{Direction, HttpFilter, OutlierDetection, PeerMetadata, RouteSource, StatsFilter};
+    use lateen_testkit::prometheus::{Kind, read, value};
+    use lateen_xds::ResourceType;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn the_page_is_one_that_a_strict_reader_takes() {
+        let upstream = Upstream::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        let mut app = cluster("app|\\\"80\"", Some(&[&upstream.address.to_string()]));
+        app.outlier_detection = Some(OutlierDetection {
+            consecutive_5xx: 5,
+            consecutive_gateway_failure: 0,
+            consecutive_local_origin_failure: 0,
+            split_local_origin: false,
+            interval: Duration::from_secs(1),
+            base_ejection_time: Duration::from_secs(1),
+            max_ejection_time: Duration::from_secs(1),
+            max_ejection_percent: 10,
+        });
+        let name = app.name.clone();
+        let mut manager = hcm(RouteSource::Rds(String::new()));
+        manager.http_filters = vec![
+            HttpFilter::PeerMetadata(PeerMetadata { direction: Direction::Inbound, skip_external_clusters: false }),
+            HttpFilter::Stats(StatsFilter { direction: Direction::Inbound, host_header_fallback: true }),
+        ];
+        let mut proxy = Proxy::new(serving(manager, routes("inbound", &[&name])), &[app]);
+        proxy.peer = Some(mutual_tls("spiffe://cluster.local/ns/prod/sa/client", testing::OWN_URI).await.1);
+        for _ in 0..3 {
+            let answer = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        proxy.ask("nonsense\r\n\r\n").await;
+
+        let mut subscription = subscription_of(&proxy.shared);
+        subscription.apply(ResourceType::Cds, "1".to_owned(), &[cluster("new", None).encoded()], &[]);
+        let page = prometheus(&proxy.shared, &subscription);
+        let text = String::from_utf8(page.body.to_vec()).expect("UTF-8");
+        let families = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let of = |name: &str| families.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no {name}:\n{text}"));
+        assert_eq!(of("istio_requests_total").kind, Kind::Counter);
+        assert_eq!(of("istio_request_duration_milliseconds").kind, Kind::Histogram);
+        assert_eq!(value(&families, "lateen_downstream_bad_requests_total", &[("code", "400")]), Some(1.0));
+        assert_eq!(value(&families, "lateen_xds_updates_total", &[("type", "CDS")]), Some(1.0));
+        assert_eq!(value(&families, "lateen_xds_warming", &[("type", "CDS")]), Some(1.0));
+        assert!(families.iter().all(|f| !f.help.is_empty()), "{text}");
+        assert!(!text.contains("As Envoy's statistic of this name"), "each has a help of its own:\n{text}");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_done_nothing() {
+        let shared = testing::shared();
+        let page = prometheus(&shared, &subscription_of(&shared));
+        let text = String::from_utf8(page.body.to_vec()).expect("UTF-8");
+        let families = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(value(&families, "lateen_control_plane_connected", &[]), Some(0.0));
+    }
+}
