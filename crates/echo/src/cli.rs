@@ -2,7 +2,8 @@
 
 use crate::client::Outgoing;
 use crate::load::{self, Plan};
-use crate::{Addresses, Config, EchoError, PodIdentity, Server, duration, http as web, pipe};
+use crate::pipe::{self, Event, Until};
+use crate::{Addresses, Config, EchoError, PodIdentity, Server, duration, http as web};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -61,6 +62,12 @@ enum ClientCommand {
     Tcp {
         /// HOST:PORT
         address: String,
+        /// Wait there for one connection instead of connecting; standard error says `listening ADDRESS` when it can come.
+        #[arg(long)]
+        listen: bool,
+        /// Go on until both directions have ended; standard error says `ended BYTES` when the peer's has.
+        #[arg(long)]
+        both: bool,
     },
     /// Send each MESSAGE over a WebSocket and print what comes back for it.
     Ws {
@@ -144,8 +151,19 @@ impl EchoArgs {
             match self.client {
                 None => self.serve.run().await,
                 Some(ClientCommand::Get(args)) => args.run().await,
-                Some(ClientCommand::Tcp { address }) => {
-                    pipe::tcp(&address, tokio::io::stdin(), tokio::io::stdout()).await.map(|()| ExitCode::SUCCESS)
+                Some(ClientCommand::Tcp { address, listen, both }) => {
+                    let until = if both { Until::BothEnd } else { Until::PeerEnds };
+                    let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
+                    let tell = |event| {
+                        if !matches!((event, until), (Event::PeerEnded(_), Until::PeerEnds)) {
+                            eprintln!("{event}");
+                        }
+                    };
+                    let done = match listen {
+                        true => pipe::listen(&address, input, output, until, tell).await,
+                        false => pipe::connect(&address, input, output, until, tell).await,
+                    };
+                    done.map(|()| ExitCode::SUCCESS)
                 }
                 Some(ClientCommand::Ws { url, messages, headers }) => {
                     let headers: HeaderMap = headers.into_iter().collect();

@@ -118,6 +118,25 @@ async fn keep_alive_and_100_continue() {
 }
 
 #[tokio::test]
+async fn a_body_and_its_trailers_are_mirrored_as_they_come() {
+    let echo = start(config()).await;
+    let mut stream = TcpStream::connect(echo.at.http).await.expect("connects");
+    let head = "POST /mirror HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: te, close\r\ntrailer: x-sum\r\n\
+                transfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    // The first part is back before the rest is sent.
+    while !answer.windows(5).any(|w| w == b"first") {
+        assert_ne!(timeout(LIMIT, stream.read_buf(&mut answer)).await.expect("in time").expect("bytes"), 0);
+    }
+    stream.write_all(b"4\r\nlast\r\n0\r\nx-sum: 9\r\n\r\n").await.expect("sent");
+    timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("in time").expect("bytes");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("4\r\nlast\r\n0\r\nx-sum: 9\r\n\r\n"), "{answer}");
+    echo.stop().await;
+}
+
+#[tokio::test]
 async fn faults_on_order() {
     let echo = start(config()).await;
     echo.order(r#"{"fail":503,"next":2,"path":"/v1/"}"#).await;

@@ -101,10 +101,24 @@ async fn route(connection: &Arc<Connection>, request: Request<Incoming>) -> Resp
             Ok(body::typed(StatusCode::OK, "text/plain; charset=utf-8", spaced))
         }),
         ("call", None) => return call::answer(connection, request).await,
+        ("mirror", None) => return mirror(request),
         ("ws", None) => return ws::answer(connection, request),
         _ => Ok(echo(connection, request, 200).await),
     };
     outcome.unwrap_or_else(|reason| refusal(StatusCode::BAD_REQUEST, reason))
+}
+
+/// Sends the request's body back while it comes, and its trailers after it.
+fn mirror(request: Request<Incoming>) -> Response<Body> {
+    let (parts, incoming) = request.into_parts();
+    let mut response = Response::new(incoming.map_err(body::BoxError::from).boxed_unsync());
+    // Over HTTP/1.1 hyper sends those trailers that were announced, to clients that say `te: trailers`.
+    for name in [header::CONTENT_TYPE, header::TRAILER] {
+        if let Some(value) = parts.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
 }
 
 fn number(text: &str, limit: u64) -> Result<u64, String> {
