@@ -236,7 +236,7 @@ fn answers_rewrites_and_retries() {
             ("uri", ", uri: /b", Changes),
             ("authority", "", Nothing("the base has it")),
             ("port", ", port: 8443", Changes),
-            ("derivePort", ", scheme: https, derivePort: FROM_PROTOCOL_DEFAULT", Changes),
+            ("derivePort", ", scheme: https, derivePort: FROM_REQUEST_PORT", Changes),
             ("scheme", ", scheme: https", Changes),
             ("redirectCode", ", redirectCode: 308", Changes),
             ("prefixRewrite", ", prefixRewrite: /b", Changes),

@@ -80,7 +80,7 @@ fn route(
     };
     let mut own = headers(http.headers.as_ref());
     let action = if let Some(redirect_spec) = &http.redirect {
-        RouteAction::Redirect(redirect(redirect_spec, &matches)?)
+        RouteAction::Redirect(redirect(redirect_spec, &matches, port)?)
     } else if let Some(response) = &http.direct_response {
         RouteAction::DirectResponse(direct_response(response)?)
     } else {
@@ -304,7 +304,7 @@ fn path_rewrite(rewrite: &HttpRewrite) -> Option<PathRewrite> {
 }
 
 /// `None`: a status that Envoy has no redirect for.
-fn redirect(written: &HttpRedirect, matches: &RouteMatch) -> Option<Redirect> {
+fn redirect(written: &HttpRedirect, matches: &RouteMatch, listener: u16) -> Option<Redirect> {
     let status = match written.redirect_code {
         None | Some(0) => 301,
         Some(code @ (301 | 302 | 303 | 307 | 308)) => u16::try_from(code).ok()?,
@@ -322,8 +322,9 @@ fn redirect(written: &HttpRedirect, matches: &RouteMatch) -> Option<Redirect> {
     let secure = scheme.as_deref() == Some("https");
     let port = match (written.port, written.derive_port) {
         (Some(port), _) => u16::try_from(port).ok().filter(|p| *p != 0),
-        (None, Some(RedirectPortSelection::FromProtocolDefault)) => Some(if secure { 443 } else { 80 }),
-        (None, Some(RedirectPortSelection::FromRequestPort) | None) => None,
+        // Routes are made for one port, which is the request's.
+        (None, Some(RedirectPortSelection::FromRequestPort)) => Some(listener),
+        (None, Some(RedirectPortSelection::FromProtocolDefault) | None) => None,
     };
     let port = port.filter(|p| !matches!((secure, *p), (false, 80) | (true, 443)));
     let host = (!written.authority.is_empty()).then(|| written.authority.clone());

@@ -226,6 +226,26 @@ fn actions() {
 }
 
 #[test]
+fn ports_of_redirects() {
+    for (port, written, expected) in [
+        (9000, "authority: h", None),
+        (9000, "authority: h, port: 8443", Some(8443)),
+        (9000, "authority: h, port: 80", None),
+        (9000, "scheme: https, port: 443", None),
+        (9000, "scheme: https, port: 80", Some(80)),
+        (9000, "authority: h, derivePort: FROM_REQUEST_PORT", Some(9000)),
+        (80, "authority: h, derivePort: FROM_REQUEST_PORT", None),
+        (80, "scheme: https, derivePort: FROM_REQUEST_PORT", Some(80)),
+        (9000, "scheme: https, derivePort: FROM_PROTOCOL_DEFAULT", None),
+    ] {
+        let bench = bench(&virtual_service("v", "[one]", &format!("[{{redirect: {{{written}}}}}]")));
+        let host = bench.host(&port.to_string(), &format!("one.a.svc.cluster.local:{port}"));
+        let RouteAction::Redirect(redirect) = &host.routes[0].action else { panic!("{host:?}") };
+        assert_eq!(redirect.port, expected, "{written} on {port}");
+    }
+}
+
+#[test]
 fn the_most_specific_host_wins_and_then_the_oldest() {
     let to = |subset: &str| format!("[{{route: [{{destination: {{host: one, subset: {subset}}}}}]}}]");
     let manifests = [
