@@ -76,6 +76,12 @@ impl Reply {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
+
+    /// The values of a header, in order; all in lower case.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.filter(|(key, _)| *key == name).map(|(_, value)| value.trim()).collect()
+    }
 }
 
 /// The scenario's mesh, on a copy of its manifests.
@@ -171,22 +177,9 @@ impl Mesh {
         text
     }
 
-    /// Runs curl in a pod, with at most 20 s for the exchange.
+    /// Runs curl in a pod; see [`curl`].
     pub(crate) fn curl(&self, pod: &str, arguments: &[&str]) -> Reply {
-        const FORMAT: &str = "\n%{http_code} %{time_total}";
-        let fixed = ["curl", "-s", "-i", "-m", "20", "--path-as-is", "-w", FORMAT];
-        let out = self.up.exec(Self::namespace(pod), pod, &[&fixed, arguments].concat()).unwrap();
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let (rest, figures) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl: {out:?}"));
-        let (status, seconds) = figures.split_once(' ').unwrap();
-        let (head, body) = rest.split_once("\r\n\r\n").unwrap_or((rest, ""));
-        Reply {
-            status: status.parse().unwrap(),
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-            seconds: seconds.parse().unwrap(),
-            exit: out.status.code().unwrap_or(-1),
-        }
+        curl(&self.up, Self::namespace(pod), pod, arguments)
     }
 
     /// A page of the sidecar's admin interface.
@@ -212,17 +205,12 @@ impl Mesh {
 
     /// Many requests of `lateen echo get`; the report. Further arguments follow the URL.
     pub(crate) fn requests(&self, pod: &str, url: &str, arguments: &[&str]) -> Value {
-        let command = [&["lateen", "echo", "get", url, "-o", "json"], arguments].concat();
-        let out = self.up.exec(Self::namespace(pod), pod, &command).unwrap();
-        report(&out.stdout, &out.stderr)
+        requests(&self.up, Self::namespace(pod), pod, &[&[url], arguments].concat())
     }
 
     /// Starts a constant load, which goes on until it is ended.
     pub(crate) fn load(&self, pod: &str, url: &str, arguments: &[&str]) -> Load {
-        let command = [&["lateen", "echo", "get", url, "-o", "json", "--duration", "300s"], arguments].concat();
-        let mut started = self.up.exec_command(Self::namespace(pod), pod, &command);
-        let child = started.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Load(Some(child))
+        Load::start(&self.up, Self::namespace(pod), pod, &[&[url, "--duration", "300s"], arguments].concat())
     }
 
     /// Makes the test application of a pod misbehave.
@@ -249,6 +237,20 @@ impl Mesh {
 pub(crate) struct Load(Option<Child>);
 
 impl Load {
+    /// Starts `lateen echo get` with these arguments.
+    pub(crate) fn start(up: &LateenUp, namespace: &str, pod: &str, arguments: &[&str]) -> Self {
+        let command = [&["lateen", "echo", "get", "-o", "json"], arguments].concat();
+        let mut started = up.exec_command(namespace, pod, &command);
+        let child = started.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self(Some(child))
+    }
+
+    /// Waits for its own end; the report.
+    pub(crate) fn finish(mut self) -> Value {
+        let out = self.0.take().unwrap().wait_with_output().unwrap();
+        report(&out.stdout, &out.stderr)
+    }
+
     /// Ends it as Ctrl-C does; the report.
     pub(crate) fn end(mut self) -> Value {
         let child = self.0.take().unwrap();
@@ -266,6 +268,30 @@ impl Drop for Load {
             let _ = child.wait();
         }
     }
+}
+
+/// Runs curl in a pod, with at most 20 s for the exchange.
+pub(crate) fn curl(up: &LateenUp, namespace: &str, pod: &str, arguments: &[&str]) -> Reply {
+    const FORMAT: &str = "\n%{http_code} %{time_total}";
+    let fixed = ["curl", "-s", "-i", "-m", "20", "--path-as-is", "-w", FORMAT];
+    let out = up.exec(namespace, pod, &[&fixed, arguments].concat()).unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let (rest, figures) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl: {out:?}"));
+    let (status, seconds) = figures.split_once(' ').unwrap();
+    let (head, body) = rest.split_once("\r\n\r\n").unwrap_or((rest, ""));
+    Reply {
+        status: status.parse().unwrap(),
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+        seconds: seconds.parse().unwrap(),
+        exit: out.status.code().unwrap_or(-1),
+    }
+}
+
+/// Many requests of `lateen echo get` with these arguments; the report.
+pub(crate) fn requests(up: &LateenUp, namespace: &str, pod: &str, arguments: &[&str]) -> Value {
+    let out = up.exec(namespace, pod, &[&["lateen", "echo", "get", "-o", "json"], arguments].concat()).unwrap();
+    report(&out.stdout, &out.stderr)
 }
 
 fn report(stdout: &[u8], stderr: &[u8]) -> Value {
