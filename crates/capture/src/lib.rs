@@ -10,6 +10,7 @@
 //! | [`process`] | start a program in namespaces of its own; wait for it; know its pid outside |
 //! | [`sandbox`] | mounts, capabilities and the file system that a contained process sees |
 //! | [`fdpass`] | file descriptors over Unix sockets |
+//! | [`terminal`] | pseudo-terminals |
 //!
 //! `unsafe` is allowed here and nowhere else in the workspace; each block says why it is sound.
 
@@ -22,6 +23,7 @@ pub mod rules;
 pub mod sandbox;
 pub mod services;
 pub mod socket;
+pub mod terminal;
 
 pub use socket::{
     INBOUND_SOURCE_V4, INBOUND_SOURCE_V6, IpFamily, OriginalDestination, bind_source, original_dst, set_bind_address_no_port,

@@ -44,7 +44,7 @@ pub struct BridgeAddresses {
     pub v6: Ipv6Net,
 }
 
-/// A pod's addresses.
+/// A pod's addresses. On a machine without IPv6 ([`has_ipv6`]) only the first is given to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PodAddresses {
     /// IPv4.
@@ -53,12 +53,24 @@ pub struct PodAddresses {
     pub v6: Ipv6Addr,
 }
 
+/// Whether this machine's kernel has IPv6 at all: it may have been built or booted without (`ipv6.disable=1`). IPv6 that is
+/// merely switched off by sysctl (`disable_ipv6`) is switched on in the namespaces that are made here.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let opened = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    !matches!(opened, Err(nix::Error::EAFNOSUPPORT))
+}
+
 /// Sets up the calling thread's namespace as the one in the middle: loopback up, the bridge, forwarding.
 ///
 /// # Errors
 /// The step that failed.
 pub fn set_up_bridge(addresses: BridgeAddresses) -> Result<(), LinkError> {
+    let ipv6 = has_ipv6();
     sysctl("net/ipv4/ip_forward", "1")?;
+    sysctl("net/ipv6/conf/all/disable_ipv6", "0")?;
+    sysctl("net/ipv6/conf/default/disable_ipv6", "0")?;
     sysctl("net/ipv6/conf/all/forwarding", "1")?;
     // Pods are reached through the interface on which their packets came; telling them so would bypass the translation.
     sysctl("net/ipv4/conf/all/send_redirects", "0")?;
@@ -87,7 +99,9 @@ pub fn set_up_bridge(addresses: BridgeAddresses) -> Result<(), LinkError> {
             .await?;
         let index = netlink.index(BRIDGE).await?;
         netlink.address(index, IpAddr::V4(addresses.v4.addr()), addresses.v4.prefix_len()).await?;
-        netlink.address(index, IpAddr::V6(addresses.v6.addr()), addresses.v6.prefix_len()).await?;
+        if ipv6 {
+            netlink.address(index, IpAddr::V6(addresses.v6.addr()), addresses.v6.prefix_len()).await?;
+        }
         netlink.up(BRIDGE).await
     })
 }
@@ -116,11 +130,15 @@ pub fn connect_pod(
         netlink.step("hand the interface to the pod", netlink.handle.link().set(hand_over).execute()).await
     })?;
     inside(pod, move || configure_pod(addresses, gateway))?;
+    if !has_ipv6() {
+        return Ok(());
+    }
     // With its first port the bridge gets a carrier, and so its IPv6 address.
     on_netlink(async |netlink| netlink.until_local(gateway.v6.addr()).await)
 }
 
 fn configure_pod(addresses: PodAddresses, gateway: BridgeAddresses) -> Result<(), LinkError> {
+    let ipv6 = has_ipv6();
     sysctl("net/ipv6/conf/all/disable_ipv6", "0")?;
     sysctl("net/ipv6/conf/default/accept_dad", "0")?;
     sysctl("net/ipv6/conf/all/accept_dad", "0")?;
@@ -129,25 +147,16 @@ fn configure_pod(addresses: PodAddresses, gateway: BridgeAddresses) -> Result<()
     sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
     on_netlink(async |netlink| {
         netlink.up("lo").await?;
-        let lo = netlink.index("lo").await?;
-        netlink.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await?;
         netlink.up(POD_INTERFACE).await?;
         let eth0 = netlink.index(POD_INTERFACE).await?;
         netlink.address(eth0, IpAddr::V4(addresses.v4), 32).await?;
-        netlink.address(eth0, IpAddr::V6(addresses.v6), 128).await?;
-        let (via4, via6) = (gateway.v4.addr(), gateway.v6.addr());
-        let v4 = RouteMessageBuilder::<Ipv4Addr>::new;
-        let v6 = RouteMessageBuilder::<Ipv6Addr>::new;
-        let to_gateway = v4().destination_prefix(via4, 32).output_interface(eth0).scope(RouteScope::Link).build();
+        let via = gateway.v4.addr();
+        let route = RouteMessageBuilder::<Ipv4Addr>::new;
+        let to_gateway = route().destination_prefix(via, 32).output_interface(eth0).scope(RouteScope::Link).build();
         netlink.step("route to the gateway", netlink.handle.route().add(to_gateway).execute()).await?;
-        let default = v4().gateway(via4).output_interface(eth0).build();
+        let default = route().gateway(via).output_interface(eth0).build();
         netlink.step("default route", netlink.handle.route().add(default).execute()).await?;
-        let to_gateway = v6().destination_prefix(via6, 128).output_interface(eth0).build();
-        netlink.step("IPv6 route to the gateway", netlink.handle.route().add(to_gateway).execute()).await?;
-        let default = v6().gateway(via6).output_interface(eth0).build();
-        netlink.step("IPv6 default route", netlink.handle.route().add(default).execute()).await?;
-        netlink.until_local(INBOUND_SOURCE_V6).await?;
-        netlink.until_local(addresses.v6).await
+        if ipv6 { netlink.configure_pod_v6(eth0, addresses.v6, gateway.v6.addr()).await } else { Ok(()) }
     })
 }
 
@@ -160,11 +169,14 @@ pub fn loopback_up() -> Result<(), LinkError> {
 }
 
 /// Adds `::6` to the calling thread's loopback interface, from which a sidecar connects to its application over IPv6.
-/// Already having it is no error.
+/// Already having it is no error, nor is a machine without IPv6.
 ///
 /// # Errors
 /// The step that failed.
 pub fn add_inbound_source_v6() -> Result<(), LinkError> {
+    if !has_ipv6() {
+        return Ok(());
+    }
     on_netlink(async |netlink| {
         let lo = netlink.index("lo").await?;
         netlink.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await?;
@@ -177,6 +189,9 @@ pub fn add_inbound_source_v6() -> Result<(), LinkError> {
 /// # Errors
 /// The step that failed.
 pub fn remove_inbound_source_v6() -> Result<(), LinkError> {
+    if !has_ipv6() {
+        return Ok(());
+    }
     on_netlink(async |netlink| {
         let lo = netlink.index("lo").await?;
         let mut found = netlink
@@ -253,6 +268,20 @@ impl Netlink {
     async fn up(&self, name: &str) -> Result<(), LinkError> {
         let message = LinkUnspec::new_with_name(name).up().build();
         self.step(&format!("bring {name} up"), self.handle.link().set(message).execute()).await
+    }
+
+    /// A pod's IPv6 address and its way out, and the address from which its sidecar connects to the application.
+    async fn configure_pod_v6(&self, eth0: u32, address: Ipv6Addr, via: Ipv6Addr) -> Result<(), LinkError> {
+        let lo = self.index("lo").await?;
+        self.address(lo, IpAddr::V6(INBOUND_SOURCE_V6), 128).await?;
+        self.address(eth0, IpAddr::V6(address), 128).await?;
+        let route = RouteMessageBuilder::<Ipv6Addr>::new;
+        let to_gateway = route().destination_prefix(via, 128).output_interface(eth0).build();
+        self.step("IPv6 route to the gateway", self.handle.route().add(to_gateway).execute()).await?;
+        let default = route().gateway(via).output_interface(eth0).build();
+        self.step("IPv6 default route", self.handle.route().add(default).execute()).await?;
+        self.until_local(INBOUND_SOURCE_V6).await?;
+        self.until_local(address).await
     }
 
     /// Waits until an IPv6 address of this machine can be used. The kernel takes it into the routing table a little after

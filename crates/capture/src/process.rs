@@ -239,14 +239,17 @@ pub fn die_with_parent(signal: Signal) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(Some(signal)).map_err(io::Error::from)
 }
 
-/// Unblocks every signal, and lets `SIGPIPE`, which Rust's runtime ignores, end a program again. Call it right before
-/// `exec`, so that the new program starts like any other.
+/// Unblocks every signal and gives each its default action: `SIGPIPE`, which Rust's runtime ignores, and what the mesh was
+/// started with (a shell's `&` ignores `SIGINT`, `nohup` `SIGHUP`). Call it right before `exec`, so that the new program
+/// starts like any other.
 ///
 /// # Errors
 /// Whatever `sigprocmask` says.
 pub fn restore_signals() -> io::Result<()> {
-    // SAFETY: sets the default action, which is no handler of ours.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: sets the default action, which is no handler of ours.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }?;
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(io::Error::from)
 }
 
@@ -295,14 +298,16 @@ pub fn reap_one() -> io::Result<Option<(Pid, ExitCode)>> {
 pub fn user_namespace_advice() -> Option<String> {
     let setting = |name: &str| std::fs::read_to_string(format!("/proc/sys/{name}")).ok().map(|s| s.trim().to_owned());
     if setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-        return Some("unprivileged user namespaces are off: `sudo sysctl kernel.unprivileged_userns_clone=1`".to_owned());
+        return Some(
+            "unprivileged user namespaces are off; `sudo sysctl kernel.unprivileged_userns_clone=1` allows them".to_owned(),
+        );
     }
     if setting("user/max_user_namespaces").as_deref() == Some("0") {
-        return Some("no user namespaces are allowed: `sudo sysctl user.max_user_namespaces=10000`".to_owned());
+        return Some("no user namespaces are allowed; `sudo sysctl user.max_user_namespaces=10000` allows some".to_owned());
     }
     if setting("kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
         return Some(
-            "AppArmor restricts unprivileged user namespaces: `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+            "AppArmor restricts unprivileged user namespaces; `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them"
                 .to_owned(),
         );
     }

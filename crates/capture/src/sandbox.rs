@@ -6,6 +6,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -178,19 +179,16 @@ fn mirror_unless_ours(dir: &Path) -> Result<(), SandboxError> {
     if dir == Path::new("/") || marker.exists() {
         return Ok(());
     }
-    // Below a mirrored directory that was made here, everything is in memory already.
-    let stash = PathBuf::from("/.lateen-stash");
-    if !stash.exists() {
-        make_dir(&stash)?;
-    }
-    bind(dir, &stash, false)?;
+    // Below a mirrored directory that was made here, everything is in memory already. What is covered is reached through a
+    // descriptor opened before.
+    let covered = File::open(dir).map_err(at(format!("open {}", dir.display())))?;
+    let covered_path = PathBuf::from(format!("/proc/self/fd/{}", covered.as_raw_fd()));
     tmpfs(dir)?;
-    for entry in fs::read_dir(&stash).map_err(at(format!("read {}", dir.display())))? {
+    for entry in fs::read_dir(&covered_path).map_err(at(format!("read {}", dir.display())))? {
         let entry = entry.map_err(at(format!("read {}", dir.display())))?;
         expose(&entry.path(), &dir.join(entry.file_name()))?;
     }
-    File::create(&marker).map_err(at(format!("mark {}", dir.display())))?;
-    umount2(&stash, MntFlags::MNT_DETACH).map_err(errno_at("drop the stash"))
+    File::create(&marker).map(drop).map_err(at(format!("mark {}", dir.display())))
 }
 
 /// Tells a mirrored directory from an ordinary one.

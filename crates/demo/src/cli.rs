@@ -1,6 +1,6 @@
 //! `lateen demo`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -72,7 +72,7 @@ impl Demo {
         say(&format!("the mesh is ready after {seconds:.1} s\n"));
         let mesh = Mesh::new(&self.name, logs)?;
         let summary = tokio::select! {
-            summary = tour::take(&mesh, manifests, std::io::stdout().is_terminal()) => summary,
+            summary = tour::take(&mesh, manifests, lateen_local::coloured(&std::io::stdout())) => summary,
             () = stop.asked() => return Ok(!self.check),
         };
         say(&format!("\n{summary}\n"));

@@ -1,14 +1,15 @@
 //! The `lateen` binary: one subcommand a role, wiring only.
 
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Lateen, a service mesh.
+/// Lateen, a service mesh
+///
+/// `lateen demo` shows what it does; `lateen up DIR` runs your own manifests on this machine.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Lateen {
@@ -18,19 +19,19 @@ struct Lateen {
 
 #[derive(Subcommand)]
 enum Role {
-    /// The test application: an HTTP, TCP and gRPC server that tells who answered, and a client for it.
-    Echo(lateen_echo::cli::EchoArgs),
-    /// Runs the control plane: configuration, certificates, discovery.
-    Control(Box<lateen_control::cli::ControlArgs>),
-    /// Runs a proxy.
-    Proxy(lateen_proxy::cli::ProxyArgs),
     Up(lateen_local::cli::Up),
-    Down(lateen_local::cli::Down),
     Status(lateen_local::cli::StatusArgs),
     Exec(lateen_local::cli::Exec),
-    Capture(lateen_local::cli::Capture),
     Config(lateen_cli::config::Config),
+    Down(lateen_local::cli::Down),
     Demo(lateen_demo::Demo),
+    /// Run the test application, an HTTP, TCP and gRPC server that tells who answered, or its client
+    Echo(lateen_echo::cli::EchoArgs),
+    /// Run the control plane: configuration, certificates, discovery (`lateen up` does)
+    Control(Box<lateen_control::cli::ControlArgs>),
+    /// Run a proxy (`lateen up` does, beside each injected pod)
+    Proxy(lateen_proxy::cli::ProxyArgs),
+    Capture(lateen_local::cli::Capture),
     #[command(hide = true, name = lateen_local::cli::Supervisor::NAME)]
     Supervisor(lateen_local::cli::Supervisor),
     #[command(hide = true, name = lateen_local::cli::Init::NAME)]
@@ -39,7 +40,7 @@ enum Role {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LATEEN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let ansi = std::io::stderr().is_terminal();
+    let ansi = lateen_local::coloured(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
         Role::Echo(args) => args.run().map_err(Into::into),

@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 
-use crate::exec::find_pod;
+use crate::find::find_pod;
 use crate::mesh::Mesh;
 use crate::{sidecar, status};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lateen_capture::process::ExitCode;
-use lateen_model::resource::{Container, LifecycleHandler, Probe, RestartPolicy};
+use lateen_model::resource::{Container, LifecycleHandler, RestartPolicy};
 use nix::sys::signal::Signal;
-use tokio::sync::{Notify, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::dns_files;
@@ -17,7 +17,8 @@ use crate::environment::{Variables, downward, variables};
 use crate::init::{Mount, Place, Role, Spec};
 use crate::mesh::Mesh;
 use crate::pod::Pod;
-use crate::probe::{Change, Check, Timing, Verdict, address};
+use crate::probe::{Check, address};
+use crate::prober::{Prober, Sick};
 use crate::spawn::{Process, Stdio};
 use crate::{sidecar, volumes};
 
@@ -117,6 +118,7 @@ pub(crate) async fn run_all(mesh: Arc<Mesh>, pod: Arc<Pod>) {
         if !run_init(&mesh, &pod, container).await {
             return;
         }
+        pod.change(&mesh, |s| s.initialized += 1);
     }
     let mut all = JoinSet::new();
     for index in 0..pod.identity.spec.containers.len() {
@@ -148,6 +150,7 @@ async fn run_init(mesh: &Arc<Mesh>, pod: &Arc<Pod>, container: &Container) -> bo
         };
         pod.note(mesh, &problem);
         if pod.identity.spec.restart_policy == Some(RestartPolicy::Never) {
+            pod.change(mesh, |s| s.init_failed = true);
             return false;
         }
         tokio::select! {
@@ -192,8 +195,10 @@ async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>, index: usize) {
             pod.change(&mesh, |s| s.containers[index].finished = true);
             return;
         }
+        let wait = backoff.after(start.elapsed());
+        pod.change(&mesh, |s| s.containers[index].waiting = !wait.is_zero());
         tokio::select! {
-            () = tokio::time::sleep(backoff.after(start.elapsed())) => {}
+            () = tokio::time::sleep(wait) => {}
             () = pod.stopping() => return,
         }
         pod.change(&mesh, |s| s.containers[index].restarts += 1);
@@ -258,6 +263,7 @@ async fn start_container(mesh: &Arc<Mesh>, pod: &Arc<Pod>, container: &Container
         command,
         environment: vars.into_pairs(),
         working_dir: container.working_dir.as_ref().map(PathBuf::from),
+        terminal: false,
     };
     let network = pod.network().ok_or("the pod has no network")?;
     let log = log_file(mesh, &log_name(pod, &container.name)).map_err(|e| format!("log: {e}"))?;
@@ -274,131 +280,46 @@ pub(crate) fn host_name(pod: &Pod) -> String {
 async fn watch_over(mesh: &Arc<Mesh>, pod: &Arc<Pod>, index: usize, process: &Process) -> ExitCode {
     let container = &pod.identity.spec.containers[index];
     let unprobed = container.readiness_probe.is_none() && container.startup_probe.is_none();
+    let mut late = false;
     pod.change(mesh, |s| {
+        late = s.ending;
         let c = &mut s.containers[index];
         c.process = Some(process.clone());
-        c.ready = unprobed;
+        c.waiting = false;
+        c.ready = unprobed && !late;
     });
-    let unhealthy = Arc::new(Notify::new());
+    if late {
+        // Those that stop the pod have not seen it.
+        return process.stop(stop_signal(container), grace(mesh, pod)).await;
+    }
+    let (tell, mut sick) = mpsc::channel(1);
     let mut helpers = JoinSet::new();
     if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
-        let (mesh, pod, process) = (mesh.clone(), pod.clone(), process.clone());
+        let (mesh, pod, process, tell) = (mesh.clone(), pod.clone(), process.clone(), tell.clone());
         helpers.spawn(async move {
-            let container = &pod.identity.spec.containers[index];
-            if let Err(e) = hook_run(&mesh, &pod, container, &hook, &process).await {
-                pod.note(&mesh, &format!("container {}: postStart: {e}", container.name));
+            if let Err(e) = run_hook(&mesh, &pod, index, &hook, &process).await {
+                let name = &pod.identity.spec.containers[index].name;
+                pod.note(&mesh, &format!("container {name}: postStart failed ({e}); restarting it"));
+                let _ = tell.send(Sick { grace: None }).await;
             }
         });
     }
-    helpers.spawn(probes(mesh.clone(), pod.clone(), index, process.clone(), unhealthy.clone()));
+    let prober = Prober { mesh: mesh.clone(), pod: pod.clone(), index, process: process.clone(), tell };
+    helpers.spawn(prober.run());
     let code = tokio::select! {
         code = process.ended() => code,
-        () = unhealthy.notified() => {
+        Some(sick) = sick.recv() => {
             pod.change(mesh, |s| s.containers[index].ready = false);
-            process.stop(stop_signal(container), grace(mesh, pod)).await
+            let own = sick.grace.filter(|_| !mesh.is_stopping());
+            end(mesh, pod, index, process, own.unwrap_or_else(|| grace(mesh, pod))).await
         }
     };
     helpers.shutdown().await;
     code
 }
 
-/// Runs a container's probes: the startup probe alone until it succeeds, then the others.
-async fn probes(mesh: Arc<Mesh>, pod: Arc<Pod>, index: usize, process: Process, unhealthy: Arc<Notify>) {
-    let container = &pod.identity.spec.containers[index];
-    let run = |kind| ProbeRun { mesh: mesh.clone(), pod: pod.clone(), index, process: process.clone(), kind };
-    if let Some(probe) = &container.startup_probe {
-        let (started, mut change) = watch::channel(Change::None);
-        let prober = tokio::spawn(run("startup").repeat(probe.clone(), false, started));
-        let outcome = change.wait_for(|c| *c != Change::None).await.map(|c| *c);
-        prober.abort();
-        if !matches!(outcome, Ok(Change::Good)) {
-            pod.note(&mesh, &format!("container {}: the startup probe failed; restarting it", container.name));
-            return unhealthy.notify_one();
-        }
-        if container.readiness_probe.is_none() {
-            pod.change(&mesh, |s| s.containers[index].ready = true);
-        }
-    }
-    let mut both = JoinSet::new();
-    if let Some(probe) = container.readiness_probe.clone() {
-        let (ready, mut change) = watch::channel(Change::None);
-        let run = run("readiness");
-        let (mesh, pod) = (mesh.clone(), pod.clone());
-        both.spawn(async move {
-            let follow = async {
-                while change.changed().await.is_ok() {
-                    let good = *change.borrow_and_update() == Change::Good;
-                    pod.change(&mesh, |s| s.containers[index].ready = good);
-                }
-            };
-            tokio::join!(follow, run.repeat(probe, false, ready));
-        });
-    }
-    if let Some(probe) = container.liveness_probe.clone() {
-        let (alive, mut change) = watch::channel(Change::None);
-        let run = run("liveness");
-        let (mesh, pod) = (mesh.clone(), pod.clone());
-        both.spawn(async move {
-            let follow = async {
-                if change.wait_for(|c| *c == Change::Bad).await.is_ok() {
-                    let name = &pod.identity.spec.containers[index].name;
-                    pod.note(&mesh, &format!("container {name}: the liveness probe failed; restarting it"));
-                    unhealthy.notify_one();
-                }
-            };
-            tokio::join!(follow, run.repeat(probe, true, alive));
-        });
-    }
-    both.join_all().await;
-}
-
-/// One probe of a running container.
-struct ProbeRun {
-    mesh: Arc<Mesh>,
-    pod: Arc<Pod>,
-    index: usize,
-    process: Process,
-    kind: &'static str,
-}
-
-impl ProbeRun {
-    /// Checks for ever, and tells changes.
-    async fn repeat(self, probe: Probe, starts_good: bool, tell: watch::Sender<Change>) {
-        let container = &self.pod.identity.spec.containers[self.index];
-        let timing = Timing::of(&probe);
-        let check = match Check::of(&probe, container, self.pod.ip()) {
-            Ok(check) => check,
-            Err(e) => return self.pod.note(&self.mesh, &format!("container {}: {} probe: {e}", container.name, self.kind)),
-        };
-        tokio::time::sleep(timing.delay).await;
-        let start = Instant::now();
-        let mut verdict = Verdict::starting(starts_good);
-        loop {
-            let result = tokio::time::timeout(timing.timeout, self.once(&check)).await;
-            let success = matches!(result, Ok(Ok(())));
-            if success || timing.counts(&verdict, start.elapsed()) {
-                let change = verdict.take(success, &timing);
-                if change != Change::None {
-                    tell.send_replace(change);
-                }
-            }
-            if let (false, true, Ok(Err(why))) = (success, start.elapsed() > timing.period, &result) {
-                tracing::debug!(pod = self.pod.key(), kind = self.kind, why, "probe failed");
-            }
-            tokio::time::sleep(timing.wait(&verdict, start.elapsed())).await;
-        }
-    }
-
-    async fn once(&self, check: &Check) -> Result<(), String> {
-        match check {
-            Check::Exec(command) => exec(&self.mesh, &self.pod, self.index, &self.process, command).await,
-            other => other.run(&self.pod.network().ok_or("the pod has no network")?).await,
-        }
-    }
-}
-
 /// Runs a command beside a container's process; `Ok` if it succeeds.
-async fn exec(mesh: &Mesh, pod: &Pod, index: usize, beside: &Process, command: &[String]) -> Result<(), String> {
+pub(crate) async fn exec(mesh: &Mesh, pod: &Pod, index: usize, beside: &Process, command: &[String]) -> Result<(), String> {
     let container = &pod.identity.spec.containers[index];
     let spec = Spec {
         place: Place::Beside(beside.pid()),
@@ -407,6 +328,7 @@ async fn exec(mesh: &Mesh, pod: &Pod, index: usize, beside: &Process, command: &
         command: command.to_vec(),
         environment: container_variables(mesh, pod, container)?.into_pairs(),
         working_dir: container.working_dir.as_ref().map(PathBuf::from),
+        terminal: false,
     };
     let log = File::options().write(true).open("/dev/null").map_err(|e| e.to_string())?;
     let process = mesh.spawner.spawn(&spec, None, Stdio::Log(&log)).await.map_err(|e| e.to_string())?;
@@ -426,15 +348,9 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn hook_run(
-    mesh: &Mesh,
-    pod: &Pod,
-    container: &Container,
-    hook: &LifecycleHandler,
-    process: &Process,
-) -> Result<(), String> {
+async fn run_hook(mesh: &Mesh, pod: &Pod, index: usize, hook: &LifecycleHandler, process: &Process) -> Result<(), String> {
+    let container = &pod.identity.spec.containers[index];
     if let Some(action) = &hook.exec {
-        let index = pod.identity.spec.containers.iter().position(|c| c.name == container.name).unwrap_or_default();
         return exec(mesh, pod, index, process, &action.command).await;
     }
     if let Some(pause) = hook.sleep {
@@ -446,7 +362,7 @@ async fn hook_run(
         let network = pod.network().ok_or("the pod has no network")?;
         return Check::Http { address, action: action.clone() }.run(&network).await;
     }
-    Err("the hook has no action that is supported".to_owned())
+    Err("it has no action that is supported".to_owned())
 }
 
 fn stop_signal(container: &Container) -> Signal {
@@ -462,26 +378,36 @@ fn grace(mesh: &Mesh, pod: &Pod) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// Stops all containers at once: hook, signal, and at the end of the grace period the kill.
+/// Ends one container: hook, signal, and at the end of the grace period the kill. Returns how it ended.
+async fn end(mesh: &Mesh, pod: &Pod, index: usize, process: &Process, grace: Duration) -> ExitCode {
+    let container = &pod.identity.spec.containers[index];
+    let deadline = tokio::time::Instant::now() + grace;
+    let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+    if let Some(hook) = hook.filter(|_| !mesh.is_stopping()) {
+        let run = tokio::time::timeout_at(deadline, run_hook(mesh, pod, index, hook, process));
+        // A process that ends by itself meanwhile needs no hook any more.
+        tokio::select! {
+            outcome = run => if let Ok(Err(e)) = outcome {
+                pod.note(mesh, &format!("container {}: preStop: {e}", container.name));
+            },
+            code = process.ended() => return code,
+        }
+    }
+    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+    process.stop(stop_signal(container), left).await
+}
+
+/// Stops all containers at once; one that is just being started stops as soon as it runs.
 pub(crate) async fn stop_all(mesh: &Arc<Mesh>, pod: &Arc<Pod>) {
-    let running: Vec<(usize, Process)> =
-        pod.state().containers.iter().enumerate().filter_map(|(i, c)| Some((i, c.process.clone()?))).collect();
+    let mut running: Vec<(usize, Process)> = Vec::new();
+    pod.change(mesh, |s| {
+        s.ending = true;
+        running = s.containers.iter().enumerate().filter_map(|(i, c)| Some((i, c.process.clone()?))).collect();
+    });
     let mut all = JoinSet::new();
     for (index, process) in running {
         let (mesh, pod) = (mesh.clone(), pod.clone());
-        all.spawn(async move {
-            let container = &pod.identity.spec.containers[index];
-            let deadline = tokio::time::Instant::now() + grace(&mesh, &pod);
-            let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
-            if let Some(hook) = hook.filter(|_| !mesh.is_stopping()) {
-                let run = hook_run(&mesh, &pod, container, hook, &process);
-                if let Ok(Err(e)) = tokio::time::timeout_at(deadline, run).await {
-                    pod.note(&mesh, &format!("container {}: preStop: {e}", container.name));
-                }
-            }
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            process.stop(stop_signal(container), left).await;
-        });
+        all.spawn(async move { end(&mesh, &pod, index, &process, grace(&mesh, &pod)).await });
     }
     all.join_all().await;
 }

@@ -182,6 +182,7 @@ async fn spawn(mesh: &Mesh, manifests: &[ManifestPath], environment: &[(String, 
         command,
         environment: vars.into_pairs(),
         working_dir: None,
+        terminal: false,
     };
     let log = log_file(mesh, "control").map_err(|e| format!("log: {e}"))?;
     mesh.spawner.spawn(&spec, None, Stdio::Log(&log)).await.map_err(|e| e.to_string())

@@ -155,7 +155,7 @@ impl Controller {
                 labels,
                 annotations,
                 service_account: wanted.spec.service_account_name().to_owned(),
-                ips: vec![addresses.v4.into(), addresses.v6.into()],
+                ips: self.mesh.network.ips(addresses),
                 node_name: NODE.to_owned(),
                 node_ip: self.mesh.network.node_ip(),
             },
@@ -197,6 +197,7 @@ pub(crate) async fn follow_manifests(mesh: Arc<Mesh>, paths: Vec<ManifestPath>, 
         watch.changed().await;
         let (next, findings) = mesh.resources().reread(&paths);
         say_new(&mesh, &findings, &known);
+        say_changes(&mesh, &next.changes_since(&mesh.resources()));
         if known.errors.iter().any(|e| !findings.errors.contains(e)) && findings.errors.is_empty() {
             mesh.report.say(Kind::Done, "all manifests are in force");
         }
@@ -211,10 +212,22 @@ pub(crate) async fn follow_manifests(mesh: Arc<Mesh>, paths: Vec<ManifestPath>, 
     }
 }
 
+/// Prints what an edit has done, unless it has done very much.
+fn say_changes(mesh: &Mesh, changes: &[String]) {
+    const MOST: usize = 8;
+    if changes.len() > MOST + 1 {
+        let (first, rest) = changes.split_at(MOST);
+        return mesh.report.tell(&format!("{}\nand {} more", first.join("\n"), rest.len()));
+    }
+    for change in changes {
+        mesh.report.tell(change);
+    }
+}
+
 /// Prints what was not known before.
 pub(crate) fn say_new(mesh: &Mesh, findings: &Findings, known: &Findings) {
     for text in findings.errors.difference(&known.errors) {
-        mesh.report.say(Kind::Problem, &format!("{text}\n(refused; what was in force before stays)"));
+        mesh.report.say(Kind::Problem, text);
     }
     for text in findings.warnings.difference(&known.warnings) {
         mesh.report.say(Kind::Note, &format!("warning: {text}"));

@@ -3,25 +3,26 @@
 //! The caller connects to a Unix socket and sends one message: a JSON [`Request`] with its three descriptors attached.
 //! From then on each side sends JSON lines: the caller signals, the supervisor how it went.
 
+mod call;
+
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lateen_capture::fdpass::{receive_with_fds, send_with_fds};
+use lateen_capture::fdpass::receive_with_fds;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+
+pub(crate) use call::call;
 
 use crate::container::container_variables;
+use crate::find::find_pod;
 use crate::init::{Place, Role, Spec};
 use crate::mesh::Mesh;
-use crate::pod::Pod;
-use crate::spawn::{Process, Stdio};
-use crate::state_dir::StateDir;
+use crate::spawn::{Process, SpawnError, Stdio};
 
 /// The largest request: a command line.
 const MAX_REQUEST: usize = 256 * 1024;
@@ -36,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) command: Vec<String>,
     /// The caller's terminal type, if it has a terminal.
     pub(crate) term: Option<String>,
+    /// Whether the descriptors are a terminal that is the command's alone, to be its controlling terminal.
+    pub(crate) terminal: bool,
 }
 
 /// What the caller says later.
@@ -48,8 +51,29 @@ struct Say {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
-    Error(String),
+    /// It did not run.
+    Error(Failure),
     Exit(i32),
+}
+
+/// Why a command did not run, and the exit status that says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    /// 127: there is no such program; 126: it cannot be run (both as a shell has them); 1: anything else.
+    pub(crate) status: u8,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { text, status: 1 }
+    }
+}
+
+impl From<SpawnError> for Failure {
+    fn from(error: SpawnError) -> Self {
+        Self { text: error.to_string(), status: error.status() }
+    }
 }
 
 /// Starts to serve.
@@ -73,7 +97,7 @@ async fn handle(mesh: Arc<Mesh>, mut stream: UnixStream) {
             }
             Err(e) => Outcome::Error(e),
         },
-        Err(e) => Outcome::Error(format!("bad request: {e}")),
+        Err(e) => Outcome::Error(format!("bad request: {e}").into()),
     };
     let mut line = serde_json::to_vec(&outcome).unwrap_or_default();
     line.push(b'\n');
@@ -100,7 +124,7 @@ async fn receive(stream: &UnixStream) -> io::Result<(Request, [OwnedFd; 3])> {
     Ok((request, fds))
 }
 
-async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Result<Process, String> {
+async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Result<Process, Failure> {
     let pod = find_pod(mesh, &request.namespace, &request.pod)?;
     let containers = &pod.identity.spec.containers;
     let index = match &request.container {
@@ -110,9 +134,13 @@ async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Resul
             format!("pod {} has no container `{name}`; it has {}", pod.key(), names.join(", "))
         })?,
     };
-    let container = containers.get(index).ok_or("the pod has no container")?;
+    let container = containers.get(index).ok_or_else(|| format!("pod {} has no container", pod.key()))?;
     let beside = pod.state().containers.get(index).and_then(|c| c.process.clone());
-    let beside = beside.ok_or_else(|| format!("container {} of pod {} does not run", container.name, pod.key()))?;
+    let beside = beside.ok_or_else(|| {
+        let why = pod.state().message.clone();
+        let why = if why.is_empty() { why } else { format!(": {why}") };
+        format!("container {} of pod {} does not run{why}", container.name, pod.key())
+    })?;
     let mut vars = container_variables(mesh, &pod, container)?;
     if let Some(term) = &request.term {
         vars.set("TERM", term);
@@ -124,10 +152,11 @@ async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Resul
         command: request.command.clone(),
         environment: vars.into_pairs(),
         working_dir: container.working_dir.as_ref().map(PathBuf::from),
+        terminal: request.terminal,
     };
     let [stdin, stdout, stderr] = fds;
     let stdio = Stdio::Given([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
-    mesh.spawner.spawn(&spec, None, stdio).await.map_err(|e| e.to_string())
+    mesh.spawner.spawn(&spec, None, stdio).await.map_err(Failure::from)
 }
 
 /// Passes signals on until the command ends. A caller that goes away takes the command with it.
@@ -151,95 +180,4 @@ async fn attend(stream: &mut UnixStream, process: &Process) -> i32 {
             }
         }
     }
-}
-
-/// The pod of a name, of an unambiguous beginning of a name, or of a deployment (`NAME`, `deploy/NAME`,
-/// `deployment/NAME`). Pods that take traffic come first.
-pub(crate) fn find_pod(mesh: &Mesh, namespace: &str, wanted: &str) -> Result<Arc<Pod>, String> {
-    let mut pods = mesh.pods();
-    pods.retain(|p| p.identity.fields.namespace == namespace && !p.state().terminating);
-    choose(&pods, namespace, wanted)
-}
-
-fn choose(pods: &[Arc<Pod>], namespace: &str, wanted: &str) -> Result<Arc<Pod>, String> {
-    let deployment = wanted.strip_prefix("deploy/").or_else(|| wanted.strip_prefix("deployment/"));
-    let of_deployment = |name: &str| {
-        let mut found: Vec<_> =
-            pods.iter().filter(|p| p.identity.workload.kind == "Deployment" && p.identity.workload.name == name).collect();
-        found.sort_by_key(|p| (!p.ready(), p.identity.serial));
-        found.first().map(|p| Arc::clone(p))
-    };
-    if let Some(name) = deployment {
-        return of_deployment(name).ok_or_else(|| format!("no pod of deployment `{name}` in namespace {namespace}"));
-    }
-    let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
-    if let Some(exact) = pods.iter().find(|p| p.identity.fields.name == wanted) {
-        return Ok(exact.clone());
-    }
-    if let Some(pod) = of_deployment(wanted) {
-        return Ok(pod);
-    }
-    let starting: Vec<_> = pods.iter().filter(|p| p.identity.fields.name.starts_with(wanted)).collect();
-    let names = |list: &[&Arc<Pod>]| list.iter().map(|p| p.identity.fields.name.as_str()).collect::<Vec<_>>().join(", ");
-    match starting.as_slice() {
-        [one] => Ok(Arc::clone(one)),
-        [] if pods.is_empty() => Err(format!("no pod in namespace `{namespace}`")),
-        [] => Err(format!("no pod `{wanted}` in namespace {namespace}; there are {}", names(&pods.iter().collect::<Vec<_>>()))),
-        several => Err(format!("`{wanted}` is not unambiguous in namespace {namespace}: {}", names(several))),
-    }
-}
-
-/// The caller's side: returns the command's exit status.
-pub(crate) async fn call(dir: &StateDir, request: &Request) -> Result<i32, String> {
-    let failed = |e: io::Error| format!("the mesh does not answer: {e}");
-    let mut stream = UnixStream::connect(dir.exec_socket()).await.map_err(failed)?;
-    let mut text = serde_json::to_vec(request).map_err(|e| e.to_string())?;
-    text.push(b'\n');
-    if text.len() > MAX_REQUEST {
-        return Err(format!("the command is longer than {MAX_REQUEST} bytes"));
-    }
-    let fds = [io::stdin().as_raw_fd(), io::stdout().as_raw_fd(), io::stderr().as_raw_fd()];
-    // The descriptors go with the first byte, the rest follows like any other data.
-    stream.async_io(Interest::WRITABLE, || send_with_fds(&stream, &text[..1], &fds)).await.map_err(failed)?;
-    stream.write_all(&text[1..]).await.map_err(failed)?;
-    let (reader, mut writer) = stream.split();
-    let mut lines = BufReader::new(reader).lines();
-    let mut signals = forwarded()?;
-    loop {
-        tokio::select! {
-            line = lines.next_line() => {
-                let line = line.map_err(failed)?.ok_or("the mesh ended")?;
-                return match serde_json::from_str(&line) {
-                    Ok(Outcome::Exit(code)) => Ok(code),
-                    Ok(Outcome::Error(e)) => Err(e),
-                    Err(e) => Err(format!("unexpected answer: {e}")),
-                };
-            }
-            Some(number) = signals.recv() => {
-                let mut line = serde_json::to_vec(&Say { signal: number }).map_err(|e| e.to_string())?;
-                line.push(b'\n');
-                writer.write_all(&line).await.map_err(failed)?;
-            }
-        }
-    }
-}
-
-/// The numbers of signals that this process gets from now on.
-fn forwarded() -> Result<mpsc::UnboundedReceiver<i32>, String> {
-    let (tell, signals) = mpsc::unbounded_channel();
-    let kinds = [
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::hangup(),
-        SignalKind::quit(),
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-        SignalKind::window_change(),
-    ];
-    for kind in kinds {
-        let mut stream = signal(kind).map_err(|e| e.to_string())?;
-        let tell = tell.clone();
-        tokio::spawn(async move { while stream.recv().await.is_some() && tell.send(kind.as_raw_value()).is_ok() {} });
-    }
-    Ok(signals)
 }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use lateen_capture::process::{self, fork_single_threaded, inherited, pid_seen_in, reap_one};
 use lateen_capture::sandbox::{self, Powers};
+use lateen_capture::terminal;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -45,6 +46,26 @@ pub(crate) struct Spec {
     pub(crate) environment: Vec<(String, String)>,
     /// Its working directory; `/` if absent.
     pub(crate) working_dir: Option<PathBuf>,
+    /// Whether its standard input is a terminal that is to be its controlling terminal.
+    pub(crate) terminal: bool,
+}
+
+/// Why nothing was started.
+struct Failure {
+    /// The exit status that says so.
+    status: u8,
+    text: String,
+}
+
+/// Exit statuses of a command that did not run: as shells have them, and for anything else.
+const NOT_FOUND: u8 = 127;
+const CANNOT_RUN: u8 = 126;
+pub(crate) const FAILED: u8 = 1;
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { status: FAILED, text }
+    }
 }
 
 /// Where a process runs.
@@ -101,13 +122,17 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let mut words = File::from(report);
-    let Err(error) = start(&mut words) else { return ExitCode::SUCCESS };
-    let _ = writeln!(std::io::stderr(), "lateen: {error}");
-    let _ = writeln!(words, "error {error}");
-    ExitCode::from(127)
+    let Err(failure) = start(&mut words) else { return ExitCode::SUCCESS };
+    tell(&failure, &mut words);
+    ExitCode::from(failure.status)
 }
 
-fn start(report: &mut File) -> Result<(), String> {
+/// One line for the supervisor.
+fn tell(failure: &Failure, report: &mut File) {
+    let _ = writeln!(report, "error {} {}", failure.status, failure.text.replace('\n', " "));
+}
+
+fn start(report: &mut File) -> Result<(), Failure> {
     process::die_with_parent(Signal::SIGKILL).map_err(|e| format!("cannot follow the supervisor: {e}"))?;
     let mut text = String::new();
     let spec = inherited(SPEC_FD).map_err(|e| format!("no description of what to start: {e}"))?;
@@ -137,13 +162,11 @@ fn start(report: &mut File) -> Result<(), String> {
     match fork_single_threaded().map_err(|e| format!("cannot fork: {e}"))? {
         None => {
             let _ = process::die_with_parent(Signal::SIGKILL);
-            if let Err(error) = become_program(&spec, report, &outer) {
-                let _ = writeln!(std::io::stderr(), "lateen: {error}");
-                let _ = writeln!(report, "error {error}");
-            }
-            std::process::exit(127)
+            let Err(failure) = become_program(&spec, report, &outer) else { std::process::exit(i32::from(FAILED)) };
+            tell(&failure, report);
+            std::process::exit(i32::from(failure.status))
         }
-        Some(child) => stay(child, report),
+        Some(child) => stay(child, report).map_err(Failure::from),
     }
 }
 
@@ -182,7 +205,10 @@ fn enter(pid: i32) -> Result<(), String> {
 }
 
 /// Turns into the program; returns only on failure.
-fn become_program(spec: &Spec, report: &mut File, outer: &OwnedFd) -> Result<(), String> {
+fn become_program(spec: &Spec, report: &mut File, outer: &OwnedFd) -> Result<(), Failure> {
+    if spec.terminal {
+        terminal::take(std::io::stdin().as_fd()).map_err(|e| format!("cannot use the terminal: {e}"))?;
+    }
     let dir = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
     std::env::set_current_dir(dir).map_err(|e| format!("workingDir {}: {e}", dir.display()))?;
     let program = find(spec)?;
@@ -194,13 +220,14 @@ fn become_program(spec: &Spec, report: &mut File, outer: &OwnedFd) -> Result<(),
     process::restore_signals().map_err(|e| format!("cannot restore signals: {e}"))?;
     writeln!(report, "pid {pid}").map_err(|e| format!("cannot report: {e}"))?;
     let path = text(program.to_string_lossy().into_owned())?;
-    let Err(error) = nix::unistd::execve(&path, &arguments, &environment);
-    Err(format!("cannot run `{}`: {error}", program.display()))
+    let Err(errno) = nix::unistd::execve(&path, &arguments, &environment);
+    let status = if errno == nix::Error::ENOENT { NOT_FOUND } else { CANNOT_RUN };
+    Err(Failure { status, text: format!("cannot run `{}`: {}", program.display(), errno.desc()) })
 }
 
 /// The program's path, by `PATH` unless it has a slash.
-fn find(spec: &Spec) -> Result<PathBuf, String> {
-    let name = spec.command.first().filter(|n| !n.is_empty()).ok_or("there is no command to run")?;
+fn find(spec: &Spec) -> Result<PathBuf, Failure> {
+    let name = spec.command.first().filter(|n| !n.is_empty()).ok_or_else(|| "there is no command to run".to_owned())?;
     if name.contains('/') {
         return Ok(PathBuf::from(name));
     }
@@ -208,7 +235,7 @@ fn find(spec: &Spec) -> Result<PathBuf, String> {
     path.split(':')
         .map(|dir| Path::new(dir).join(name))
         .find(|p| nix::unistd::access(p, nix::unistd::AccessFlags::X_OK).is_ok() && p.is_file())
-        .ok_or_else(|| format!("cannot run `{name}`: not found in PATH ({path})"))
+        .ok_or_else(|| Failure { status: NOT_FOUND, text: format!("cannot run `{name}`: not found in PATH ({path})") })
 }
 
 /// Passes signals on to `child` until it ends, and ends as it did.

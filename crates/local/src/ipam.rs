@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use lateen_capture::link::{BridgeAddresses, PodAddresses};
+use lateen_capture::link::{BridgeAddresses, PodAddresses, has_ipv6};
 use lateen_model::resource::{IpFamily, IpFamilyPolicy, Service, ServiceType};
 
 /// The networks of a mesh. They exist inside the mesh's own network namespace only, so every mesh uses the same.
@@ -13,11 +13,14 @@ pub(crate) struct Network {
     pub(crate) bridge: BridgeAddresses,
     pub(crate) services_v4: Ipv4Net,
     pub(crate) services_v6: Ipv6Net,
+    /// Whether the machine has IPv6. Without it pods and services have IPv4 addresses only.
+    pub(crate) ipv6: bool,
 }
 
 impl Default for Network {
     fn default() -> Self {
         Self {
+            ipv6: true,
             bridge: BridgeAddresses {
                 v4: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 1), 16),
                 v6: Ipv6Net::new_assert(Ipv6Addr::new(0xfd6c, 0x6174, 0x6565, 0xf0, 0, 0, 0, 1), 64),
@@ -29,6 +32,17 @@ impl Default for Network {
 }
 
 impl Network {
+    /// The networks of a mesh on this machine.
+    pub(crate) fn of_this_machine() -> Self {
+        Self { ipv6: has_ipv6(), ..Self::default() }
+    }
+
+    /// A pod's addresses that exist, the primary one first.
+    pub(crate) fn ips(&self, addresses: PodAddresses) -> Vec<IpAddr> {
+        let v6 = self.ipv6.then_some(IpAddr::V6(addresses.v6));
+        std::iter::once(IpAddr::V4(addresses.v4)).chain(v6).collect()
+    }
+
     /// The address of the bridge: the node's, the gateway's, the DNS server's and the control plane's.
     pub(crate) fn node_ip(&self) -> IpAddr {
         IpAddr::V4(self.bridge.v4.addr())
@@ -92,6 +106,8 @@ pub(crate) enum ServiceAddressError {
     Taken(IpAddr, String),
     #[error("the mesh's service network is full")]
     Full,
+    #[error("it needs an IPv6 address, and this machine has no IPv6")]
+    NoIpv6,
 }
 
 impl ServicePool {
@@ -119,7 +135,13 @@ impl ServicePool {
             }
         }
         for service in any {
-            let families = families(service);
+            let families = match families(service, self.network.ipv6) {
+                Ok(families) => families,
+                Err(e) => {
+                    errors.push((key(service), e));
+                    continue;
+                }
+            };
             let kept = self.given.get(&key(service)).is_some_and(|ips| ips.iter().map(is_v6).eq(families.iter().copied()));
             if kept {
                 continue;
@@ -178,17 +200,26 @@ fn is_v6(ip: &IpAddr) -> bool {
     ip.is_ipv6()
 }
 
-/// The IP versions that a service asks for, the first being the primary one; `true` is IPv6.
-fn families(service: &Service) -> Vec<bool> {
+/// The IP versions that a service asks for, the first being the primary one; `true` is IPv6. Where it leaves the choice,
+/// it does without IPv6 on a machine that has none.
+fn families(service: &Service, ipv6: bool) -> Result<Vec<bool>, ServiceAddressError> {
     let mut families: Vec<bool> = service.spec.ip_families.iter().map(|f| *f == IpFamily::V6).collect();
     if families.is_empty() {
         families.push(false);
     }
-    let dual = matches!(service.spec.ip_family_policy, Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack));
+    let policy = service.spec.ip_family_policy;
+    let dual = matches!(policy, Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack));
     if dual && families.len() == 1 {
         families.push(!families[0]);
     }
-    families
+    if !ipv6 {
+        let needed = matches!(families.as_slice(), [true]) || policy == Some(IpFamilyPolicy::RequireDualStack);
+        families.retain(|v6| !v6);
+        if needed || families.is_empty() {
+            return Err(ServiceAddressError::NoIpv6);
+        }
+    }
+    Ok(families)
 }
 
 #[cfg(test)]
@@ -235,6 +266,21 @@ mod tests {
         let b = service("b", |_| ());
         pool.update([&b, &fixed, &dual].into_iter());
         assert_eq!(pool.given()["n/dual"], before["n/dual"]);
+    }
+
+    #[test]
+    fn without_ipv6_only_those_that_need_it_get_no_address() {
+        let network = Network { ipv6: false, ..Network::default() };
+        assert_eq!(network.ips(PodPool::new(network).take().unwrap()), ["10.244.0.2".parse::<IpAddr>().unwrap()]);
+        let mut pool = ServicePool::new(network);
+        let plain = service("plain", |_| ());
+        let prefers = service("prefers", |s| s.spec.ip_family_policy = Some(IpFamilyPolicy::PreferDualStack));
+        let requires = service("requires", |s| s.spec.ip_family_policy = Some(IpFamilyPolicy::RequireDualStack));
+        let six = service("six", |s| s.spec.ip_families = vec![IpFamily::V6]);
+        let errors = pool.update([&plain, &prefers, &requires, &six].into_iter());
+        let refused: Vec<_> = errors.iter().map(|(key, e)| (key.as_str(), e)).collect();
+        assert_eq!(refused, [("n/requires", &ServiceAddressError::NoIpv6), ("n/six", &ServiceAddressError::NoIpv6)]);
+        assert!(pool.given().values().all(|ips| ips.len() == 1 && ips[0].is_ipv4()), "{:?}", pool.given());
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
     let manifests = manifests(&options.paths)?;
     let engine = options.engine.clone().resolved()?;
     let dir = StateDir::of(&options.name);
+    // From here on there is something to clean up, so no signal may end this process just like that.
+    let signals = block_signals()?;
+    dir.sweep();
     let claim = dir.claim().map_err(|e| e.to_string())?;
     let logs = match &options.log_dir {
         None => dir.logs(),
@@ -67,7 +70,7 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
     let (lifeline, _alive) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
     let supervisor = start(&spec, &claim, &lifeline)?;
     drop(lifeline);
-    Ok(wait(supervisor))
+    wait(supervisor, &signals)
 }
 
 /// The paths as given and as they are found from anywhere.
@@ -129,39 +132,50 @@ fn start(spec: &Spec, claim: &Claim, lifeline: &impl AsFd) -> Result<Pid, String
 }
 
 fn explain(error: &LaunchError) -> String {
-    let advice = match error {
-        LaunchError::Clone(_) | LaunchError::Map(_) => user_namespace_advice(),
-        LaunchError::Descriptors(_) | LaunchError::Exec(_) => None,
-    };
-    match advice {
-        Some(advice) => format!("{error}: {advice}"),
-        None if is_privileged() => error.to_string(),
-        None => format!(
-            "{error}: this system does not let you make user namespaces (a container's security profile may forbid it); run as root instead"
-        ),
+    let forbidden = matches!(error, LaunchError::Clone(_) | LaunchError::Map(_));
+    if !forbidden || is_privileged() {
+        return format!("cannot start the mesh: {error}");
     }
+    let advice = user_namespace_advice().unwrap_or_else(|| match nix::unistd::Uid::effective().is_root() {
+        true => "this looks like a container without the privileges for it; with Docker, `--privileged` gives them".to_owned(),
+        false => "this system does not let you make user namespaces (a container's security profile may forbid it); \
+                  run as root instead"
+            .to_owned(),
+    });
+    format!("cannot make namespaces for the mesh: {advice} ({error})")
 }
 
-/// Waits for the supervisor; the first Ctrl-C or SIGTERM asks it to stop, a second one kills it.
-fn wait(supervisor: Pid) -> i32 {
-    let mut waited = SigSet::empty();
+/// Blocks the signals that [`wait`] waits for, here and in the supervisor, which unblocks them when it can take them.
+fn block_signals() -> Result<SigSet, String> {
+    let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGCHLD] {
-        waited.add(signal);
+        signals.add(signal);
     }
     // Started by `nohup`, the mesh outlives its terminal.
     if !ignores_hangup() {
-        waited.add(Signal::SIGHUP);
+        signals.add(Signal::SIGHUP);
     }
-    let _ = waited.thread_block();
+    signals.thread_block().map_err(|e| format!("cannot block signals: {e}"))?;
+    Ok(signals)
+}
+
+/// Waits for the supervisor; the first Ctrl-C or SIGTERM asks it to stop, a second one kills it.
+fn wait(supervisor: Pid, signals: &SigSet) -> Result<i32, String> {
     let mut asked = false;
     loop {
         // Also before the first wait: it may have ended before the signals were blocked.
         while let Ok(Some((pid, code))) = reap_one() {
-            if pid == supervisor {
-                return code.code();
+            if pid != supervisor {
+                continue;
             }
+            return match code.code() {
+                signal @ 129.. if !asked => {
+                    Err(format!("the mesh's supervisor was ended by signal {}, and the whole mesh with it", signal - 128))
+                }
+                code => Ok(code),
+            };
         }
-        match waited.wait() {
+        match signals.wait() {
             Ok(Signal::SIGCHLD) | Err(_) => {}
             Ok(_) => {
                 let _ = kill(supervisor, if asked { Signal::SIGKILL } else { Signal::SIGTERM });

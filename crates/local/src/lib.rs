@@ -9,12 +9,13 @@
 //! | [`launcher`], [`state_dir`] | start and stop from outside; the mesh's name, lock and files |
 //! | [`supervisor`], [`mesh`] | the mesh's life; what its tasks share |
 //! | [`resources`], [`controller`], [`rollout`], [`injection`] | manifests → pods wanted → pods made and stopped |
-//! | [`pod`], [`container`], [`sidecar`], [`engine`], [`proxy_config`], [`probe`] | the life of one pod |
+//! | [`pod`], [`container`], [`sidecar`], [`engine`], [`proxy_config`], [`probe`], [`prober`] | the life of one pod |
 //! | [`environment`], [`volumes`], [`dns_files`] | what containers see |
 //! | [`publisher`], [`endpoints`], [`ipam`], [`dns`], [`control`] | who learns what there is |
 //! | [`spawn`], [`init`] | processes |
-//! | [`api`], [`exec`], [`status`], [`client`], [`cli`] | the command line |
+//! | [`api`], [`exec`], [`find`], [`status`], [`announce`], [`client`], [`cli`] | the command line, and what `lateen up` says |
 
+mod announce;
 mod api;
 pub mod cli;
 mod client;
@@ -27,6 +28,7 @@ mod endpoints;
 mod engine;
 mod environment;
 mod exec;
+mod find;
 mod init;
 mod injection;
 mod ipam;
@@ -35,6 +37,7 @@ mod mesh;
 mod names;
 mod pod;
 mod probe;
+mod prober;
 mod proxy_config;
 mod publisher;
 mod report;
@@ -49,5 +52,6 @@ mod unix_http;
 mod volumes;
 
 pub use client::Client;
+pub use report::coloured;
 pub use state_dir::MeshName;
 pub use status::{ControlStatus, PodStatus, Status};

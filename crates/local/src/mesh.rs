@@ -51,6 +51,7 @@ pub(crate) struct Mesh {
 pub(crate) struct Parts {
     pub(crate) dir: StateDir,
     pub(crate) logs: PathBuf,
+    pub(crate) network: Network,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) tokens: TokenIssuer,
     pub(crate) report: Report,
@@ -61,7 +62,7 @@ pub(crate) struct Parts {
 
 impl Mesh {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let network = Network::default();
+        let network = parts.network;
         Arc::new(Self {
             control: Control::new(parts.dir.control_socket()),
             dir: parts.dir,
@@ -204,7 +205,7 @@ pub(crate) mod tests {
                 labels: StringMap::new(),
                 annotations: annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
                 service_account: "default".to_owned(),
-                ips: vec![addresses.v4.into(), addresses.v6.into()],
+                ips: Network::default().ips(addresses),
                 node_name: NODE.to_owned(),
                 node_ip: Network::default().node_ip(),
             },

@@ -51,6 +51,14 @@ pub(crate) struct State {
     pub(crate) proxy: Option<Process>,
     pub(crate) proxy_ready: bool,
     pub(crate) terminating: bool,
+    /// How many init containers have succeeded.
+    pub(crate) initialized: usize,
+    /// Whether an init container has failed and is not run again.
+    pub(crate) init_failed: bool,
+    /// Whether the containers are being stopped: one that starts now must stop by itself.
+    pub(crate) ending: bool,
+    /// The same of the sidecar.
+    pub(crate) proxy_ending: bool,
     /// Since when it is ready without a break.
     pub(crate) ready_since: Option<Instant>,
     /// What it waits for, or what went wrong last.
@@ -65,6 +73,8 @@ pub(crate) struct ContainerState {
     pub(crate) ready: bool,
     pub(crate) restarts: u32,
     pub(crate) last_exit: Option<ExitCode>,
+    /// Whether it has ended and is started again only after a while.
+    pub(crate) waiting: bool,
     /// Whether it has ended and is not started again.
     pub(crate) finished: bool,
 }
@@ -102,7 +112,10 @@ impl Pod {
             edit(&mut state);
             let ready = self.is_ready(&state);
             match (ready, state.ready_since) {
-                (true, None) => state.ready_since = Some(Instant::now()),
+                (true, None) => {
+                    state.ready_since = Some(Instant::now());
+                    state.message.clear();
+                }
                 (false, Some(_)) => state.ready_since = None,
                 _ => {}
             }
@@ -132,7 +145,36 @@ impl Pod {
     /// Whether its containers have all ended and are not started again (`restartPolicy`).
     pub(crate) fn finished(&self) -> bool {
         let state = self.state();
-        !state.containers.is_empty() && state.containers.iter().all(|c| c.finished)
+        state.init_failed || (!state.containers.is_empty() && state.containers.iter().all(|c| c.finished))
+    }
+
+    /// Where it is in its life, in the words of `kubectl get pods`.
+    pub(crate) fn phase(&self) -> String {
+        let has_network = self.network().is_some();
+        let state = self.state();
+        let spec = &self.identity.spec;
+        let any = |test: fn(&ContainerState) -> bool| state.containers.iter().any(test);
+        let begun = any(|c| c.process.is_some() || c.last_exit.is_some() || c.waiting);
+        let fixed = if state.terminating {
+            "Terminating"
+        } else if !has_network {
+            "Pending"
+        } else if state.init_failed {
+            "Init:Error"
+        } else if !begun && self.identity.injected && !state.proxy_ready {
+            "PodInitializing"
+        } else if state.initialized < spec.init_containers.len() {
+            return format!("Init:{}/{}", state.initialized, spec.init_containers.len());
+        } else if any(|c| c.waiting) {
+            "CrashLoopBackOff"
+        } else if !any(|c| !c.finished) {
+            if any(|c| c.last_exit.is_some_and(|code| code.code() != 0)) { "Error" } else { "Completed" }
+        } else if any(|c| !c.finished && c.process.is_none()) {
+            "ContainerCreating"
+        } else {
+            "Running"
+        };
+        fixed.to_owned()
     }
 
     /// The pod's network namespace, once it exists.

@@ -1,5 +1,6 @@
 //! Tells everybody what there is: DNS, the translation of service addresses, and the control plane.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use lateen_capture::services::{self, ServicePort};
 use lateen_model::resource::ClusterState;
 use tokio::sync::watch;
 
-use crate::dns::Zone;
+use crate::dns::{OwnName, Pods, Zone};
 use crate::endpoints::translated;
 use crate::mesh::Mesh;
+use crate::pod::Pod;
 use crate::report::Kind;
 
 /// How often it is looked whether the control plane is still the process that was told.
@@ -19,15 +21,20 @@ const CONTROL_CHECK: Duration = Duration::from_millis(100);
 pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
     let mut changes = mesh.changes();
     let mut translation: Option<Vec<ServicePort>> = None;
+    let mut without_address = BTreeSet::new();
     loop {
         let version = *changes.borrow_and_update();
         let resources = mesh.resources();
         let errors = mesh.service_pool.lock().unwrap_or_else(PoisonError::into_inner).update(resources.services());
-        for (service, error) in errors {
-            tracing::debug!(service, %error, "no address");
+        let errors: BTreeSet<String> =
+            errors.iter().map(|(service, error)| format!("Service {service} has no address: {error}")).collect();
+        for text in errors.difference(&without_address) {
+            mesh.report.say(Kind::Problem, text);
         }
+        without_address = errors;
         let state = mesh.cluster_state(version);
-        let names = Zone::new(resources.services(), &state.cluster_ips, &state.pods, mesh.network.node_ip());
+        let pods = Pods { all: &state.pods, own_names: &own_names(&mesh) };
+        let names = Zone::new(resources.services(), &state.cluster_ips, pods, mesh.network.node_ip());
         zone.send_if_modified(|old| {
             let changed = **old != names;
             if changed {
@@ -48,6 +55,15 @@ pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
             () = news_for_control(&mesh, told) => {}
         }
     }
+}
+
+/// The names that pods chose for themselves.
+fn own_names(mesh: &Mesh) -> BTreeMap<String, OwnName> {
+    let named = |pod: &Arc<Pod>| {
+        let spec = &pod.identity.spec;
+        Some((pod.key(), OwnName { hostname: spec.hostname.clone()?, subdomain: spec.subdomain.clone()? }))
+    };
+    mesh.pods().iter().filter_map(named).collect()
 }
 
 async fn install(mesh: &Mesh, ports: Vec<ServicePort>) -> Result<(), String> {

@@ -44,12 +44,19 @@ impl Report {
         let _one = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody may be reading any more; that must not end the mesh.
         let _ = if self.json || kind == Kind::Problem {
-            let tty = io::stderr().is_terminal();
-            write_entry(&mut io::stderr().lock(), kind, text, tty)
+            let style = Style::of(&io::stderr());
+            write_entry(&mut io::stderr().lock(), kind, text, style)
         } else {
-            let tty = io::stdout().is_terminal();
-            write_entry(&mut io::stdout().lock(), kind, text, tty)
+            let style = Style::of(&io::stdout());
+            write_entry(&mut io::stdout().lock(), kind, text, style)
         };
+    }
+
+    /// Prints one entry for people alone: programs ask for what they want to know.
+    pub(crate) fn tell(&self, text: &str) {
+        if !self.json {
+            self.say(Kind::Done, text);
+        }
     }
 
     /// Prints a document on standard output.
@@ -59,17 +66,47 @@ impl Report {
     }
 }
 
-fn write_entry(out: &mut impl Write, kind: Kind, text: &str, tty: bool) -> io::Result<()> {
+/// Whether output to `stream` is coloured: it is a terminal, and nobody has asked for none (`NO_COLOR`, `TERM=dumb`).
+#[must_use]
+pub fn coloured(stream: &impl IsTerminal) -> bool {
+    let asked_not = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let cannot = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+    stream.is_terminal() && !asked_not && !cannot
+}
+
+/// How lines are marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Not at all: another program reads them.
+    Plain,
+    /// With signs.
+    Signs,
+    /// With signs in colour.
+    Colours,
+}
+
+impl Style {
+    fn of(stream: &impl IsTerminal) -> Self {
+        match (stream.is_terminal(), coloured(stream)) {
+            (false, _) => Self::Plain,
+            (true, false) => Self::Signs,
+            (true, true) => Self::Colours,
+        }
+    }
+}
+
+fn write_entry(out: &mut impl Write, kind: Kind, text: &str, style: Style) -> io::Result<()> {
     let (sign, colour) = match kind {
-        Kind::Done => ("✓ ", "32"),
-        Kind::Note => ("  ", "0"),
-        Kind::Problem => ("! ", "31"),
+        Kind::Done => ("✓", "32"),
+        Kind::Note => (" ", "0"),
+        Kind::Problem => ("!", "31"),
     };
     for (i, line) in text.lines().enumerate() {
-        match (tty, i) {
-            (true, 0) => writeln!(out, "\x1b[{colour}m{sign}\x1b[0m{line}")?,
-            (true, _) => writeln!(out, "  {line}")?,
-            (false, _) => writeln!(out, "{line}")?,
+        match (style, i) {
+            (Style::Plain, _) => writeln!(out, "{line}")?,
+            (Style::Signs, 0) => writeln!(out, "{sign} {line}")?,
+            (Style::Colours, 0) => writeln!(out, "\x1b[{colour}m{sign}\x1b[0m {line}")?,
+            (Style::Signs | Style::Colours, _) => writeln!(out, "  {line}")?,
         }
     }
     out.flush()
@@ -80,12 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn piped_lines_are_plain() {
-        let mut out = Vec::new();
-        write_entry(&mut out, Kind::Done, "one\ntwo", false).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "one\ntwo\n");
-        let mut out = Vec::new();
-        write_entry(&mut out, Kind::Problem, "one", true).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "\x1b[31m! \x1b[0mone\n");
+    fn piped_lines_are_plain_and_colour_is_an_addition() {
+        let written = |kind, text, style| {
+            let mut out = Vec::new();
+            write_entry(&mut out, kind, text, style).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(Kind::Done, "one\ntwo", Style::Plain), "one\ntwo\n");
+        assert_eq!(written(Kind::Done, "one\ntwo", Style::Signs), "✓ one\n  two\n");
+        assert_eq!(written(Kind::Problem, "one", Style::Colours), "\x1b[31m!\x1b[0m one\n");
     }
 }

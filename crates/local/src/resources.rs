@@ -107,7 +107,7 @@ impl Resources {
             match fs::read_to_string(&path) {
                 Ok(text) => self.read_file(&text, (&path, &shown), &mut next, &mut findings),
                 Err(e) => {
-                    findings.errors.insert(format!("{}: {e}", shown.display()));
+                    findings.errors.insert(refusal(&format!("{}: {e}", shown.display()), !kept.is_empty()));
                     self.keep(&kept, &path, &mut next);
                 }
             }
@@ -127,11 +127,17 @@ impl Resources {
                 }
                 Err(rejection) => {
                     let Rejection { key, .. } = &rejection;
-                    match key {
-                        Some(key) => self.keep(&BTreeSet::from([key.clone()]), path, next),
-                        None => unidentified = true,
-                    }
-                    findings.errors.insert(rejection.to_string());
+                    let kept = match key {
+                        Some(key) => {
+                            self.keep(&BTreeSet::from([key.clone()]), path, next);
+                            self.by_key.contains_key(key)
+                        }
+                        None => {
+                            unidentified = true;
+                            !before.is_empty()
+                        }
+                    };
+                    findings.errors.insert(refusal(&rejection, kept));
                 }
             }
         }
@@ -155,11 +161,25 @@ impl Resources {
         let key = resource.key();
         if let Some(first) = self.by_key.get(&key) {
             let text = format!("{}: {key} is already defined at {}", resource.origin(), first.origin());
-            findings.errors.insert(text);
+            findings.errors.insert(refusal(&text, false));
             return;
         }
         self.by_file.entry(path.to_owned()).or_default().insert(key.clone());
         self.by_key.insert(key, resource);
+    }
+
+    /// What an edit has changed since `before`, a line for each object.
+    pub(crate) fn changes_since(&self, before: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for (key, resource) in &self.by_key {
+            match before.by_key.get(key) {
+                None => changes.push(format!("{key} created")),
+                Some(old) if !old.same_content(resource) => changes.push(format!("{key} changed")),
+                Some(_) => {}
+            }
+        }
+        changes.extend(before.by_key.keys().filter(|key| !self.by_key.contains_key(key)).map(|key| format!("{key} deleted")));
+        changes
     }
 
     /// For tests of other modules.
@@ -171,6 +191,12 @@ impl Resources {
         assert_eq!(findings, Findings::default());
         next
     }
+}
+
+/// What is wrong, and what that means.
+fn refusal(problem: &impl ToString, has_good_version: bool) -> String {
+    let consequence = if has_good_version { "refused; what was in force before stays" } else { "refused" };
+    format!("{}\n({consequence})", problem.to_string())
 }
 
 /// The files that the paths stand for, each once, in order, with the names to show.
@@ -283,7 +309,28 @@ mod tests {
         assert_eq!(names(&second.reread(&at(dir.path())).0), ["a", "b"]);
         // Deleted: gone.
         fs::write(&file, TWO.split("---").next().unwrap()).unwrap();
-        assert_eq!(names(&second.reread(&at(dir.path())).0), ["a"]);
+        let (third, _) = second.reread(&at(dir.path()));
+        assert_eq!(names(&third), ["a"]);
+        assert_eq!(third.changes_since(&second), ["Namespace b deleted"]);
+        assert_eq!(second.changes_since(&third), ["Namespace b created"]);
+        // Another file, another line: the same object. Another label: not.
+        fs::remove_file(&file).unwrap();
+        let text = format!("# renamed\n{TWO}").replace("{name: b}", "{name: b, labels: {x: y}}");
+        fs::write(dir.path().join("m.yaml"), text).unwrap();
+        assert_eq!(second.reread(&at(dir.path())).0.changes_since(&second), ["Namespace b changed"]);
+    }
+
+    #[test]
+    fn a_refusal_says_whether_anything_stays_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("n.yaml"), TWO.replace("{name: b}", "{name: b, lables: {}}")).unwrap();
+        let (_, findings) = Resources::default().reread(&at(dir.path()));
+        assert!(findings.errors.first().unwrap().ends_with("\n(refused)"), "{findings:?}");
+        fs::write(dir.path().join("n.yaml"), TWO).unwrap();
+        let (good, _) = Resources::default().reread(&at(dir.path()));
+        fs::write(dir.path().join("n.yaml"), TWO.replace("{name: b}", "{name: b, lables: {}}")).unwrap();
+        let (_, findings) = good.reread(&at(dir.path()));
+        assert!(findings.errors.first().unwrap().ends_with("(refused; what was in force before stays)"), "{findings:?}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) const MARK: u32 = 1337;
 const TOKEN_LIFE: Duration = Duration::from_secs(43_200);
 const ADMIN_PORT: u16 = 15000;
 const READY_PORT: u16 = 15021;
+
 /// How long a sidecar has for draining (`ProxyConfig.terminationDrainDuration`).
 fn drain_time(mesh: &Mesh, pod: &Pod) -> Duration {
     effective(&mesh.resources(), &pod.identity.fields.annotations).map_or(Duration::from_secs(5), |config| config.drain)
@@ -177,6 +178,7 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
         command: mesh.engine.command(),
         environment: vars.into_pairs(),
         working_dir: None,
+        terminal: false,
     })
 }
 
@@ -199,7 +201,15 @@ pub(crate) async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>) {
         first = false;
         match spawn(&mesh, &pod).await {
             Ok(process) => {
-                pod.change(&mesh, |s| s.proxy = Some(process.clone()));
+                let mut late = false;
+                pod.change(&mesh, |s| {
+                    late = s.proxy_ending;
+                    s.proxy = Some(process.clone());
+                });
+                if late {
+                    // Whoever stops the pod has not seen it.
+                    process.signal(Signal::SIGKILL);
+                }
                 let code = tokio::select! {
                     code = process.ended() => code,
                     () = follow(&mesh, &pod) => continue,
@@ -313,7 +323,11 @@ async fn active_requests(pod: &Pod) -> Option<u64> {
 
 /// Ends the sidecar, after its containers have ended.
 pub(crate) async fn stop(mesh: &Mesh, pod: &Pod) {
-    let process = pod.state().proxy.clone();
+    let mut process = None;
+    pod.change(mesh, |s| {
+        s.proxy_ending = true;
+        process = s.proxy.clone();
+    });
     if let Some(process) = process {
         process.stop(Signal::SIGTERM, drain_time(mesh, pod) + Duration::from_secs(1)).await;
     }

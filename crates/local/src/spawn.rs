@@ -27,9 +27,19 @@ pub(crate) enum SpawnError {
     Launch(#[from] LaunchError),
     #[error("cannot prepare a process: {0}")]
     Prepare(#[from] std::io::Error),
-    /// In the words of the program between.
-    #[error("{0}")]
-    Start(String),
+    /// In the words of the program between, and with the exit status that says so.
+    #[error("{1}")]
+    Start(u8, String),
+}
+
+impl SpawnError {
+    /// The exit status of a command that did not run.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Start(status, _) => *status,
+            Self::Launch(_) | Self::Prepare(_) => init::FAILED,
+        }
+    }
 }
 
 impl From<nix::Error> for SpawnError {
@@ -73,11 +83,11 @@ impl Spawner {
         let (pid, exit, report) = self.start(spec, network, stdio)?;
         let mut words = String::new();
         pipe::Receiver::from_owned_fd(report)?.read_to_string(&mut words).await?;
-        if let Some(error) = words.lines().find_map(|l| l.strip_prefix("error ")) {
-            return Err(SpawnError::Start(error.to_owned()));
+        if let Some((status, error)) = words.lines().find_map(|l| l.strip_prefix("error ")?.split_once(' ')) {
+            return Err(SpawnError::Start(status.parse().unwrap_or(init::FAILED), error.to_owned()));
         }
         let outer_pid = words.lines().find_map(|l| l.strip_prefix("pid ")?.parse().ok());
-        let outer_pid = outer_pid.ok_or_else(|| SpawnError::Start("it was killed before it ran".to_owned()))?;
+        let outer_pid = outer_pid.ok_or_else(|| SpawnError::Start(init::FAILED, "it was killed before it ran".to_owned()))?;
         Ok(Process { pid, outer_pid, exit })
     }
 

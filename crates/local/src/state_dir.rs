@@ -1,15 +1,17 @@
 //! Where a running mesh keeps its sockets, locks and logs, and how it is known to run.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 /// The name of a mesh on this machine.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct MeshName(String);
 
 impl MeshName {
@@ -142,38 +144,66 @@ impl StateDir {
         self.path().join("logs")
     }
 
+    /// Removes what meshes left that were killed, whatever their names were. Their processes, and with these their
+    /// namespaces, have gone with them; what is left are files.
+    pub(crate) fn sweep(&self) {
+        for name in self.names() {
+            let dir = Self { name, base: self.base.clone() };
+            let Ok(lock) = File::open(dir.lock_path()).or_else(|_| dir.open_lock()) else { continue };
+            if lock.try_lock().is_ok() && is_file(&lock, &dir.lock_path()) {
+                drop(Claim { dir, lock });
+            }
+        }
+    }
+
+    /// The names of meshes that run, or that have left something.
+    fn names(&self) -> BTreeSet<MeshName> {
+        let entries = fs::read_dir(&self.base).into_iter().flatten().flatten();
+        entries.filter_map(|e| e.file_name().to_str().and_then(|n| n.strip_suffix(".lock").unwrap_or(n).parse().ok())).collect()
+    }
+
+    fn open_lock(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock_path())
+    }
+
     /// Takes the name: afterwards this process alone has it, and what an earlier mesh of the name left is gone.
     pub(crate) fn claim(&self) -> Result<Claim, StateError> {
         private_dir(&self.base)?;
         let lock_path = self.lock_path();
+        let start = Instant::now();
         let lock = loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&lock_path)
-                .map_err(io_at(&lock_path))?;
+            let mut file = match self.open_lock() {
+                // Another mesh that ended has just taken the empty directory with it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && start.elapsed() < SWEEPING => {
+                    private_dir(&self.base)?;
+                    continue;
+                }
+                other => other.map_err(io_at(&lock_path))?,
+            };
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let mut pid = String::new();
                     let _ = file.read_to_string(&mut pid);
-                    return Err(StateError::Running { name: self.name().to_owned(), pid: pid.trim().to_owned() });
+                    let pid = pid.trim().to_owned();
+                    // The name of a process that is gone: somebody is sweeping up, or the last one of it is just ending.
+                    if !is_process(&pid) && start.elapsed() < SWEEPING {
+                        let _ = nix::poll::poll(&mut [], 10_u16);
+                        continue;
+                    }
+                    return Err(StateError::Running { name: self.name().to_owned(), pid });
                 }
                 Err(TryLockError::Error(e)) => return Err(io_at(&lock_path)(e)),
             }
             // The mesh that had it before may have removed the file between our open and our lock.
-            let same = fs::metadata(&lock_path).ok().zip(file.metadata().ok()).is_some_and(|(a, b)| a.ino() == b.ino());
-            if same {
+            if is_file(&file, &lock_path) {
                 file.set_len(0).map_err(io_at(&lock_path))?;
                 writeln!(file, "{}", std::process::id()).map_err(io_at(&lock_path))?;
                 break file;
             }
         };
         let path = self.path();
-        let _ = fs::remove_dir_all(&path);
+        remove_tree(&path);
         private_dir(&path)?;
         for dir in [self.scratch(), self.logs(), self.ca_dir(), path.join("pods")] {
             private_dir(&dir)?;
@@ -198,14 +228,45 @@ impl StateDir {
 
     /// Names of meshes that do run, for the message.
     fn others(&self) -> String {
-        let names: Vec<String> = fs::read_dir(&self.base)
+        let names: Vec<String> = self
+            .names()
             .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".lock")?.parse::<MeshName>().ok())
             .filter(|name| *name != self.name && Self { name: name.clone(), base: self.base.clone() }.holder().is_some())
             .map(|name| format!("`{}`", name.as_str()))
             .collect();
         if names.is_empty() { String::new() } else { format!(" ({} is; choose with --name)", names.join(", ")) }
+    }
+}
+
+/// How long to wait for another process that removes what a killed mesh of the name has left.
+const SWEEPING: Duration = Duration::from_secs(5);
+
+/// Whether there is a process of an id.
+fn is_process(pid: &str) -> bool {
+    pid.parse::<u32>().is_ok_and(|pid| Path::new(&format!("/proc/{pid}/stat")).exists())
+}
+
+/// Whether an open file is still the one of a path.
+fn is_file(file: &File, path: &Path) -> bool {
+    fs::metadata(path).ok().zip(file.metadata().ok()).is_some_and(|(a, b)| a.ino() == b.ino())
+}
+
+/// Removes a directory and all that is in it, as far as that can be. Directories that a container has made read-only are
+/// made writable first: an ordinary user cannot remove anything from them otherwise.
+fn remove_tree(path: &Path) {
+    if fs::remove_dir_all(path).is_ok() || !path.exists() {
+        return;
+    }
+    make_writable(path);
+    let _ = fs::remove_dir_all(path);
+}
+
+fn make_writable(dir: &Path) {
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            make_writable(&entry.path());
+        }
     }
 }
 
@@ -238,7 +299,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(self.dir.path());
+        remove_tree(&self.dir.path());
         let _ = fs::remove_file(self.dir.lock_path());
         // Gone too unless another mesh uses it.
         let _ = fs::remove_dir(&self.dir.base);
@@ -290,6 +351,31 @@ mod tests {
         std::mem::forget(claim);
         let _again = a.claim().unwrap();
         assert!(!a.path().join("leftover").exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_what_killed_meshes_left_and_nothing_of_those_that_run() {
+        let parent = tempfile::tempdir().unwrap();
+        let base = parent.path().join("lateen");
+        let running = dir(&base, "running").claim().unwrap();
+        for name in ["killed", "without-lock"] {
+            let claim = dir(&base, name).claim().unwrap();
+            let inside = dir(&base, name).path().join("pods/readonly");
+            fs::create_dir(&inside).unwrap();
+            fs::write(inside.join("file"), "x").unwrap();
+            fs::set_permissions(&inside, fs::Permissions::from_mode(0o500)).unwrap();
+            claim.lock.unlock().unwrap();
+            std::mem::forget(claim);
+        }
+        fs::remove_file(base.join("without-lock.lock")).unwrap();
+        fs::write(base.join("only-lock.lock"), "").unwrap();
+        fs::write(base.join("Not A Mesh"), "").unwrap();
+        dir(&base, "next").sweep();
+        let mut left: Vec<_> = fs::read_dir(&base).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["Not A Mesh", "running", "running.lock"]);
+        assert!(dir(&base, "running").path().join("pods").exists());
+        drop(running);
     }
 
     #[test]

@@ -1,17 +1,11 @@
-//! The state of the mesh for people and programs, and the words at the start.
+//! The state of the mesh, for people and for programs.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use lateen_model::resource::is_subset;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mesh::Mesh;
 use crate::pod::Pod;
-use crate::report::Kind;
-use crate::state_dir::flag;
 
 /// `lateen status -o json`.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -46,6 +40,10 @@ pub struct PodStatus {
     pub service_account: String,
     /// Whether it takes traffic.
     pub ready: bool,
+    /// Where it is in its life, in the words of `kubectl get pods`: `Running`, `CrashLoopBackOff`, ….
+    pub phase: String,
+    /// What it waits for, or what went wrong last; empty when it is ready.
+    pub message: String,
     /// Whether it is being stopped.
     pub terminating: bool,
     /// The sidecar's process id outside the mesh; absent without a sidecar.
@@ -67,7 +65,7 @@ pub(crate) async fn status(mesh: &Mesh) -> Status {
 
 fn pod_status(pod: &Pod, syncz: &BTreeMap<String, BTreeMap<String, String>>) -> PodStatus {
     let f = &pod.identity.fields;
-    let ready = pod.ready();
+    let (ready, phase) = (pod.ready(), pod.phase());
     let state = pod.state();
     PodStatus {
         namespace: f.namespace.clone(),
@@ -76,6 +74,8 @@ fn pod_status(pod: &Pod, syncz: &BTreeMap<String, BTreeMap<String, String>>) -> 
         labels: f.labels.clone(),
         service_account: f.service_account.clone(),
         ready,
+        phase,
+        message: state.message.clone(),
         terminating: state.terminating,
         proxy_pid: state.proxy.as_ref().map(crate::spawn::Process::outer_pid),
         app_pids: state.containers.iter().filter_map(|c| Some(c.process.as_ref()?.outer_pid())).collect(),
@@ -91,26 +91,20 @@ pub(crate) fn table(status: &Status) -> String {
         (Some(pid), false) => format!("not ready (pid {pid})"),
         (None, _) => "not running".to_owned(),
     };
-    let mut rows = vec![["NAMESPACE", "POD", "READY", "IP", "SIDECAR", "RESTARTS", "XDS"].map(str::to_owned)];
+    let mut rows = vec![["NAMESPACE", "POD", "READY", "STATUS", "IP", "SIDECAR", "RESTARTS", "XDS"].map(str::to_owned)];
     for pod in &status.pods {
-        let ready = if pod.terminating {
-            "stopping"
-        } else if pod.ready {
-            "yes"
-        } else {
-            "no"
-        };
         rows.push([
             pod.namespace.clone(),
             pod.name.clone(),
-            ready.to_owned(),
+            if pod.ready { "yes" } else { "no" }.to_owned(),
+            pod.phase.clone(),
             pod.ip.clone(),
-            pod.proxy_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            pod.proxy_pid.map_or_else(|| "-".to_owned(), |pid| format!("pid {pid}")),
             pod.restarts.to_string(),
             summary(&pod.xds),
         ]);
     }
-    let mut widths = [0; 7];
+    let mut widths = [0; 8];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -122,102 +116,30 @@ pub(crate) fn table(status: &Status) -> String {
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
+    for pod in &status.pods {
+        let refused = pod.xds.iter().filter_map(|(kind, state)| Some(format!("the sidecar refused {kind}: {}", nack(state)?)));
+        let message = Some(&pod.message).filter(|m| !m.is_empty() && !pod.terminating).cloned();
+        for text in message.into_iter().chain(refused) {
+            out.push_str(&format!("\n{}/{}: {}\n", pod.namespace, pod.name, text.trim_end()));
+        }
+    }
     out
 }
 
-/// `synced` if all is; else what is not.
+/// The reason of a refusal.
+fn nack(state: &str) -> Option<&str> {
+    state.strip_prefix("nack: ")
+}
+
+/// `synced` if all is; else what is not. Reasons are told below the table.
 fn summary(xds: &BTreeMap<String, String>) -> String {
-    let off: Vec<String> = xds.iter().filter(|(_, s)| *s != "synced").map(|(t, s)| format!("{t} {s}")).collect();
+    let word = |state: &str| if nack(state).is_some() { "nack".to_owned() } else { state.to_owned() };
+    let off: Vec<String> = xds.iter().filter(|(_, s)| *s != "synced").map(|(t, s)| format!("{t} {}", word(s))).collect();
     match (xds.is_empty(), off.is_empty()) {
         (true, _) => "-".to_owned(),
         (false, true) => "synced".to_owned(),
         (false, false) => off.join(", "),
     }
-}
-
-/// Says what becomes ready, and at the end what to try next.
-pub(crate) async fn announce(mesh: Arc<Mesh>) {
-    /// When to say what is still missing.
-    const IMPATIENT: f32 = 10.0;
-    let mut said = BTreeSet::new();
-    let mut control_said = false;
-    let mut complained = false;
-    let mut changes = mesh.changes();
-    loop {
-        if !control_said && mesh.control.is_ready().await {
-            control_said = true;
-            let pid = mesh.control.outer_pid().unwrap_or_default();
-            mesh.report.say(Kind::Done, &format!("control plane ready (pid {pid})"));
-        }
-        let pods = mesh.pods();
-        for pod in pods.iter().filter(|p| p.ready()) {
-            if said.insert(pod.key()) {
-                let sidecar = if pod.identity.injected { "with sidecar" } else { "no sidecar" };
-                mesh.report.say(Kind::Done, &format!("pod {} ready ({}, {sidecar})", pod.key(), pod.ip()));
-            }
-        }
-        if control_said && pods.iter().all(|p| p.ready() || p.finished()) {
-            break;
-        }
-        if !complained && mesh.report.elapsed() > IMPATIENT {
-            complained = true;
-            complain(&mesh, control_said);
-        }
-        tokio::select! {
-            _ = changes.changed() => {}
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            () = mesh.stopping() => return,
-        }
-    }
-    let now = status(&mesh).await;
-    if mesh.report.is_json() {
-        return mesh.report.document(&serde_json::to_value(&now).unwrap_or_default());
-    }
-    mesh.report.say(Kind::Done, &closing_words(&mesh, &now));
-}
-
-fn complain(mesh: &Mesh, control_ready: bool) {
-    let mut waiting: Vec<String> = Vec::new();
-    if !control_ready {
-        waiting.push(format!("control plane (log: {})", mesh.log_path("control").display()));
-    }
-    for pod in mesh.pods().iter().filter(|p| !p.ready() && !p.finished()) {
-        let state = pod.state();
-        let missing: Vec<&str> = if pod.identity.injected && !state.proxy_ready {
-            vec!["sidecar"]
-        } else {
-            state.containers.iter().filter(|c| !c.ready).map(|c| c.name.as_str()).collect()
-        };
-        waiting.push(format!("pod {} ({})", pod.key(), missing.join(", ")));
-    }
-    let text = format!("still waiting for:\n  {}\nlogs are in {}", waiting.join("\n  "), mesh.logs.display());
-    mesh.report.say(Kind::Note, &text);
-}
-
-fn closing_words(mesh: &Mesh, status: &Status) -> String {
-    let flag = flag(mesh.dir.name());
-    let mut text =
-        format!("mesh ready after {:.1} s: {} pods; logs in {}\n", mesh.report.elapsed(), status.pods.len(), mesh.logs.display());
-    text.push_str("edit the manifests and they are in force; Ctrl-C stops everything. In another terminal try:\n");
-    text.push_str(&format!("  lateen status{flag}\n"));
-    let resources = mesh.resources();
-    let pods = status.pods.iter().filter(|p| p.proxy_pid.is_some()).chain(&status.pods);
-    // A pod, and a service of its namespace that is not its own.
-    let example = pods.clone().find_map(|pod| {
-        let other =
-            resources.services().find(|s| s.metadata.namespace == pod.namespace && !is_subset(&s.spec.selector, &pod.labels));
-        Some((pod, other?))
-    });
-    if let Some((pod, service)) = example {
-        let port = service.spec.ports.first().map(|p| p.port).filter(|p| *p != 80).map(|p| format!(":{p}")).unwrap_or_default();
-        let (ns, pod, service) = (&pod.namespace, &pod.name, &service.metadata.name);
-        text.push_str(&format!("  lateen exec{flag} -n {ns} {pod} -- lateen echo get http://{service}{port}/\n"));
-    }
-    if let Some(pod) = pods.into_iter().find(|p| p.proxy_pid.is_some()) {
-        text.push_str(&format!("  lateen config routes{flag} -n {} {}\n", pod.namespace, pod.name));
-    }
-    text.push_str(&format!("  lateen down{flag}"));
-    text
 }
 
 #[cfg(test)]
@@ -235,6 +157,8 @@ mod tests {
                 labels: BTreeMap::from([("app".to_owned(), "a".to_owned())]),
                 service_account: "default".to_owned(),
                 ready: true,
+                phase: "Running".to_owned(),
+                message: String::new(),
                 terminating: false,
                 proxy_pid: Some(8),
                 app_pids: vec![9],
@@ -248,5 +172,33 @@ mod tests {
         assert_eq!(json["pods"][0]["app_pids"], serde_json::json!([9]));
         let text = table(&status);
         assert!(text.contains("control plane: ready (pid 7)") && text.contains("LDS stale"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_stands_below_the_table() {
+        let pod = PodStatus {
+            namespace: "n".to_owned(),
+            name: "p".to_owned(),
+            ip: "10.244.0.2".to_owned(),
+            labels: BTreeMap::new(),
+            service_account: "default".to_owned(),
+            ready: false,
+            phase: "CrashLoopBackOff".to_owned(),
+            message: "container app ended with status 3".to_owned(),
+            terminating: false,
+            proxy_pid: Some(8),
+            app_pids: vec![],
+            restarts: 2,
+            xds: BTreeMap::from([("LDS".to_owned(), "nack: listener x: no".to_owned())]),
+        };
+        let text = table(&Status { control: ControlStatus { pid: None, ready: false }, pods: vec![pod] });
+        assert_eq!(
+            text,
+            "control plane: not running\n\
+             NAMESPACE  POD  READY  STATUS            IP          SIDECAR  RESTARTS  XDS\n\
+             n          p    no     CrashLoopBackOff  10.244.0.2  pid 8    2         LDS nack\n\
+             \nn/p: container app ended with status 3\n\
+             \nn/p: the sidecar refused LDS: listener x: no\n"
+        );
     }
 }

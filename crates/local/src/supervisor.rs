@@ -12,13 +12,14 @@ use std::time::Duration;
 use lateen_capture::process::{self, inherited};
 use lateen_capture::{link, sandbox, services};
 use lateen_tls::TokenIssuer;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::announce::announce;
 use crate::container::{BIN_DIR, PROXY_DIR};
 use crate::controller::{Controller, follow_manifests, say_new};
 use crate::dns::{self, Zone};
@@ -29,7 +30,7 @@ use crate::report::{Kind, Report};
 use crate::resources::{Findings, ManifestPath, Resources, Watch};
 use crate::spawn::Spawner;
 use crate::state_dir::StateDir;
-use crate::{api, control, exec, publisher, status};
+use crate::{api, control, exec, publisher};
 
 /// The name of the hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "__supervisor";
@@ -87,13 +88,14 @@ fn start() -> Result<ExitCode, String> {
     let _ = nix::unistd::setsid();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let outer_proc = OwnedFd::from(File::open("/proc").map_err(|e| format!("/proc: {e}"))?);
-    arrange(&spec)?;
+    let network = Network::of_this_machine();
+    arrange(&spec, network)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(run(spec, outer_proc, lifeline))
+    runtime.block_on(run(spec, network, outer_proc, lifeline))
 }
 
 /// Mounts and network of the mesh, before anything else runs.
-fn arrange(spec: &Spec) -> Result<(), String> {
+fn arrange(spec: &Spec, network: Network) -> Result<(), String> {
     let failed = |e: sandbox::SandboxError| e.to_string();
     let binary = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
     sandbox::private_mounts().map_err(failed)?;
@@ -113,12 +115,11 @@ fn arrange(spec: &Spec) -> Result<(), String> {
     }
     // Also when the file is replaced meanwhile (by a new build), pods that start later run the same program.
     sandbox::bind_creating(&binary, &Path::new(BIN_DIR).join("lateen"), true).map_err(failed)?;
-    let network = Network::default();
     link::set_up_bridge(network.bridge).map_err(|e| format!("network of the mesh: {e}"))?;
     services::apply(&[], &network.service_ranges()).map_err(|e| e.to_string())
 }
 
-async fn run(spec: Spec, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitCode, String> {
+async fn run(spec: Spec, network: Network, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitCode, String> {
     let spawner = Spawner::new(outer_proc).map_err(|e| e.to_string())?;
     let tokens = TokenIssuer::generate(TOKEN_ISSUER).map_err(|e| e.to_string())?;
     let key = spec.dir.token_key();
@@ -126,6 +127,7 @@ async fn run(spec: Spec, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitC
     let mesh = Mesh::new(Parts {
         dir: spec.dir,
         logs: spec.logs,
+        network,
         spawner: spawner.clone(),
         tokens,
         report: Report::new(spec.json),
@@ -135,6 +137,9 @@ async fn run(spec: Spec, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitC
     });
     let mut children = signal(SignalKind::child()).map_err(|e| e.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    // The launcher has blocked them, so that a Ctrl-C of the first moments is kept and not lost: the first process of a
+    // process-id namespace gets no signal for which it has no handler.
+    SigSet::all().thread_unblock().map_err(|e| e.to_string())?;
     tokio::spawn(async move {
         while children.recv().await.is_some() {
             spawner.reap();
@@ -143,9 +148,13 @@ async fn run(spec: Spec, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitC
     // Before the first reading, so that no edit falls between.
     let watch = Watch::new(&spec.manifests).map_err(|e| format!("cannot watch the manifests: {e}"))?;
     let (resources, findings) = Resources::default().reread(&spec.manifests);
+    if !mesh.network.ipv6 {
+        mesh.report.say(Kind::Note, "this machine has no IPv6: pods have IPv4 addresses only");
+    }
     say_new(&mesh, &findings, &Findings::default());
     if resources.len() == 0 {
-        return Err("no manifest is valid: nothing to run".to_owned());
+        let why = if findings.errors.is_empty() { "the manifests are empty" } else { "no manifest is valid" };
+        return Err(format!("{why}: nothing to run"));
     }
     mesh.set_resources(resources);
     let (zone, zone_reader) = watch::channel(Arc::new(Zone::default()));
@@ -156,7 +165,7 @@ async fn run(spec: Spec, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitC
     let control = tokio::spawn(control::keep(mesh.clone(), spec.manifests.clone(), spec.control_environment));
     tokio::spawn(follow_manifests(mesh.clone(), spec.manifests, watch, findings));
     let controller = tokio::spawn(Controller::new(mesh.clone()).run());
-    tokio::spawn(status::announce(mesh.clone()));
+    tokio::spawn(announce(mesh.clone()));
     let mut lifeline = pipe::Receiver::from_owned_fd(lifeline).map_err(|e| e.to_string())?;
     let mut nothing = [0];
     tokio::select! {

@@ -153,8 +153,12 @@ fn check_container(table: &[(&str, &str)]) {
 fn containers() {
     check_container(&[
         (
-            "args: [a], workingDir: /, image: x, imagePullPolicy: Always, resources: {limits: {cpu: 1}}, securityContext: {runAsUser: 1}, stdin: true, tty: true",
+            "args: [a], workingDir: /, image: x, imagePullPolicy: Always, resources: {limits: {cpu: 1}}, securityContext: {}, stdin: true, tty: true",
             "",
+        ),
+        (
+            "securityContext: {runAsUser: 1}",
+            "warning spec.containers[0].securityContext: has no effect on one machine: containers run as the user who started",
         ),
         ("ports: [{name: http, containerPort: 80}, {containerPort: 81, protocol: UDP}]", ""),
         ("ports: [{containerPort: 0}]", "spec.containers[0].ports[0].containerPort: is 0"),
@@ -207,6 +211,10 @@ fn containers() {
         ),
         ("readinessProbe: {}", "spec.containers[0].readinessProbe: must set exactly one"),
         (
+            "livenessProbe: {httpGet: {port: 1, scheme: HTTPS}}",
+            "spec.containers[0].livenessProbe.httpGet.scheme: HTTPS is not supported",
+        ),
+        (
             "readinessProbe: {httpGet: {port: web}}",
             "spec.containers[0].readinessProbe.httpGet.port: the container has no port named \"web\"",
         ),
@@ -218,6 +226,12 @@ fn containers() {
         ),
         ("livenessProbe: {grpc: {port: 1}, successThreshold: 2}", "spec.containers[0].livenessProbe.successThreshold: must be 1"),
         ("lifecycle: {preStop: {sleep: {seconds: 1}}, postStart: {exec: {command: [a]}}}", ""),
+        ("lifecycle: {stopSignal: SIGUSR1}", ""),
+        ("lifecycle: {stopSignal: TERM}", "spec.containers[0].lifecycle.stopSignal: \"TERM\" must be one of SIGABRT, "),
+        (
+            "lifecycle: {postStart: {httpGet: {port: 1, scheme: HTTPS}}}",
+            "spec.containers[0].lifecycle.postStart.httpGet.scheme: HTTPS is not supported",
+        ),
         ("lifecycle: {preStop: {}}", "spec.containers[0].lifecycle.preStop: must set exactly one"),
         ("lifecycle: {preStop: {tcpSocket: {port: 1}}}", "spec.containers[0].lifecycle.preStop.tcpSocket: is not supported"),
         ("restartPolicy: Always", "spec.containers[0].restartPolicy: is not supported"),
@@ -247,6 +261,10 @@ fn pods() {
         ),
         (format!("{{hostNetwork: true, {containers}}}"), "spec.hostNetwork: is not supported"),
         (format!("{{hostNetwork: false, nodeSelector: {{a: b}}, tolerations: [{{}}], affinity: {{}}, {containers}}}"), ""),
+        (
+            format!("{{securityContext: {{runAsNonRoot: true}}, {containers}}}"),
+            "warning spec.securityContext: has no effect on one machine",
+        ),
         (format!("{{dnsPolicy: None, {containers}}}"), "spec.dnsPolicy: is not supported"),
         (
             format!("{{hostAliases: [{{ip: x, hostnames: [a]}}], {containers}}}"),

@@ -11,7 +11,8 @@ use crate::state_dir::{MeshName, StateDir};
 
 /// Run a command inside a pod, with this terminal's input and output
 ///
-/// The exit status is the command's; 128 and the signal's number if a signal ended it. Signals are passed on.
+/// The exit status is the command's; 128 and the signal's number if a signal ended it, 127 if there is no such program, 126
+/// if it cannot be run. Signals are passed on. At a terminal the command has a terminal of its own, as with `ssh -t`.
 #[derive(Debug, Args)]
 pub struct Exec {
     /// The mesh's name
@@ -27,7 +28,7 @@ pub struct Exec {
     #[arg(short, long)]
     container: Option<String>,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -47,10 +48,18 @@ impl Exec {
             container: self.container.or(container),
             command: self.command,
             term: terminal.then(|| std::env::var("TERM").ok()).flatten(),
+            terminal: false,
         };
-        match runtime().and_then(|r| r.block_on(call(&dir, &request))) {
+        let outcome = match runtime() {
+            Ok(runtime) => runtime.block_on(call(&dir, request)),
+            Err(e) => return fail(&e),
+        };
+        match outcome {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
-            Err(e) => fail(&e),
+            Err(failure) => {
+                fail(&failure.text);
+                ExitCode::from(failure.status)
+            }
         }
     }
 }

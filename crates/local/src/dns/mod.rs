@@ -4,4 +4,4 @@ mod server;
 mod zone;
 
 pub(crate) use server::serve;
-pub(crate) use zone::{CONTROL_HOST, DOMAIN, Zone};
+pub(crate) use zone::{CONTROL_HOST, DOMAIN, OwnName, Pods, Zone};

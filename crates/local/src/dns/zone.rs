@@ -17,6 +17,37 @@ const TTL: u32 = 5;
 /// The control plane's name, which every pod's sidecar connects to.
 pub(crate) const CONTROL_HOST: &str = "istiod.istio-system.svc";
 
+/// A name that a pod chose for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnName {
+    /// `spec.hostname`.
+    pub(crate) hostname: String,
+    /// `spec.subdomain`: the headless service under which the name is.
+    pub(crate) subdomain: String,
+}
+
+/// Pods and what they are called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pods<'a> {
+    pub(crate) all: &'a [PodRecord],
+    /// Names that pods chose, by `NAMESPACE/NAME` of the pod.
+    pub(crate) own_names: &'a BTreeMap<String, OwnName>,
+}
+
+impl Pods<'_> {
+    /// A pod's name under a headless service: its own, or its address with dashes, as in Kubernetes.
+    fn host(&self, pod: &PodRecord, service: &Service, service_host: &str) -> String {
+        let own = self.own_names.get(&format!("{}/{}", pod.namespace, pod.name));
+        match own.filter(|name| name.subdomain == service.metadata.name) {
+            Some(name) => format!("{}.{service_host}", name.hostname),
+            None => {
+                let ip = pod.ips.first().map(|ip| ip.to_string().replace(['.', ':'], "-")).unwrap_or_default();
+                format!("{ip}.{service_host}")
+            }
+        }
+    }
+}
+
 /// Names and their records, at one moment. Names are in lower case, with the final dot.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Zone {
@@ -30,7 +61,7 @@ impl Zone {
     pub(crate) fn new<'a>(
         services: impl Iterator<Item = &'a Service>,
         cluster_ips: &BTreeMap<String, Vec<IpAddr>>,
-        pods: &[PodRecord],
+        pods: Pods<'_>,
         control: IpAddr,
     ) -> Self {
         let mut zone = Self::default();
@@ -43,11 +74,11 @@ impl Zone {
         zone
     }
 
-    fn add(&mut self, service: &Service, cluster_ips: &BTreeMap<String, Vec<IpAddr>>, pods: &[PodRecord]) {
+    fn add(&mut self, service: &Service, cluster_ips: &BTreeMap<String, Vec<IpAddr>>, pods: Pods<'_>) {
         let (ns, name) = (&service.metadata.namespace, &service.metadata.name);
         let host = format!("{name}.{ns}.svc.{DOMAIN}.");
         let headless = service.spec.is_headless();
-        let members: Vec<&PodRecord> = behind(service, pods).collect();
+        let members: Vec<&PodRecord> = behind(service, pods.all).collect();
         let ips = if headless {
             members.iter().flat_map(|p| p.ips.iter().copied()).collect()
         } else {
@@ -60,7 +91,7 @@ impl Zone {
                 TransportProtocol::Sctp => continue,
             };
             let targets = if headless {
-                members.iter().filter_map(|p| Some((target_port(port, p)?, pod_host(p, &host)))).collect()
+                members.iter().filter_map(|p| Some((target_port(port, p)?, pods.host(p, service, &host)))).collect()
             } else {
                 u16::try_from(port.port).ok().map(|n| (n, host.clone())).into_iter().collect()
             };
@@ -68,7 +99,8 @@ impl Zone {
         }
         if headless {
             for pod in &members {
-                self.addresses.insert(pod_host(pod, &host), pod.ips.clone());
+                // Pods of one deployment share the name that they chose.
+                self.addresses.entry(pods.host(pod, service, &host)).or_default().extend(&pod.ips);
             }
         }
         self.addresses.insert(host, ips);
@@ -130,13 +162,6 @@ fn push(reply: &mut Message, host: &str, data: RData) {
     }
 }
 
-/// A pod's own name under a headless service: its address with dashes, as Kubernetes makes it for pods without a host
-/// name of their own.
-fn pod_host(pod: &PodRecord, service_host: &str) -> String {
-    let ip = pod.ips.first().map(|ip| ip.to_string().replace(['.', ':'], "-")).unwrap_or_default();
-    format!("{ip}.{service_host}")
-}
-
 /// `a.b.c.` gives `b.c.` and `c.`.
 fn suffixes(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(at, _)| &name[at + 1..]).filter(|s| !s.is_empty())
@@ -159,13 +184,21 @@ apiVersion: v1
 kind: Service
 metadata: {name: db, namespace: "n"}
 spec: {selector: {app: a}, clusterIP: None, ports: [{name: sql, port: 5432, targetPort: web}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cache, namespace: "n"}
+spec: {selector: {app: c}, clusterIP: None, ports: [{name: get, port: 6379, targetPort: web}]}
 "#;
 
     fn ask(name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
         let resources = Resources::from_text(SERVICES);
         let ips = BTreeMap::from([("n/web".to_owned(), vec!["10.96.0.1".parse().unwrap(), "fd01::1".parse().unwrap()])]);
-        let pods = [pod(1, &[("app", "a")], true), pod(2, &[("app", "a")], false)];
-        let zone = Zone::new(resources.services(), &ips, &pods, "10.244.0.1".parse().unwrap());
+        let pods = [pod(1, &[("app", "a")], true), pod(2, &[("app", "a")], false), pod(3, &[("app", "c")], true)];
+        let own = OwnName { hostname: "first".to_owned(), subdomain: "cache".to_owned() };
+        let own_names = BTreeMap::from([("n/p1".to_owned(), own.clone()), ("n/p3".to_owned(), own)]);
+        let pods = Pods { all: &pods, own_names: &own_names };
+        let zone = Zone::new(resources.services(), &ips, pods, "10.244.0.1".parse().unwrap());
         let mut query = Message::new(7, MessageType::Query, OpCode::Query);
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
         // Through the wire, as a client would see it.
@@ -189,6 +222,13 @@ spec: {selector: {app: a}, clusterIP: None, ports: [{name: sql, port: 5432, targ
             ask("_sql._tcp.db.n.svc.cluster.local.", RecordType::SRV),
             ok(&["0 100 8001 10-244-0-1.db.n.svc.cluster.local."])
         );
+        // A name of its own, under the service of its subdomain alone.
+        assert_eq!(ask("first.cache.n.svc.cluster.local.", RecordType::A), ok(&["10.244.0.3"]));
+        assert_eq!(
+            ask("_get._tcp.cache.n.svc.cluster.local.", RecordType::SRV),
+            ok(&["0 100 8003 first.cache.n.svc.cluster.local."])
+        );
+        assert_eq!(ask("first.db.n.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));
         assert_eq!(ask("istiod.istio-system.svc.cluster.local.", RecordType::A), ok(&["10.244.0.1"]));
         assert_eq!(ask("svc.cluster.local.", RecordType::A), ok(&[]));
         assert_eq!(ask("other.n.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));

@@ -1,9 +1,10 @@
 //! Fields of a pod that Kubernetes implements and this version does not.
 
 use super::container::{Container, EnvVarSource};
+use super::probe::{HttpGetAction, HttpScheme};
 use super::volume::Volume;
 use super::{DnsPolicy, PodSpec};
-use crate::resource::Issues;
+use crate::resource::{Issues, shorten};
 
 impl PodSpec {
     /// Reports fields that are set and not implemented, at the spec that `issues` is at.
@@ -45,14 +46,77 @@ fn container(issues: &mut Issues, container: &Container) {
             issues.unsupported_if(source.file_key_ref.is_some(), "fileKeyRef");
         });
     });
+    let probes = [
+        ("readinessProbe", &container.readiness_probe),
+        ("livenessProbe", &container.liveness_probe),
+        ("startupProbe", &container.startup_probe),
+    ];
+    for (key, probe) in probes {
+        issues.optional(key, probe.as_ref(), |issues, probe| {
+            issues.optional("httpGet", probe.http_get.as_ref(), http_get);
+            issues.optional("grpc", probe.grpc.as_ref(), |issues, grpc| {
+                if grpc.service.len() > LONGEST_GRPC_SERVICE {
+                    issues.error_at("service", format!("must not be longer than {LONGEST_GRPC_SERVICE} bytes"));
+                }
+            });
+        });
+    }
     issues.optional("lifecycle", container.lifecycle.as_ref(), |issues, lifecycle| {
+        if let Some(name) = lifecycle.stop_signal.as_deref().filter(|name| !SIGNALS.contains(name)) {
+            issues.error_at("stopSignal", format!("{:?} must be one of {}", shorten(name), SIGNALS.join(", ")));
+        }
         for (key, handler) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             issues.optional(key, handler.as_ref(), |issues, handler| {
                 issues.unsupported_if(handler.tcp_socket.is_some(), "tcpSocket");
+                issues.optional("httpGet", handler.http_get.as_ref(), http_get);
             });
         }
     });
 }
+
+fn http_get(issues: &mut Issues, action: &HttpGetAction) {
+    if action.scheme == Some(HttpScheme::Https) {
+        issues.error_at("scheme", "HTTPS is not supported by this version of Lateen");
+    }
+}
+
+/// The longest name of a gRPC service that is asked for its health.
+const LONGEST_GRPC_SERVICE: usize = 127;
+
+/// Signals by which a container can be asked to stop: Linux' standard ones. Kubernetes has the real-time ones too.
+const SIGNALS: &[&str] = &[
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
 
 impl Volume {
     /// Every kind of source, and whether it is set.

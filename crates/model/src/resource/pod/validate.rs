@@ -8,7 +8,7 @@ use super::probe::{HttpGetAction, Probe, TcpSocketAction};
 use super::volume::{KeyToPath, Volume};
 use super::{Pod, PodSpec};
 use crate::resource::check::{self, Check, report, report_at};
-use crate::resource::{FieldIssue, IntOrString, Issues, shorten};
+use crate::resource::{FieldIssue, IntOrString, Issues, Passthrough, shorten};
 
 /// Fields of a pod that variables may take, apart from single labels and annotations.
 const POD_FIELDS: &[&str] = &[
@@ -64,6 +64,7 @@ impl PodSpec {
     }
 
     fn check_rest(&self, issues: &mut Issues) {
+        warn_of_security_context(self.security_context.as_ref(), issues);
         report_at(issues, "serviceAccountName", check::dns_subdomain(self.service_account_name()));
         if let (Some(name), Some(older)) = (&self.service_account_name, &self.service_account)
             && name != older
@@ -87,6 +88,7 @@ impl PodSpec {
 
 fn check_container(container: &Container, volumes: &BTreeSet<&str>, is_init: bool, issues: &mut Issues) {
     report_at(issues, "name", check::dns_label(&container.name));
+    warn_of_security_context(container.security_context.as_ref(), issues);
     let mut names = BTreeSet::new();
     issues.each("ports", &container.ports, |issues, port| {
         check_container_port(port, issues);
@@ -131,6 +133,14 @@ fn check_container(container: &Container, volumes: &BTreeSet<&str>, is_init: boo
         }
         check_lifecycle(lifecycle, &container.ports, issues);
     });
+}
+
+/// The one thing that is accepted unread although somebody may rely on it.
+fn warn_of_security_context(context: Option<&Passthrough>, issues: &mut Issues) {
+    let says_something = |context: &Passthrough| context.0.as_object().is_none_or(|fields| !fields.is_empty());
+    if context.is_some_and(says_something) {
+        issues.warn_at("securityContext", "has no effect on one machine: containers run as the user who started the mesh");
+    }
 }
 
 fn check_container_port(port: &ContainerPort, issues: &mut Issues) {
