@@ -126,7 +126,7 @@ fn control_plane(page: &mut Page<'_>, subscription: &Subscription) {
 mod tests {
     use super::super::prometheus;
     use crate::control_plane::ads::tests::subscription_of;
-    use crate::testing::exchange::{Proxy, Upstream, mutual_tls, serving};
+    use crate::testing::exchange::{Mesh, Proxy, Upstream, serving};
     use crate::testing::{self, Encode, cluster, hcm, routes};
     use lateen_model::dataplane::{Direction, HttpFilter, OutlierDetection, PeerMetadata, RouteSource, StatsFilter};
     use lateen_testkit::prometheus::{Kind, read, value};
@@ -153,8 +153,8 @@ mod tests {
             HttpFilter::PeerMetadata(PeerMetadata { direction: Direction::Inbound, skip_external_clusters: false }),
             HttpFilter::Stats(StatsFilter { direction: Direction::Inbound, host_header_fallback: true }),
         ];
-        let mut proxy = Proxy::new(serving(manager, routes("inbound", &[&name])), &[app]);
-        proxy.peer = Some(mutual_tls("spiffe://cluster.local/ns/prod/sa/client", testing::OWN_URI).await.1);
+        let mut proxy = Proxy::new(&serving(manager, routes("inbound", &[&name])), &[app]);
+        proxy.peer = Some(Mesh::new().peer("spiffe://cluster.local/ns/prod/sa/client", testing::OWN_URI, "istio-http/1.1").await);
         for _ in 0..3 {
             let answer = proxy.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");

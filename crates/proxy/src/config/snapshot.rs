@@ -45,3 +45,7 @@ impl Snapshot {
         Some(found.unwrap_or(accepting))
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

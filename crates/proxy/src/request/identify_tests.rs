@@ -1,6 +1,6 @@
 //! What the upstream sees of a request.
 
-use crate::testing::exchange::{Proxy, Upstream, header, mutual_tls, serving};
+use crate::testing::exchange::{Mesh, Proxy, Upstream, header, serving};
 use crate::testing::{OWN_URI, cluster, hcm, routes};
 use lateen_model::dataplane::{ForwardClientCert, HttpConnectionManager, RouteSource};
 
@@ -19,12 +19,12 @@ impl Bench {
     fn new(hcm: HttpConnectionManager) -> Self {
         let upstream = Upstream::start("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         let clusters = [cluster("app", Some(&[&upstream.address.to_string()]))];
-        Self { proxy: Proxy::new(serving(hcm, routes("inbound", &["app"])), &clusters), upstream }
+        Self { proxy: Proxy::new(&serving(hcm, routes("inbound", &["app"])), &clusters), upstream }
     }
 
     /// With a client that proved who it is.
     async fn of_the_mesh(mut self) -> Self {
-        self.proxy.peer = Some(mutual_tls(CLIENT, OWN_URI).await.1);
+        self.proxy.peer = Some(Mesh::new().peer(CLIENT, OWN_URI, "istio-http/1.1").await);
         self
     }
 

@@ -28,7 +28,7 @@ struct Answer {
 async fn ask(hcm: HttpConnectionManager, routes: RouteConfiguration, clusters: &[dataplane::Cluster], request: &str) -> Answer {
     let file = LogFile::new();
     let log = file.log("%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%");
-    let proxy = Proxy::new(serving(HttpConnectionManager { access_log: vec![log], ..hcm }, routes), clusters);
+    let proxy = Proxy::new(&serving(HttpConnectionManager { access_log: vec![log], ..hcm }, routes), clusters);
     let text = proxy.ask(request).await;
     Answer { text, log: file.lines(proxy).join("\n") }
 }

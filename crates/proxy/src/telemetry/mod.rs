@@ -4,6 +4,8 @@ mod account;
 pub(crate) mod log;
 pub(crate) mod peer;
 pub(crate) mod tcp;
+#[cfg(test)]
+mod tests;
 pub(crate) mod trace;
 
 use crate::bootstrap::Settings;

@@ -4,18 +4,20 @@ use super::Encode;
 use crate::config::secrets::Secrets;
 use crate::config::{Listener, Snapshot, Store, Terminal};
 use crate::connection::Connection;
+use crate::listener::Accepted;
 use crate::serve_http::serve_http;
 use crate::shared::Shared;
 use crate::stream::{Stream, Tcp};
 use crate::worker::Worker;
 use lateen_model::dataplane::{self, HttpConnectionManager, RouteConfiguration, RouteSource, TransportProtocol};
 use lateen_testkit::certificates::{TestCa, spiffe};
+use lateen_testkit::prometheus::Family;
 use lateen_tls::{ClientAuth, ClientParams, ClientTls, ConnectOptions, PeerExpectation, PeerInfo, ServerParams, ServerTls};
 use lateen_xds::ResourceType;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -32,8 +34,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Serves by this connection manager and these routes, with these clusters. Routes of `hcm` are replaced.
-    pub(crate) fn new(listener: dataplane::Listener, clusters: &[dataplane::Cluster]) -> Self {
+    /// Serves by this listener, with these clusters.
+    pub(crate) fn new(listener: &dataplane::Listener, clusters: &[dataplane::Cluster]) -> Self {
         let shared = super::shared();
         let mut store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
         let encoded: Vec<_> = clusters.iter().map(Encode::encoded).collect();
@@ -91,9 +93,29 @@ impl Proxy {
         LocalSet::new().run_until(async { tokio::join!(serving, asking).1 }).await
     }
 
+    /// Sends bytes on a connection that the listener has accepted, from detection on.
+    pub(crate) async fn accept(&self, request: &[u8]) -> String {
+        let (mut client, server) = connected().await;
+        let accepted = Accepted {
+            listener: NAME.into(),
+            remote: server.peer_addr().expect("connected"),
+            stream: server.into_std().expect("a socket"),
+            guard: self.shared.workers()[0].connection_guard(),
+        };
+        let asking = async {
+            client.write_all(request).await.expect("the proxy reads");
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        let serving = crate::connection::serve(self.worker.clone(), accepted);
+        LocalSet::new().run_until(async { tokio::join!(serving, asking).1 }).await
+    }
+
     /// The proxy's metrics.
-    pub(crate) fn metrics(&self) -> String {
-        self.shared.telemetry.registry().render(lateen_observe::metrics::Format::Prometheus)
+    pub(crate) fn metrics(&self) -> Vec<Family> {
+        let text = self.shared.telemetry.registry().render(lateen_observe::metrics::Format::Prometheus);
+        lateen_testkit::prometheus::read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 }
 
@@ -122,23 +144,40 @@ async fn connected() -> (TcpStream, TcpStream) {
 /// An application that answers every connection with the same bytes, and remembers what it was asked.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
-    asked: Arc<std::sync::Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Upstream {
     /// Answers once the whole of a request is there: its head, and its body as told by `content-length`.
     pub(crate) fn start(answer: &'static str) -> Self {
+        Self::start_with(answer, None)
+    }
+
+    /// As [`Self::start`], behind TLS.
+    pub(crate) fn start_tls(answer: &'static str, tls: ServerTls) -> Self {
+        Self::start_with(answer, Some(tls))
+    }
+
+    fn start_with(answer: &'static str, tls: Option<ServerTls>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
-        let asked: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+        listener.set_nonblocking(true).expect("a socket");
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&asked);
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                let request = read_request(&mut stream);
-                heard.lock().expect("not poisoned").push(request);
-                let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
-            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a listener");
+                while let Ok((stream, _)) = listener.accept().await {
+                    match &tls {
+                        None => answer_one(stream, &heard, answer).await,
+                        Some(tls) => match lateen_tls::accept(stream, tls).await {
+                            Ok((stream, _)) => answer_one(stream, &heard, answer).await,
+                            Err(error) => eprintln!("upstream: {error}"),
+                        },
+                    }
+                }
+            });
         });
         Self { address, asked }
     }
@@ -149,7 +188,14 @@ impl Upstream {
     }
 }
 
-fn read_request(stream: &mut std::net::TcpStream) -> String {
+async fn answer_one(mut stream: impl AsyncRead + AsyncWrite + Unpin, heard: &Mutex<Vec<String>>, answer: &str) {
+    let request = read_request(&mut stream).await;
+    heard.lock().expect("not poisoned").push(request);
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = String::new();
     let mut chunk = [0; 4096];
     loop {
@@ -159,36 +205,70 @@ fn read_request(stream: &mut std::net::TcpStream) -> String {
                 return text;
             }
         }
-        match std::io::Read::read(stream, &mut chunk) {
+        match stream.read(&mut chunk).await {
             Ok(n) if n > 0 => text.push_str(&String::from_utf8_lossy(&chunk[..n])),
             _ => return text,
         }
     }
 }
 
-/// Both ends of a handshake between two workloads: what the client learns, and what the server learns.
-pub(crate) async fn mutual_tls(client: &str, server: &str) -> (PeerInfo, PeerInfo) {
-    let ca = TestCa::new();
-    let (client, server) = (ca.identity(&spiffe(client)), ca.identity(&spiffe(server)));
-    let server_tls = ServerTls::new(ServerParams {
-        credential: server.credential().clone(),
-        client_auth: ClientAuth::Required(server.trust().clone(), PeerExpectation::from_san_matches(&[])),
+/// Workloads of one mesh.
+pub(crate) struct Mesh(TestCa);
+
+impl Mesh {
+    pub(crate) fn new() -> Self {
+        Self(TestCa::new())
+    }
+
+    /// Makes the proxy itself a workload of the mesh, as the control plane would.
+    pub(crate) fn admit(&self, proxy: &Proxy) {
+        proxy.shared.identity.install_trust(self.0.trust());
+        proxy.shared.identity.install(self.0.workload(&proxy.shared.settings.identity).credential());
+    }
+
+    /// A server that wants a certificate.
+    pub(crate) fn server(&self, id: &str, alpn: &str) -> ServerTls {
+        let identity = self.0.identity(&spiffe(id));
+        let params = ServerParams {
+            credential: identity.credential().clone(),
+            client_auth: ClientAuth::Required(identity.trust().clone(), PeerExpectation::from_san_matches(&[])),
+            params: dataplane::TlsParams::default(),
+            alpn: vec![alpn.to_owned()],
+        };
+        ServerTls::new(params).expect("right")
+    }
+
+    /// What the server learns of a client.
+    pub(crate) async fn peer(&self, client: &str, server: &str, alpn: &str) -> PeerInfo {
+        let identity = self.0.identity(&spiffe(client));
+        let params = ClientParams {
+            credential: Some(identity.credential().clone()),
+            trust: identity.trust().clone(),
+            expectation: PeerExpectation::from_san_matches(&[]),
+            params: dataplane::TlsParams::default(),
+            alpn: vec![alpn.to_owned()],
+            server_name: None,
+            session_servers: 1,
+        };
+        let (server, client) = (self.server(server, alpn), ClientTls::new(params).expect("right"));
+        let (a, b) = tokio::io::duplex(1 << 16);
+        let connecting = lateen_tls::connect(a, &client, ConnectOptions::default());
+        let (connected, accepted) = tokio::join!(connecting, lateen_tls::accept(b, &server));
+        connected.expect("a handshake");
+        accepted.expect("a handshake").1
+    }
+}
+
+/// What is spoken to a cluster whose endpoints are workloads of the mesh.
+pub(crate) fn mutual_tls() -> dataplane::TransportSocket {
+    dataplane::TransportSocket::Tls(Box::new(dataplane::UpstreamTls {
         params: dataplane::TlsParams::default(),
         alpn: vec!["istio-http/1.1".to_owned()],
-    });
-    let client_tls = ClientTls::new(ClientParams {
-        credential: Some(client.credential().clone()),
-        trust: client.trust().clone(),
-        expectation: PeerExpectation::from_san_matches(&[]),
-        params: dataplane::TlsParams::default(),
-        alpn: vec!["istio-http/1.1".to_owned()],
-        server_name: None,
-        session_servers: 1,
-    });
-    let (server_tls, client_tls) = (server_tls.expect("right"), client_tls.expect("right"));
-    let (a, b) = tokio::io::duplex(1 << 16);
-    let (c, s) = tokio::join!(lateen_tls::connect(a, &client_tls, ConnectOptions::default()), lateen_tls::accept(b, &server_tls));
-    (c.expect("a handshake").1, s.expect("a handshake").1)
+        sni: "outbound_.80_._.app.prod.svc.cluster.local".to_owned(),
+        certificate: Some(dataplane::SecretRef::workload_certificate()),
+        roots: Some(dataplane::SecretRef::workload_roots()),
+        sans: Vec::new(),
+    }))
 }
 
 /// A place for a log, whose lines can be read when the proxy's telemetry is flushed.
