@@ -351,9 +351,8 @@ mod tests {
         assert!(page.contains("pilot_proxy_convergence_time_bucket{le=\"0.01\"} 0\n"));
         assert!(page.contains("pilot_proxy_convergence_time_bucket{le=\"0.1\"} 1\n"));
         assert!(page.contains("pilot_proxy_convergence_time_bucket{le=\"+Inf\"} 1\n"));
-        for line in page.lines().filter(|l| !l.starts_with('#')) {
-            let (_, value) = line.rsplit_once(' ').unwrap();
-            assert!(value.parse::<f64>().is_ok(), "{line}");
-        }
+        let families = lateen_testkit::prometheus::read(&page).unwrap_or_else(|error| panic!("{error}\n{page}"));
+        let rejected = [("type", "a\"b\\c\nd")];
+        assert_eq!(lateen_testkit::prometheus::value(&families, "pilot_total_rejected_configs", &rejected), Some(1.0));
     }
 }

@@ -179,6 +179,7 @@ async fn pages() {
     assert_eq!(rejections[0]["name"], "x");
     assert!(rejections[0]["problems"][0]["path"].as_str().unwrap().contains("nonsense"), "{rejections}");
     let (_, metrics) = mesh.page("/metrics").await;
+    lateen_testkit::prometheus::read(&metrics).unwrap_or_else(|error| panic!("{error}\n{metrics}"));
     for line in ["pilot_services 4", "pilot_xds{version=", "pilot_total_rejected_configs{type=\"VirtualService\"} 1"] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

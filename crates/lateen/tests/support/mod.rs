@@ -200,7 +200,8 @@ impl Mesh {
     /// The samples of a metric in a sidecar's Prometheus page.
     pub(crate) fn metric(&self, pod: &str, name: &str) -> Vec<(BTreeMap<String, String>, f64)> {
         let page = self.sh(pod, "curl -sS -m 20 http://127.0.0.1:15090/stats/prometheus");
-        page.lines().filter_map(|line| sample(line, name)).collect()
+        let families = lateen_testkit::prometheus::read(&page).unwrap_or_else(|error| panic!("{pod}: {error}\n{page}"));
+        families.into_iter().flat_map(|f| f.samples).filter(|s| s.name == name).map(|s| (s.labels, s.value)).collect()
     }
 
     /// Many requests of `lateen echo get`; the report. Further arguments follow the URL.
@@ -314,19 +315,4 @@ pub(crate) fn assert_share(count: u64, trials: u64, share: f64) {
 pub(crate) fn assert_all_answered(report: &Value, at_least: u64) {
     let (requests, good) = (count(report, "/requests"), count(report, "/statuses/200"));
     assert!(requests == good && report["errors"] == json!({}) && requests >= at_least, "failed requests, or too few: {report:#}");
-}
-
-/// A sample line of the named metric: `name{label="value",…} number`.
-fn sample(line: &str, name: &str) -> Option<(BTreeMap<String, String>, f64)> {
-    let rest = line.strip_prefix(name)?;
-    let (labels, number) = match rest.strip_prefix('{') {
-        Some(rest) => rest.rsplit_once("} ")?,
-        None => ("", rest.strip_prefix(' ')?),
-    };
-    // No value of the scenario holds a quotation mark.
-    let pairs = labels.split_terminator("\",").filter_map(|pair| {
-        let (key, value) = pair.split_once("=\"")?;
-        Some((key.to_owned(), value.trim_end_matches('"').to_owned()))
-    });
-    Some((pairs.collect(), number.trim().parse().ok()?))
 }
