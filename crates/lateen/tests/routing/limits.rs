@@ -41,9 +41,9 @@ fn random(shop: &Shop) {
 }
 
 fn least_request(shop: &Shop) {
-    const REQUESTS: u64 = 600;
+    const REQUESTS: u64 = 400;
     let pods = shop.pods("crowd");
-    shop.order(&pods[..1], &json!({"delay": "150ms", "path": "/least"}));
+    shop.order(&pods[..1], &json!({"delay": "300ms", "path": "/least"}));
     let report = shop.requests(&["http://least/least", "-n", &REQUESTS.to_string(), "-c", "6"]);
     assert_all_answered(&report, REQUESTS);
     let slow = count(&report, &format!("/pods/{}", pods[0].name));
