@@ -195,3 +195,33 @@ fn a_weight_changed_under_load_is_in_force_within_a_second() {
     }
     assert_all_answered(&load.end(), 100);
 }
+
+/// One edit brings new clusters, routes to them, and takes the old ones away: in whatever order proxies are told, no request may
+/// meet a route without its cluster, or a cluster without its endpoints.
+#[test]
+fn subsets_and_their_weights_change_in_one_edit_under_load() {
+    let mesh = Mesh::start();
+    let load = mesh.load(FRONTEND, ORDER, &["-c", "32", "--rate", "200"]);
+    answered(&mesh, 100.0);
+    let mut names = ["v1".to_owned(), "v2".to_owned()];
+    for round in 1..=6 {
+        let new = [format!("one-{round}"), format!("two-{round}")];
+        mesh.edit("traffic-rules.yaml", |text| {
+            names.iter().zip(&new).fold(text, |text, (old, new)| {
+                text.replace(&format!("name: {old}\n"), &format!("name: {new}\n"))
+                    .replace(&format!("subset: {old}\n"), &format!("subset: {new}\n"))
+            })
+        });
+        names = new;
+        eventually("the new subsets", || {
+            let routes = mesh.admin(FRONTEND, "/config/routes").to_string();
+            names.iter().all(|name| routes.contains(&format!("|{name}|"))).then_some(())
+        });
+        eventually("the end of the old subsets", || {
+            let clusters = mesh.admin(FRONTEND, "/config/clusters").to_string();
+            (clusters.matches("|order-service.production").count() >= 3 && !clusters.contains(&format!("-{}|order", round - 1)))
+                .then_some(())
+        });
+    }
+    assert_all_answered(&load.end(), 100);
+}
