@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -137,8 +138,8 @@ pub struct LateenUp {
     binary: PathBuf,
     name: String,
     pid: Pid,
-    /// Told once, by the thread that waits for the process.
-    ended: Receiver<io::Result<ExitStatus>>,
+    /// Told once, by the thread that waits for the process. Never contended: only who may change the mesh listens.
+    ended: Mutex<Receiver<io::Result<ExitStatus>>>,
     has_ended: bool,
     directory: Option<TempDir>,
 }
@@ -211,7 +212,7 @@ impl LateenUp {
             .map_err(io_error(&binary.display().to_string()))?;
         let (pid, ended) = watch(child);
         let binary = binary.to_owned();
-        Ok(Self { binary, name: name.to_owned(), pid, ended, has_ended: false, directory: Some(directory) })
+        Ok(Self { binary, name: name.to_owned(), pid, ended: Mutex::new(ended), has_ended: false, directory: Some(directory) })
     }
 
     /// Waits until everything is ready.
@@ -331,7 +332,7 @@ impl LateenUp {
         if self.has_ended {
             return Some("ended before".into());
         }
-        let status = match self.ended.recv_timeout(patience) {
+        let status = match self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(patience) {
             Err(RecvTimeoutError::Timeout) => return None,
             Err(RecvTimeoutError::Disconnected) => "unknown status".into(),
             Ok(Ok(status)) => status.to_string(),
