@@ -65,6 +65,9 @@ pub struct ControlArgs {
     /// Name of the cluster
     #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
     pub cluster_id: String,
+    /// Lets a Gateway select pods of its own namespace only
+    #[arg(long, env = "PILOT_SCOPE_GATEWAY_TO_NAMESPACE", default_value_t = false)]
+    pub scope_gateway_to_namespace: bool,
     /// Lifetime of workloads' certificates if they do not ask for another
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub workload_cert_ttl: Duration,
@@ -180,7 +183,11 @@ fn config(args: &ControlArgs) -> Result<Config, ControlError> {
             .map_err(|error| ControlError::File { path: path.display().to_string(), error })?;
     }
     Ok(Config {
-        settings: Settings { domain: args.domain.as_str().into(), cluster_id: args.cluster_id.as_str().into() },
+        settings: Settings {
+            domain: args.domain.as_str().into(),
+            cluster_id: args.cluster_id.as_str().into(),
+            scope_gateway_to_namespace: args.scope_gateway_to_namespace,
+        },
         manifests: args.manifests.clone(),
         state_socket: args.state_socket.clone(),
         secure_grpc: args.secure_grpc_addr,

@@ -55,8 +55,13 @@ pub struct OutboundName<'a> {
 }
 
 impl<'a> OutboundName<'a> {
-    /// Parses `outbound|PORT|SUBSET|HOST`.
+    /// Parses `outbound|PORT|SUBSET|HOST`, or `outbound_.PORT_.SUBSET_.HOST`.
     pub fn parse(name: &'a str) -> Option<Self> {
+        if let Some(rest) = name.strip_prefix("outbound_.") {
+            let (port, rest) = rest.split_once("_.")?;
+            let (subset, host) = rest.split_once("_.")?;
+            return (!host.is_empty()).then_some(Self { port: port.parse().ok()?, subset, host });
+        }
         let mut parts = name.split('|');
         match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("outbound"), Some(port), Some(subset), Some(host), None) if !host.is_empty() => {

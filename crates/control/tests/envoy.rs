@@ -66,6 +66,17 @@ async fn envoy_accepts_what_is_made_for_the_scenario() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_accepts_service_entries_of_every_kind() {
+    let binary = tokio::task::spawn_blocking(EnvoyBinary::locate).await.unwrap().unwrap();
+    let mesh = Mesh::start(DebounceConfig::default()).await;
+    mesh.write("entries.yaml", include_str!("entries.yaml"));
+    mesh.pods(1, &pods()).await;
+    mesh.ready().await;
+    assert_eq!(mesh.json("/debug/rejections").await, json!([]));
+    accepts_all(&binary, &mesh, AdsMode::Delta, "frontend-0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_accepts_rules_and_ports_of_every_kind() {
     let binary = tokio::task::spawn_blocking(EnvoyBinary::locate).await.unwrap().unwrap();
     let mesh = Mesh::start(DebounceConfig::default()).await;

@@ -55,6 +55,9 @@ impl Demo {
         let logs = self.log_dir.clone().unwrap_or_else(|| manifests.logs());
         let mut running = Running::start(&self.name, manifests.path(), &logs)?;
         let result = self.tour(&mut running, &manifests, logs, &mut stop).await;
+        if running.has_ended() {
+            return result.map(|_| ExitCode::FAILURE);
+        }
         say("\nstopping the mesh…\n");
         let ended = running.stop().await;
         let met = result?;
@@ -69,7 +72,7 @@ impl Demo {
             ready = running.until_ready() => ready?,
             () = stop.asked() => return Ok(!self.check),
         };
-        say(&format!("the mesh is ready after {seconds:.1} s\n"));
+        say(&format!("the mesh is ready after {seconds:.1} s\n\n{}", tour::introduction(manifests)));
         let mesh = Mesh::new(&self.name, logs)?;
         let summary = tokio::select! {
             summary = tour::take(&mesh, manifests, lateen_local::coloured(&std::io::stdout())) => summary,

@@ -3,6 +3,7 @@
 //! It is in a process group of its own, so that Ctrl-C reaches the demonstration alone, which then stops the mesh in order.
 //! The kernel tells it when the demonstration dies, so that nothing is left even after SIGKILL.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +65,11 @@ impl Running {
         }
     }
 
+    /// Whether it has ended, and has been waited for.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.child.id().is_none()
+    }
+
     /// Stops it and waits until nothing of it is left.
     pub(crate) async fn stop(&mut self) -> Result<(), String> {
         // Absent if it has ended by itself.
@@ -72,6 +78,8 @@ impl Running {
         }
         match timeout(STOPPED_WITHIN, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
+            // It takes SIGTERM in hand before it makes anything.
+            Ok(Ok(status)) if status.signal() == Some(Signal::SIGTERM as i32) => Ok(()),
             Ok(Ok(status)) => Err(format!("the mesh did not stop in order ({status})")),
             Ok(Err(e)) => Err(e.to_string()),
             Err(_) => {

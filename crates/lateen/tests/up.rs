@@ -164,12 +164,20 @@ fn exec_passes_input_output_signals_and_the_exit_status() {
     }
     let (text, code) = mesh.sh("shop", "web-", "true");
     assert!(code == 1 && text.contains("not unambiguous"), "{text}");
-    let (text, code) = mesh.sh("shop", "nobody", "true");
-    assert!(code == 1 && text.contains("no pod `nobody` in namespace shop") && text.contains("client"), "{text}");
+    let (text, code) = mesh.sh("shop", "clinet", "true");
+    assert!(code == 1 && text.contains("no pod `clinet` in namespace `shop`; did you mean `client`?"), "{text}");
+    let (text, code) = mesh.sh("default", "client", "true");
+    assert!(code == 1 && text.contains("there is one in shop: choose with -n"), "{text}");
     let (text, code) = mesh.sh("shop", "client/other", "true");
     assert!(code == 1 && text.contains("it has app"), "{text}");
-    let missing = mesh.run(&["exec", "-n", "shop", "client", "--", "no-such-program"]);
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot run `no-such-program`: not found in PATH"));
+    // Without `--` too; and a program that cannot be run is told once, with a shell's exit status.
+    for (program, status, expected) in
+        [("no-such-program", 127, "cannot run `no-such-program`: not found in PATH"), ("/etc/passwd", 126, "Permission denied")]
+    {
+        let missing = mesh.run(&["exec", "-n", "shop", "client", program, "-x"]);
+        let text = String::from_utf8_lossy(&missing.stderr).into_owned();
+        assert_eq!((text.matches(expected).count(), missing.status.code()), (1, Some(status)), "{text}");
+    }
 
     let mut cat = mesh
         .command(&["exec", "-n", "shop", "client", "--", "sh", "-c", "cat; echo done >&2"])
@@ -199,6 +207,50 @@ fn exec_passes_input_output_signals_and_the_exit_status() {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("got it\n", Some(5)));
+}
+
+/// Types at a terminal at which a command runs; returns what it showed, and its exit status.
+fn at_terminal(mesh: &Mesh, command: &[&str], typed: &[(&str, &str)]) -> (String, Option<i32>) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let theirs = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut exec = mesh.command(&["exec", "-n", "shop", "client", "--"]);
+    let mut child = exec.args(command).stdin(theirs()).stdout(theirs()).stderr(theirs()).spawn().unwrap();
+    drop((exec, pty.slave));
+    let mut screen = std::fs::File::from(pty.master);
+    let mut keyboard = screen.try_clone().unwrap();
+    let mut shown = String::new();
+    let mut typed = typed.iter();
+    let mut next = typed.next();
+    let mut buffer = [0; 4096];
+    // EIO ends it: nobody has the terminal open any more.
+    while let Ok(len) = screen.read(&mut buffer) {
+        shown.push_str(&String::from_utf8_lossy(&buffer[..len]));
+        if let Some((_, keys)) = next.filter(|(awaited, _)| shown.contains(awaited)) {
+            keyboard.write_all(keys.as_bytes()).unwrap();
+            next = typed.next();
+        }
+    }
+    (shown, child.wait().unwrap().code())
+}
+
+#[test]
+fn exec_at_a_terminal_gives_the_command_one_of_its_own() {
+    let mut mesh = Mesh::start(SHOP);
+    mesh.wait_ready(3);
+    let (text, code) = at_terminal(&mesh, &["sh", "-c", "test -t 0 -a -t 1 && stty -a && tr a-z A-Z; exit 6"], &[("echo", "hello\n\x04")]);
+    assert!(text.contains("hello\r\nHELLO\r\n"), "the terminal echoes, and Ctrl-D ends the input: {text:?}");
+    assert_eq!(code, Some(6));
+    // Ctrl-C interrupts what runs in the foreground, not the shell that started it.
+    let (text, code) = at_terminal(
+        &mesh,
+        &["sh", "-i"],
+        &[("# ", "sleep 1000000 || echo interrupted: $?\n"), ("sleep 1000000 ||", "\x03"), ("\n# ", "exit 4\n")],
+    );
+    assert_eq!(code, Some(4), "{text:?}");
+    let (text, code) = at_terminal(&mesh, &["sh", "-c", "trap 'exit 9' INT; echo ready; sleep 1000000"], &[("ready", "\x03")]);
+    assert_eq!(code, Some(9), "{text:?}");
+    let (text, code) = at_terminal(&mesh, &["no-such-program"], &[]);
+    assert!(text.contains("cannot run `no-such-program`") && code == Some(127), "{text:?}");
 }
 
 #[test]
@@ -242,6 +294,73 @@ fn an_edit_scales_and_replaces_without_a_failed_request_and_a_bad_one_changes_no
     assert_eq!(names(mesh.status().unwrap()["pods"].as_array().unwrap(), "web-").len(), 1);
     mesh.write(&SHOP.replace("replicas: 2", "replicas: 0"));
     mesh.wait_ready(1);
+}
+
+#[test]
+fn what_an_edit_does_is_told() {
+    let mut mesh = Mesh::start(SHOP);
+    let before = mesh.wait_ready(3);
+    eventually("ready", || mesh.output().contains("mesh ready after").then_some(()));
+    let said = |line: &str| eventually(line, || mesh.output().lines().any(|l| l.contains(line)).then_some(()));
+    // Another file, the same objects: nothing happens to the pods.
+    let dir = mesh.dir.path().join("manifests");
+    std::fs::rename(dir.join("all.yaml"), dir.join("other.yaml")).unwrap();
+    std::fs::write(dir.join("more.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: more}\n").unwrap();
+    said("Namespace more created");
+    std::fs::remove_file(dir.join("more.yaml")).unwrap();
+    said("Namespace more deleted");
+    let after = mesh.status().unwrap();
+    assert_eq!(names(before["pods"].as_array().unwrap(), ""), names(after["pods"].as_array().unwrap(), ""));
+    // One at the same place twice is told with both places.
+    std::fs::write(dir.join("twice.yaml"), SHOP.split("---").nth(1).unwrap()).unwrap();
+    said("twice.yaml:2:1: ConfigMap shop/settings is already defined at");
+    std::fs::remove_file(dir.join("twice.yaml")).unwrap();
+    said("all manifests are in force");
+    // A service outside of the network that there is.
+    std::fs::write(dir.join("other.yaml"), SHOP.replace("selector: {app: web}\n  ports", "clusterIP: 192.0.2.1\n  selector: {app: web}\n  ports"))
+        .unwrap();
+    said("Service shop/web has no address: clusterIP 192.0.2.1 is not in the mesh's service networks");
+    std::fs::remove_file(dir.join("other.yaml")).unwrap();
+    said("Deployment shop/web deleted");
+    said("pod shop/client gone");
+    mesh.wait("no pods", |pods| pods.is_empty());
+    assert_eq!(mesh.stop(), 0);
+}
+
+/// Two pods that may not be together with their successors.
+const REPLACED: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  strategy: STRATEGY
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web, version: v1}}
+    spec: {containers: [{name: app, command: [sleep, "1000000"], readinessProbe: {exec: {command: ["true"]}}}]}
+"#;
+
+#[test]
+fn pods_are_replaced_as_the_strategy_says() {
+    for (strategy, most, least, together) in [
+        ("{rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}", 2, 1, true),
+        ("{rollingUpdate: {maxSurge: 2, maxUnavailable: 0}}", 4, 2, true),
+        ("{type: Recreate}", 2, 0, false),
+    ] {
+        let manifest = REPLACED.replace("STRATEGY", strategy);
+        let mut mesh = Mesh::start(&manifest);
+        mesh.wait_ready(2);
+        mesh.write(&manifest.replace("version: v1", "version: v2"));
+        mesh.wait("two new pods", |pods| {
+            let living: Vec<&Value> = pods.iter().filter(|p| p["terminating"] == false).collect();
+            let of = |version: &str| pods.iter().filter(|p| p["labels"]["version"] == version).count();
+            let ready = living.iter().filter(|p| p["ready"] == true).count();
+            assert!(living.len() <= most && ready >= least, "{strategy}: {pods:#?}");
+            assert!(together || of("v1") == 0 || of("v2") == 0, "{strategy}: old and new together: {pods:#?}");
+            of("v1") == 0 && of("v2") == 2 && ready == 2
+        });
+    }
 }
 
 const PROBED: &str = r#"
@@ -308,9 +427,39 @@ fn nothing_is_left_after_sigkill_and_the_name_can_be_used_again() {
     let pids = mesh.processes();
     let supervisor = Pid::from_raw(pids[1]);
     mesh.kill(supervisor, &pids);
+    assert!(mesh.output().contains("the mesh's supervisor was ended by signal 9"), "{}", mesh.output());
+    assert!(!mesh.state_dir().exists(), "the launcher has cleaned up");
     mesh.start_again();
     mesh.wait_ready(3);
     assert_eq!(mesh.stop(), 0);
+}
+
+#[test]
+fn what_a_killed_mesh_left_is_swept_by_the_start_of_any_other() {
+    let mut killed = Mesh::start(SHOP);
+    killed.wait_ready(3);
+    let pids = killed.processes();
+    killed.kill(killed.pid(), &pids);
+    assert!(killed.state_dir().exists(), "nobody was left to clean up");
+    let mut other = Mesh::start_beside(&killed, SHOP);
+    other.wait_ready(3);
+    assert!(!killed.state_dir().exists(), "{} is left", killed.state_dir().display());
+    assert_eq!(other.stop(), 0);
+}
+
+#[test]
+fn ctrl_c_ends_it_at_every_moment_of_its_start() {
+    // From before the first process is made to after the last is ready.
+    for moment in (0..24).map(|n| std::time::Duration::from_millis(n * n)) {
+        let mut mesh = Mesh::start(SHOP);
+        let begin = std::time::Instant::now();
+        eventually("the moment", || (begin.elapsed() >= moment).then_some(()));
+        // In the very first moments a signal ends the program before it has begun anything.
+        let code = mesh.stop();
+        assert!(code == 0 || code == -1 && mesh.output().is_empty(), "{moment:?}: {code}: {}", mesh.output());
+        assert!(begin.elapsed() < moment + std::time::Duration::from_secs(8), "{moment:?}: {:?}", begin.elapsed());
+        assert!(!mesh.output().contains("did not end in time"), "{moment:?}: {}", mesh.output());
+    }
 }
 
 #[test]
@@ -348,6 +497,26 @@ fn without_root_it_is_the_same() {
     assert_eq!(mesh.stop(), 0);
 }
 
+/// Root without powers in a user namespace that allows no further ones is as far as an ordinary user comes where they are
+/// forbidden.
+#[test]
+fn where_user_namespaces_are_forbidden_it_says_which_setting_to_change() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("all.yaml"), SHOP).unwrap();
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -all --inh-caps -all --ambient-caps -all \"$@\"";
+    let out = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+        .arg(common::lateen())
+        .args(["up", "--name", &format!("forbidden{}", std::process::id())])
+        .arg(dir.path())
+        .env("XDG_RUNTIME_DIR", dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("`sudo sysctl user.max_user_namespaces=10000` allows some"), "{text}");
+}
+
 #[test]
 fn mistakes_are_told_with_what_would_be_right() {
     let run = |args: &[&str]| {
@@ -359,6 +528,9 @@ fn mistakes_are_told_with_what_would_be_right() {
     for (args, expected) in [
         (vec!["up", "/does/not/exist"], "/does/not/exist: No such file or directory"),
         (vec!["up", path], "no manifest (*.yaml, *.yml, *.json)"),
+        (vec!["exec", "--name", "nobody-home", "client", "true"], "no mesh named `nobody-home` is running"),
+        (vec!["config", "routes", "--name", "nobody-home", "client"], "no mesh named `nobody-home` is running"),
+        (vec!["demo", "--name", "Not/A/Name"], "lower-case letters"),
         (vec!["up", "--name", "Not/A/Name", path], "lower-case letters"),
         (vec!["down", "--name", "nobody-home"], "no mesh named `nobody-home` is running"),
         (vec!["capture", "apply", "-m", "TPROXY"], "TPROXY is not supported"),
@@ -374,4 +546,8 @@ fn mistakes_are_told_with_what_would_be_right() {
         code == Some(1) && text.contains("bad.yaml:4") && text.contains("containerz") && text.contains("nothing to run"),
         "{text}"
     );
+    assert!(text.contains("(refused)"), "nothing was in force before: {text}");
+    std::fs::write(empty.path().join("bad.yaml"), "# nothing\n").unwrap();
+    let (text, code) = run(&["up", "--name", &format!("bad{}", std::process::id()), path]);
+    assert!(code == Some(1) && text.contains("the manifests are empty: nothing to run"), "{text}");
 }

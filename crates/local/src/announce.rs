@@ -72,7 +72,11 @@ impl Said {
             let (uid, ready) = (&pod.identity.fields.uid, pod.ready());
             match (self.0.get(uid), ready) {
                 (None, true) => {
-                    let sidecar = if pod.identity.injected { "with sidecar" } else { "no sidecar" };
+                    let sidecar = match (pod.identity.gateway, pod.identity.injected) {
+                        (true, _) => "gateway",
+                        (false, true) => "with sidecar",
+                        (false, false) => "no sidecar",
+                    };
                     news.push(format!("pod {} ready ({}, {sidecar})", pod.key(), pod.ip()));
                 }
                 (Some((_, false)), true) => news.push(format!("pod {} ready again", pod.key())),

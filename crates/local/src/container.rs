@@ -1,7 +1,7 @@
 //! A pod's containers: started in order, probed, restarted, and stopped.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,6 +132,7 @@ async fn run_init(mesh: &Arc<Mesh>, pod: &Arc<Pod>, container: &Container) -> bo
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     while !pod.is_stopping() {
         let start = Instant::now();
+        let mark = log_length(mesh, pod, container);
         let problem = match start_container(mesh, pod, container).await {
             Ok(process) => {
                 let code = tokio::select! {
@@ -144,7 +145,7 @@ async fn run_init(mesh: &Arc<Mesh>, pod: &Arc<Pod>, container: &Container) -> bo
                 if code.code() == 0 {
                     return true;
                 }
-                ended(mesh, pod, &container.name, code)
+                ended(mesh, pod, container, (code, mark))
             }
             Err(e) => format!("init container {}: {e}", container.name),
         };
@@ -167,6 +168,7 @@ async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>, index: usize) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     while !pod.is_stopping() {
         let start = Instant::now();
+        let mark = log_length(&mesh, &pod, container);
         let again = match start_container(&mesh, &pod, container).await {
             Ok(process) => {
                 let code = watch_over(&mesh, &pod, index, &process).await;
@@ -182,7 +184,7 @@ async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>, index: usize) {
                 let policy = pod.identity.spec.restart_policy.unwrap_or_default();
                 let restart = policy == RestartPolicy::Always || (policy == RestartPolicy::OnFailure && code.code() != 0);
                 if restart || code.code() != 0 {
-                    pod.note(&mesh, &ended(&mesh, &pod, &container.name, code));
+                    pod.note(&mesh, &ended(&mesh, &pod, container, (code, mark)));
                 }
                 restart
             }
@@ -205,22 +207,37 @@ async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>, index: usize) {
     }
 }
 
-/// How a container ended, with the last lines that it wrote.
-fn ended(mesh: &Mesh, pod: &Pod, container: &str, code: ExitCode) -> String {
-    let path = mesh.log_path(&log_name(pod, container));
+/// How long a container's log is before it is started (again).
+fn log_length(mesh: &Mesh, pod: &Pod, container: &Container) -> u64 {
+    fs::metadata(mesh.log_path(&log_name(pod, &container.name))).map_or(0, |meta| meta.len())
+}
+
+/// How a container ended, with the last lines that it wrote since its log was `mark` bytes long.
+fn ended(mesh: &Mesh, pod: &Pod, container: &Container, (code, mark): (ExitCode, u64)) -> String {
+    let path = mesh.log_path(&log_name(pod, &container.name));
     let how = match code.code() {
         n @ 129.. => format!("was ended by signal {}", n - 128),
         n => format!("ended with status {n}"),
     };
-    let tail = tail(&path, 5);
+    let tail = tail(&path, mark, 5);
     let tail = if tail.is_empty() { String::new() } else { format!("; its last lines:\n{tail}") };
-    format!("container {container} {how} ({}){tail}", path.display())
+    format!("container {} {how} ({}){tail}", container.name, path.display())
 }
 
-/// The last lines of a log, indented.
-pub(crate) fn tail(path: &Path, lines: usize) -> String {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(8192)..]).into_owned();
+/// The last lines of a log behind its first `from` bytes, indented.
+pub(crate) fn tail(path: &Path, from: u64, lines: usize) -> String {
+    /// No more of a log is read.
+    const MOST: u64 = 8192;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(from.max(len.saturating_sub(MOST))))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
 }

@@ -132,7 +132,7 @@ pub(crate) async fn keep(mesh: Arc<Mesh>, manifests: Vec<ManifestPath>, environm
                     "the control plane ended with status {} ({}), starting it again; its last lines:\n{}",
                     code.code(),
                     path.display(),
-                    container::tail(&path, 5)
+                    container::tail(&path, 0, 5)
                 );
                 mesh.report.say(Kind::Problem, &text);
             }

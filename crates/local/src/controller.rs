@@ -140,8 +140,14 @@ impl Controller {
             pod_annotations: &annotations,
             host_network: wanted.spec.host_network,
         });
+        let gateway = injected && injection::is_gateway(&annotations);
+        let (spec, proxy_container) = if injected { injection::split_proxy(wanted.spec) } else { (wanted.spec.clone(), None) };
         if injected {
             injection::decorate(&mut labels, &mut annotations, &wanted.workload.name);
+        }
+        if gateway && !wanted.metadata.labels.contains_key(injection::TLS_MODE) {
+            // Istio's template for gateways has no such label.
+            labels.remove(injection::TLS_MODE);
         }
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_millis()).unwrap_or_default();
         let created = u64::try_from(created).unwrap_or(u64::MAX);
@@ -159,11 +165,13 @@ impl Controller {
                 node_name: NODE.to_owned(),
                 node_ip: self.mesh.network.node_ip(),
             },
-            spec: Arc::new(wanted.spec.clone()),
+            spec: Arc::new(spec),
             workload: wanted.workload,
             template: wanted.template,
             serial: self.serial,
             injected,
+            gateway,
+            proxy_container,
             addresses,
             created,
             dir,

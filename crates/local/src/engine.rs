@@ -48,9 +48,10 @@ impl Engine {
         if found.is_file() { Ok(Self::Envoy(found)) } else { Err(format!("--sidecar {self}: not a file")) }
     }
 
-    /// The sidecar's command.
-    pub(crate) fn command(&self) -> Vec<String> {
-        let mut command = ["lateen", "proxy", "sidecar"].map(str::to_owned).to_vec();
+    /// The proxy's command.
+    pub(crate) fn command(&self, gateway: bool) -> Vec<String> {
+        let role = if gateway { "gateway" } else { "sidecar" };
+        let mut command = ["lateen", "proxy", role].map(str::to_owned).to_vec();
         if let Self::Envoy(path) = self {
             command.extend(["--envoy".to_owned(), path.display().to_string()]);
         }
@@ -71,6 +72,7 @@ mod tests {
             assert!(text.parse::<Engine>().unwrap_err().contains("envoy=PATH"), "{text}");
         }
         assert!(Engine::Envoy("/nonexistent/envoy".into()).resolved().unwrap_err().contains("/nonexistent/envoy"));
-        assert_eq!(Engine::Lateen.command(), ["lateen", "proxy", "sidecar"]);
+        assert_eq!(Engine::Lateen.command(false), ["lateen", "proxy", "sidecar"]);
+        assert_eq!(Engine::Lateen.command(true), ["lateen", "proxy", "gateway"]);
     }
 }

@@ -137,8 +137,7 @@ async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Resul
     let container = containers.get(index).ok_or_else(|| format!("pod {} has no container", pod.key()))?;
     let beside = pod.state().containers.get(index).and_then(|c| c.process.clone());
     let beside = beside.ok_or_else(|| {
-        let why = pod.state().message.clone();
-        let why = if why.is_empty() { why } else { format!(": {why}") };
+        let why = pod.state().message.lines().next().map(|line| format!(" ({line})")).unwrap_or_default();
         format!("container {} of pod {} does not run{why}", container.name, pod.key())
     })?;
     let mut vars = container_variables(mesh, &pod, container)?;

@@ -166,7 +166,12 @@ fn start(report: &mut File) -> Result<(), Failure> {
             tell(&failure, report);
             std::process::exit(i32::from(failure.status))
         }
-        Some(child) => stay(child, report).map_err(Failure::from),
+        Some(child) => {
+            // No more powers than the program has: then it may look at this process, as at its own. Images' scripts write to
+            // `/proc/1/fd/1` to be read in the container's log.
+            sandbox::keep_only(spec.role.powers()).map_err(|e| e.to_string())?;
+            stay(child, report).map_err(Failure::from)
+        }
     }
 }
 

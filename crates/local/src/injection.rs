@@ -1,6 +1,6 @@
 //! Whether a pod gets a sidecar, and what the sidecar's presence adds to it: the rules of Istio's injection webhook.
 
-use lateen_model::resource::StringMap;
+use lateen_model::resource::{Container, PodSpec, StringMap};
 
 /// Namespaces that never get sidecars.
 const IGNORED_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
@@ -8,6 +8,26 @@ const IGNORED_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-
 const REVISION: &str = "default";
 const INJECT: &str = "sidecar.istio.io/inject";
 const REV: &str = "istio.io/rev";
+
+/// The label by which a pod says that its proxy takes the mesh's mutual TLS.
+pub(crate) const TLS_MODE: &str = "security.istio.io/tlsMode";
+/// Which templates are injected.
+const TEMPLATES: &str = "inject.istio.io/templates";
+/// The name of the proxy's container.
+const PROXY: &str = "istio-proxy";
+
+/// Whether the proxy is a gateway and no sidecar.
+pub(crate) fn is_gateway(annotations: &StringMap) -> bool {
+    annotations.get(TEMPLATES).is_some_and(|list| list.split(',').any(|t| t.trim() == "gateway"))
+}
+
+/// The pod without the container that stands for its proxy, and that container.
+pub(crate) fn split_proxy(spec: &PodSpec) -> (PodSpec, Option<Container>) {
+    let mut spec = spec.clone();
+    let at = spec.containers.iter().position(|c| c.name == PROXY && c.image.as_deref() == Some("auto"));
+    let proxy = at.map(|at| spec.containers.remove(at));
+    (spec, proxy)
+}
 
 /// What the decision is made of.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +79,7 @@ pub(crate) fn decorate(labels: &mut StringMap, annotations: &mut StringMap, work
     let mut add = |key: &str, value: String| {
         labels.entry(key.to_owned()).or_insert(value);
     };
-    add("security.istio.io/tlsMode", "istio".to_owned());
+    add(TLS_MODE, "istio".to_owned());
     add("service.istio.io/canonical-name", cut(name.unwrap_or_else(|| workload.to_owned())));
     add("service.istio.io/canonical-revision", cut(revision.unwrap_or_else(|| "latest".to_owned())));
     annotations.insert(REV.to_owned(), REVISION.to_owned());

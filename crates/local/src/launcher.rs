@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use lateen_capture::process::{Launch, LaunchError, launch, reap_one, user_namespace_advice};
@@ -17,9 +18,10 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
 use crate::engine::Engine;
+use crate::host_ports;
 use crate::resources::{ManifestPath, any_file};
 use crate::state_dir::{Claim, MeshName, StateDir};
-use crate::supervisor::{self, LIFELINE_FD, LOCK_FD, SPEC_FD, Spec};
+use crate::supervisor::{self, HOST_PORTS_FD, LIFELINE_FD, LOCK_FD, SPEC_FD, Spec};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -68,8 +70,11 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
     };
     // The write end stays open as long as this process lives, which is what the supervisor watches.
     let (lifeline, _alive) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.to_string())?;
-    let supervisor = start(&spec, &claim, &lifeline)?;
-    drop(lifeline);
+    let (outside, inside) = UnixStream::pair().map_err(|e| e.to_string())?;
+    let supervisor = start(&spec, &claim, &lifeline, &inside)?;
+    drop((lifeline, inside));
+    // Only now: a process with threads must not be the one that makes namespaces. Signals are blocked in the thread, too.
+    std::thread::spawn(move || host_ports::serve(&outside));
     wait(supervisor, &signals)
 }
 
@@ -93,7 +98,7 @@ fn environment(names: &[&str], prefixes: bool) -> Vec<(String, String)> {
     env::vars().filter(|(name, _)| names.iter().any(|n| if prefixes { name.starts_with(n) } else { name == n })).collect()
 }
 
-fn start(spec: &Spec, claim: &Claim, lifeline: &impl AsFd) -> Result<Pid, String> {
+fn start(spec: &Spec, claim: &Claim, lifeline: &impl AsFd, host_ports: &impl AsFd) -> Result<Pid, String> {
     let failed = |e: std::io::Error| e.to_string();
     let mut description = File::from(memfd_create(c"lateen-mesh", MFdFlags::MFD_CLOEXEC).map_err(|e| e.to_string())?);
     serde_json::to_writer(&description, spec).map_err(|e| e.to_string())?;
@@ -125,6 +130,7 @@ fn start(spec: &Spec, claim: &Claim, lifeline: &impl AsFd) -> Result<Pid, String
             (description.as_fd(), SPEC_FD),
             (claim.lock().as_fd(), LOCK_FD),
             (lifeline.as_fd(), LIFELINE_FD),
+            (host_ports.as_fd(), HOST_PORTS_FD),
         ],
         namespaces,
     };

@@ -29,6 +29,8 @@ mod engine;
 mod environment;
 mod exec;
 mod find;
+mod gateways;
+mod host_ports;
 mod init;
 mod injection;
 mod ipam;
@@ -52,6 +54,7 @@ mod unix_http;
 mod volumes;
 
 pub use client::Client;
+pub use gateways::GatewayPort;
 pub use report::coloured;
 pub use state_dir::MeshName;
 pub use status::{ControlStatus, PodStatus, Status};

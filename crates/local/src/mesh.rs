@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::control::Control;
 use crate::engine::Engine;
+use crate::gateways::GatewayPorts;
 use crate::ipam::{Network, PodPool, ServicePool};
 use crate::pod::Pod;
 use crate::report::Report;
@@ -32,6 +33,8 @@ pub(crate) struct Mesh {
     pub(crate) control: Control,
     /// What runs as sidecar.
     pub(crate) engine: Engine,
+    /// Ports of gateways that are open on this machine.
+    pub(crate) gateway_ports: GatewayPorts,
     /// Variables that every process gets.
     pub(crate) base_environment: Vec<(String, String)>,
     /// Variables that sidecars get in addition.
@@ -72,6 +75,7 @@ impl Mesh {
             tokens: parts.tokens,
             report: parts.report,
             engine: parts.engine,
+            gateway_ports: GatewayPorts::default(),
             base_environment: parts.base_environment,
             proxy_environment: parts.proxy_environment,
             resources: watch::Sender::new(Arc::default()),
@@ -214,6 +218,8 @@ pub(crate) mod tests {
             template: String::new(),
             serial: 1,
             injected: true,
+            gateway: false,
+            proxy_container: None,
             addresses,
             created: 0,
             dir: PathBuf::from("/nowhere"),

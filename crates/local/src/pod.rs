@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lateen_capture::link::PodAddresses;
 use lateen_capture::netns::NetNs;
 use lateen_capture::process::ExitCode;
-use lateen_model::resource::{PodPort, PodRecord, PodSpec, WorkloadRef};
+use lateen_model::resource::{Container, PodPort, PodRecord, PodSpec, WorkloadRef};
 use tokio::sync::watch;
 
 use crate::environment::PodFields;
@@ -28,6 +28,10 @@ pub(crate) struct Identity {
     /// Order of creation in this mesh.
     pub(crate) serial: u64,
     pub(crate) injected: bool,
+    /// Whether it is a gateway: its proxy has ports of its own, and nothing is captured.
+    pub(crate) gateway: bool,
+    /// What its manifest says of the proxy's container (`istio-proxy`, `image: auto`); not among the containers of `spec`.
+    pub(crate) proxy_container: Option<Container>,
     pub(crate) addresses: PodAddresses,
     /// Milliseconds since the Unix epoch.
     pub(crate) created: u64,
@@ -133,7 +137,8 @@ impl Pod {
 
     /// Whether all containers, and the sidecar if there is one, are ready.
     fn is_ready(&self, state: &State) -> bool {
-        !state.containers.is_empty() && state.containers.iter().all(|c| c.ready) && (!self.identity.injected || state.proxy_ready)
+        let some = !state.containers.is_empty() || self.identity.gateway;
+        some && state.containers.iter().all(|c| c.ready) && (!self.identity.injected || state.proxy_ready)
     }
 
     /// Whether it is ready and stays.
@@ -165,6 +170,8 @@ impl Pod {
             "PodInitializing"
         } else if state.initialized < spec.init_containers.len() {
             return format!("Init:{}/{}", state.initialized, spec.init_containers.len());
+        } else if state.containers.is_empty() && state.proxy.is_some() {
+            "Running"
         } else if any(|c| c.waiting) {
             "CrashLoopBackOff"
         } else if !any(|c| !c.finished) {
@@ -197,13 +204,18 @@ impl Pod {
         let _ = stop.wait_for(|s| *s).await;
     }
 
+    /// The ports of its containers, that of the proxy included.
+    pub(crate) fn container_ports(&self) -> impl Iterator<Item = PodPort> {
+        let containers = self.identity.spec.containers.iter().chain(&self.identity.proxy_container);
+        containers.flat_map(|c| &c.ports).filter_map(|p| {
+            Some(PodPort { name: p.name.clone(), port: u16::try_from(p.container_port).ok()?, protocol: p.protocol })
+        })
+    }
+
     /// What the control plane is told.
     pub(crate) fn record(&self, node: &str) -> PodRecord {
         let state = self.state();
         let id = &self.identity;
-        let ports = id.spec.containers.iter().flat_map(|c| &c.ports).filter_map(|p| {
-            Some(PodPort { name: p.name.clone(), port: u16::try_from(p.container_port).ok()?, protocol: p.protocol })
-        });
         PodRecord {
             name: id.fields.name.clone(),
             namespace: id.fields.namespace.clone(),
@@ -214,8 +226,9 @@ impl Pod {
             service_account: id.fields.service_account.clone(),
             workload: id.workload.clone(),
             node: node.to_owned(),
-            ports: ports.collect(),
-            injected: id.injected,
+            ports: self.container_ports().collect(),
+            // Clients speak plain text to gateways, unless they are told otherwise.
+            injected: id.injected && !id.gateway,
             ready: self.is_ready(&state),
             terminating: state.terminating,
             created: id.created,
@@ -280,7 +293,8 @@ async fn make_network(mesh: &Arc<Mesh>, pod: &Arc<Pod>) -> Result<(), String> {
     if pod.network().is_some() {
         return Ok(());
     }
-    let capture = pod.identity.injected.then(|| sidecar::capture(pod)).transpose()?;
+    let captured = pod.identity.injected && !pod.identity.gateway;
+    let capture = captured.then(|| sidecar::capture(pod)).transpose()?;
     let (addresses, bridge, serial) = (pod.identity.addresses, mesh.network.bridge, pod.identity.serial);
     let made = tokio::task::spawn_blocking(move || -> Result<NetNs, String> {
         let ns = NetNs::create().map_err(|e| format!("network namespace: {e}"))?;

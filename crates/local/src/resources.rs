@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lateen_model::manifest::{self, Rejection};
-use lateen_model::resource::{ConfigMap, Deployment, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service, StringMap};
+use lateen_model::resource::{
+    ConfigMap, Deployment, Gateway, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service, ServiceEntry, StringMap,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -76,6 +78,14 @@ impl Resources {
     of_kind!(
         /// Every `ConfigMap`.
         config_maps, config_map, ConfigMap
+    );
+    of_kind!(
+        /// Every `Gateway`.
+        gateways, gateway, Gateway
+    );
+    of_kind!(
+        /// Every `ServiceEntry`.
+        service_entries, service_entry, ServiceEntry
     );
     of_kind!(
         /// Every `Secret`.

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::container::{self, Backoff, PROXY_DIR, common_mounts, hidden, log_file};
 use crate::dns::CONTROL_HOST;
+use crate::environment::variables;
 use crate::init::{Mount, Place, Role, Spec};
 use crate::mesh::Mesh;
 use crate::pod::Pod;
@@ -120,10 +121,14 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
     for (name, value) in &mesh.proxy_environment {
         vars.set(name, value);
     }
+    if let Some(own) = &id.proxy_container {
+        vars = variables(own, f, &mesh.resources(), vars).map_err(|e| e.to_string())?;
+    }
     let ports: Vec<_> = id
         .spec
         .containers
         .iter()
+        .chain(&id.proxy_container)
         .flat_map(|c| &c.ports)
         .map(|p| json!({"name": p.name, "containerPort": p.container_port, "protocol": p.protocol}))
         .collect();
@@ -175,7 +180,7 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
         place: Place::Own { host_name: container::host_name(pod), mounts, hidden: hidden(mesh), contained: false },
         network: true,
         role: Role::Proxy,
-        command: mesh.engine.command(),
+        command: mesh.engine.command(id.gateway),
         environment: vars.into_pairs(),
         working_dir: None,
         terminal: false,
@@ -222,7 +227,7 @@ pub(crate) async fn keep(mesh: Arc<Mesh>, pod: Arc<Pod>) {
                     return;
                 }
                 let path = mesh.log_path(&log_name(&pod));
-                let tail = container::tail(&path, 5);
+                let tail = container::tail(&path, 0, 5);
                 let text = format!(
                     "sidecar ended with status {} ({}), starting it again; its last lines:\n{tail}",
                     code.code(),

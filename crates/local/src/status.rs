@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gateways::GatewayPort;
 use crate::mesh::Mesh;
 use crate::pod::Pod;
 
@@ -14,6 +15,9 @@ pub struct Status {
     pub control: ControlStatus,
     /// Every pod, by namespace and name.
     pub pods: Vec<PodStatus>,
+    /// Ports of gateways, as they are reached from this machine.
+    #[serde(default)]
+    pub gateway_ports: Vec<GatewayPort>,
 }
 
 /// The control plane's process.
@@ -60,7 +64,8 @@ pub struct PodStatus {
 pub(crate) async fn status(mesh: &Mesh) -> Status {
     let (ready, syncz) = tokio::join!(mesh.control.is_ready(), mesh.control.syncz());
     let pods = mesh.pods().iter().map(|pod| pod_status(pod, &syncz)).collect();
-    Status { control: ControlStatus { pid: mesh.control.outer_pid(), ready }, pods }
+    let control = ControlStatus { pid: mesh.control.outer_pid(), ready };
+    Status { control, pods, gateway_ports: mesh.gateway_ports.shown() }
 }
 
 fn pod_status(pod: &Pod, syncz: &BTreeMap<String, BTreeMap<String, String>>) -> PodStatus {

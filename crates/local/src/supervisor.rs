@@ -24,13 +24,14 @@ use crate::container::{BIN_DIR, PROXY_DIR};
 use crate::controller::{Controller, follow_manifests, say_new};
 use crate::dns::{self, Zone};
 use crate::engine::Engine;
+use crate::host_ports::HostPorts;
 use crate::ipam::Network;
 use crate::mesh::{Mesh, Parts};
 use crate::report::{Kind, Report};
 use crate::resources::{Findings, ManifestPath, Resources, Watch};
 use crate::spawn::Spawner;
 use crate::state_dir::StateDir;
-use crate::{api, control, exec, publisher};
+use crate::{api, control, exec, gateways, publisher};
 
 /// The name of the hidden subcommand.
 pub(crate) const SUBCOMMAND: &str = "__supervisor";
@@ -40,6 +41,9 @@ pub(crate) const SPEC_FD: RawFd = 3;
 pub(crate) const LOCK_FD: RawFd = 4;
 /// Ends when the launcher does.
 pub(crate) const LIFELINE_FD: RawFd = 5;
+
+/// Where listening sockets of this machine are asked for.
+pub(crate) const HOST_PORTS_FD: RawFd = 6;
 
 /// The issuer of service account tokens, as in a cluster.
 pub(crate) const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -83,6 +87,7 @@ fn start() -> Result<ExitCode, String> {
     let spec: Spec = serde_json::from_str(&text).map_err(|e| e.to_string())?;
     let _lock = inherited(LOCK_FD).map_err(|e| format!("no lock: {e}"))?;
     let lifeline = inherited(LIFELINE_FD).map_err(|e| format!("no launcher: {e}"))?;
+    let host_ports = HostPorts::new(inherited(HOST_PORTS_FD).map_err(|e| format!("no launcher: {e}"))?);
     process::die_with_parent(Signal::SIGKILL).map_err(|e| e.to_string())?;
     // A session of its own: Ctrl-C is for the launcher, which passes it on.
     let _ = nix::unistd::setsid();
@@ -91,7 +96,7 @@ fn start() -> Result<ExitCode, String> {
     let network = Network::of_this_machine();
     arrange(&spec, network)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(run(spec, network, outer_proc, lifeline))
+    runtime.block_on(run(spec, network, outer_proc, (lifeline, host_ports)))
 }
 
 /// Mounts and network of the mesh, before anything else runs.
@@ -119,7 +124,12 @@ fn arrange(spec: &Spec, network: Network) -> Result<(), String> {
     services::apply(&[], &network.service_ranges()).map_err(|e| e.to_string())
 }
 
-async fn run(spec: Spec, network: Network, outer_proc: OwnedFd, lifeline: OwnedFd) -> Result<ExitCode, String> {
+async fn run(
+    spec: Spec,
+    network: Network,
+    outer_proc: OwnedFd,
+    (lifeline, host_ports): (OwnedFd, HostPorts),
+) -> Result<ExitCode, String> {
     let spawner = Spawner::new(outer_proc).map_err(|e| e.to_string())?;
     let tokens = TokenIssuer::generate(TOKEN_ISSUER).map_err(|e| e.to_string())?;
     let key = spec.dir.token_key();
@@ -166,6 +176,7 @@ async fn run(spec: Spec, network: Network, outer_proc: OwnedFd, lifeline: OwnedF
     tokio::spawn(follow_manifests(mesh.clone(), spec.manifests, watch, findings));
     let controller = tokio::spawn(Controller::new(mesh.clone()).run());
     tokio::spawn(announce(mesh.clone()));
+    tokio::spawn(gateways::follow(mesh.clone(), host_ports));
     let mut lifeline = pipe::Receiver::from_owned_fd(lifeline).map_err(|e| e.to_string())?;
     let mut nothing = [0];
     tokio::select! {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::resource::{
-    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, FieldPath, Issues, Kind, Namespace, Origin,
-    PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment, Service, ServiceAccount, Sidecar, VirtualService,
-    Warning,
+    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, FieldPath, Gateway, Issues, Kind, Namespace, Origin,
+    PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment, Service, ServiceAccount, ServiceEntry, Sidecar,
+    VirtualService, Warning, WorkloadEntry, WorkloadGroup,
 };
 
 mod de;
@@ -167,7 +167,11 @@ fn read_kind(source: &Source<'_>, kind: Kind, node: &Node, base: &FieldPath) -> 
         Kind::Deployment => typed::<Deployment>(node),
         Kind::VirtualService => typed::<VirtualService>(node),
         Kind::DestinationRule => typed::<DestinationRule>(node),
+        Kind::Gateway => typed::<Gateway>(node),
         Kind::Sidecar => typed::<Sidecar>(node),
+        Kind::ServiceEntry => typed::<ServiceEntry>(node),
+        Kind::WorkloadEntry => typed::<WorkloadEntry>(node),
+        Kind::WorkloadGroup => typed::<WorkloadGroup>(node),
         Kind::PeerAuthentication => typed::<PeerAuthentication>(node),
         Kind::AuthorizationPolicy => typed::<AuthorizationPolicy>(node),
     };

@@ -20,8 +20,8 @@ pub use providers::{
     ProviderKind,
 };
 pub use proxy_config::{
-    ForwardClientCert, MetadataExchangeHeaders, MetadataExchangeMode, OptInHeader, ProxyConfig, ProxyHeaderSwitch, ProxyHeaders,
-    ServerHeader, Tracing,
+    ForwardClientCert, GatewayTopology, MetadataExchangeHeaders, MetadataExchangeMode, OptInHeader, ProxyConfig,
+    ProxyHeaderSwitch, ProxyHeaders, ServerHeader, Tracing,
 };
 
 /// The ConfigMap's namespace.

@@ -4,6 +4,7 @@
 //! [`crate::manifest`] turns text into these types; `validate` finds what Istio's or Kubernetes' own validation would refuse,
 //! and `unsupported` what is valid there and not implemented here yet.
 
+pub mod address_allocation;
 mod authorization_policy;
 pub(crate) mod check;
 mod config_map;
@@ -11,6 +12,7 @@ mod deployment;
 mod destination_rule;
 mod export_to;
 mod field;
+mod gateway;
 pub mod host;
 mod kind;
 mod meta;
@@ -24,8 +26,11 @@ mod secret;
 mod selector;
 mod service;
 mod service_account;
+mod service_entry;
 mod sidecar;
 mod virtual_service;
+mod workload_entry;
+mod workload_group;
 
 pub use authorization_policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, ExtensionProviderRef, Operation, PolicyTargetReference,
@@ -43,6 +48,10 @@ pub use destination_rule::{
 pub use export_to::ExportTo;
 pub(crate) use field::shorten;
 pub use field::{FieldIssue, FieldPath, Issues, Segment, Warning};
+pub use gateway::{
+    CIPHER_SUITES, Gateway, GatewayHost, GatewayHostNamespace, GatewayPort, GatewaySpec, Server, ServerProtocol, ServerTlsMode,
+    ServerTlsSettings, TlsProtocolVersion, is_cipher_suite,
+};
 pub use host::{Host, HostError, HostMap};
 pub use kind::{Kind, Resource, ResourceKey, Scope};
 pub use meta::{Dropped, Object, ObjectMeta, Origin, Provenance, StringMap};
@@ -65,6 +74,9 @@ pub use service::{
     SessionAffinity, TrafficDistribution, TransportProtocol,
 };
 pub use service_account::ServiceAccount;
+pub use service_entry::{
+    NO_ADDRESSES_LABEL, ServiceEntry, ServiceEntryLocation, ServiceEntryPort, ServiceEntryResolution, ServiceEntrySpec,
+};
 pub use sidecar::{
     CaptureMode, EgressHost, EgressNamespace, IstioEgressListener, IstioIngressListener, OutboundTrafficMode,
     OutboundTrafficPolicy, Sidecar, SidecarPort, SidecarSpec,
@@ -77,3 +89,5 @@ pub use virtual_service::{
     RouteDestination, StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, UnmatchedPreflights, VirtualService,
     VirtualServiceSpec,
 };
+pub use workload_entry::{WorkloadAddress, WorkloadEntry, WorkloadEntrySpec};
+pub use workload_group::{HealthHttpGet, HealthTcpSocket, ReadinessProbe, WorkloadGroup, WorkloadGroupMeta, WorkloadGroupSpec};

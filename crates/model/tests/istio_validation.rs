@@ -458,7 +458,6 @@ fn destination_rule_load_balancing_and_tls() {
         ("tls: {mode: ISTIO_MUTUAL}", ""),
         ("tls: {mode: ISTIO_MUTUAL, sni: a, subjectAltNames: [b]}", ""),
         ("tls: {mode: DISABLE}", ""),
-        ("tls: {mode: SIMPLE}", "spec.trafficPolicy.tls.mode: is not supported"),
         ("tls: {mode: ISTIO_MUTUAL, privateKey: k}", "spec.trafficPolicy.tls.privateKey: must not be set with ISTIO_MUTUAL"),
         ("tls: {mode: MUTUAL, clientCertificate: c}", "spec.trafficPolicy.tls.privateKey: is required with MUTUAL"),
         (

@@ -7,7 +7,7 @@
 use lateen_model::dataplane::{
     CircuitBreakers, ClusterSpecifier, Forward, HeaderMatch, HeaderMutation, HeaderPredicate, LbPolicy, OutlierDetection,
     PathMatch, PathNormalization, Permission, Principal, Rbac, RbacAction, RbacPolicy, Route, RouteAction, RouteConfiguration,
-    RouteMatch, SafeRegex, StringMatch, VirtualHost,
+    RouteFilters, RouteMatch, SafeRegex, StringMatch, VirtualHost,
 };
 use lateen_policy::balance::{Avoid, BalanceSettings, HostGroup, HostSet, HostView, Picker};
 use lateen_policy::breaker::Breakers;
@@ -114,6 +114,7 @@ fn table(hosts: usize, routes: usize) -> RouteTable {
             path_rewrite: None,
             host_rewrite: None,
             retry: None,
+            mirrors: Vec::new(),
             cluster_not_found_status: 503,
         }))
     };
@@ -122,6 +123,7 @@ fn table(hosts: usize, routes: usize) -> RouteTable {
         matches: RouteMatch { path, case_sensitive: true, headers: vec![], query: vec![] },
         action: forward("outbound|80||a".into()),
         operation: None,
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: None,
@@ -139,6 +141,7 @@ fn table(hosts: usize, routes: usize) -> RouteTable {
             domains: vec![format!("svc-{i}.production.svc.cluster.local"), format!("svc-{i}.production"), format!("svc-{i}")],
             routes: if i == 0 { routes.clone() } else { vec![route(PathMatch::Prefix("/".into()))] },
             include_request_attempt_count: true,
+            require_tls: false,
         })
         .collect();
     RouteTable::compile(&RouteConfiguration {

@@ -19,7 +19,9 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod cors;
 mod error;
+pub mod fault;
 pub mod filter_chain;
 pub mod forwarded;
 pub mod header_match;

@@ -127,6 +127,7 @@ mod tests {
             path_rewrite: None,
             host_rewrite: None,
             retry: Some(retry),
+            mirrors: Vec::new(),
             cluster_not_found_status: 503,
         }
     }

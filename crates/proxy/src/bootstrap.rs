@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(crate) enum Role {
     /// Beside one application.
     Sidecar,
+    /// At the mesh's edge, with ports of its own.
+    Gateway,
 }
 
 impl Role {
@@ -19,6 +21,7 @@ impl Role {
     fn node_type(self) -> &'static str {
         match self {
             Self::Sidecar => "sidecar",
+            Self::Gateway => "router",
         }
     }
 }
@@ -27,7 +30,7 @@ impl Role {
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A variable that has no default is missing.
-    #[error("environment variable {0} is not set; the sidecar injector sets it, see `lateen proxy sidecar --help`")]
+    #[error("environment variable {0} is not set; the sidecar injector sets it, see `lateen proxy --help`")]
     Missing(&'static str),
     /// A variable does not parse.
     #[error("environment variable {name}={value:?}: {expected}")]

@@ -21,11 +21,18 @@ enum RoleArgs {
     /// ISTIO_META_*, SECRET_TTL, SECRET_GRACE_PERIOD_RATIO. `lateen up` sets all of them.
     ///
     /// Ports: 15001 outbound, 15006 inbound, 15000 admin (loopback), 15021 readiness, 15090 Prometheus.
-    Sidecar(SidecarArgs),
+    Sidecar(WorkloadArgs),
+    /// Stands at the mesh's edge: opens the ports of the Gateways that select its pod
+    ///
+    /// Who it is and where its control plane is comes from the same environment as a sidecar's. Certificates come from Secrets
+    /// of its namespace, through the control plane; they are held in memory only.
+    ///
+    /// Ports: those of its Gateways, 15000 admin (loopback), 15021 readiness, 15090 Prometheus.
+    Gateway(WorkloadArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct SidecarArgs {
+struct WorkloadArgs {
     /// The pod's labels, as the Kubernetes downward API writes them
     #[arg(long, value_name = "FILE", default_value = "/etc/istio/pod/labels")]
     labels_file: PathBuf,
@@ -56,10 +63,13 @@ pub enum ProxyError {
 /// If the environment is incomplete or the process cannot get what it needs. Configuration that is wrong is no error: it is
 /// refused, and the last good one stays in force.
 pub fn run(args: &ProxyArgs) -> Result<(), ProxyError> {
-    let RoleArgs::Sidecar(sidecar) = &args.role;
+    let (role, workload) = match &args.role {
+        RoleArgs::Sidecar(workload) => (Role::Sidecar, workload),
+        RoleArgs::Gateway(workload) => (Role::Gateway, workload),
+    };
     let environment: Environment = std::env::vars().collect();
-    let settings = Settings::from_environment(Role::Sidecar, &environment, &sidecar.labels_file)?;
-    match &sidecar.envoy {
+    let settings = Settings::from_environment(role, &environment, &workload.labels_file)?;
+    match &workload.envoy {
         None => Ok(process::run(settings, environment)?),
         Some(envoy) => Ok(agent::run(&settings, envoy)?),
     }

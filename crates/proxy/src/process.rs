@@ -75,6 +75,7 @@ fn keep_identity(shared: &Arc<Shared>, control_plane: ControlPlane) {
 fn node(settings: &Settings) -> Node {
     let node_type = match settings.role {
         Role::Sidecar => NodeType::Sidecar,
+        Role::Gateway => NodeType::Router,
     };
     let domain = format!("{}.svc.cluster.local", settings.namespace);
     let mut node = Node::new(node_type, settings.instance_ip, &settings.pod_name, &settings.namespace, &domain);

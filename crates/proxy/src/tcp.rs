@@ -180,12 +180,12 @@ async fn connect(
             Discovery::OriginalDst { port_override } => {
                 Some(upstream::original_destination(connection.destination, *port_override))
             }
-            Discovery::Eds { .. } | Discovery::Static(_) => {
+            Discovery::Eds { .. } | Discovery::Static(_) | Discovery::Dns(_) => {
                 worker.pools.pick(worker, cluster, AVOID_TRIED, |h| tried.contains(&h.address))
             }
         };
         let Some(host) = host else { return Err(Unprepared::new(cluster, ResponseFlag::NoHealthyUpstream, None)) };
-        match upstream::connect(cluster, &host, Purpose::Tcp, worker.shared.settings.mark).await {
+        match upstream::connect(cluster, &host, &Purpose::Tcp.into(), worker.shared.settings.mark).await {
             Ok(opened) => {
                 cluster.record(&host, Outcome::Success);
                 return Ok((opened, host, permit));

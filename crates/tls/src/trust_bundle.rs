@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
-use crate::certificate::{CertificateError, chain_from_pem, sha256};
+use crate::certificate::{CertificateError, sha256};
 use crate::verify::VerifiedPeers;
 
 /// Why roots were not accepted.
@@ -35,6 +35,21 @@ pub enum TrustBundleError {
     },
 }
 
+/// The most roots of a bundle: several times what operating systems trust.
+const MAX_ROOTS: usize = 1024;
+
+/// The certificates of a bundle, which may be many more than those of a chain.
+fn bundle_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let mut ders = Vec::new();
+    for item in CertificateDer::pem_slice_iter(pem) {
+        if ders.len() == MAX_ROOTS {
+            return Err(CertificateError::ChainTooLong);
+        }
+        ders.push(item.map_err(|e| CertificateError::Pem(e.to_string()))?);
+    }
+    if ders.is_empty() { Err(CertificateError::NoCertificate) } else { Ok(ders) }
+}
+
 /// One generation of roots: immutable, and shared behind an [`Arc`]. Several roots are normal while one replaces another.
 pub struct TrustBundle {
     anchors: Vec<TrustAnchor<'static>>,
@@ -55,7 +70,10 @@ impl TrustBundle {
     /// Like [`from_pem`](Self::from_pem), with certificate revocation lists in PEM, which may be empty. With any list given,
     /// each certificate of a chain must be covered by one (`trusted_ca` and `crl` of Envoy's `CertificateValidationContext`).
     pub fn from_pem_with_crls(roots: &[u8], crls: &[u8]) -> Result<Self, TrustBundleError> {
-        let ders = chain_from_pem(roots)?;
+        Self::from_ders(bundle_from_pem(roots)?, crls)
+    }
+
+    fn from_ders(ders: Vec<CertificateDer<'static>>, crls: &[u8]) -> Result<Self, TrustBundleError> {
         let mut anchors = Vec::with_capacity(ders.len());
         for (index, der) in ders.iter().enumerate() {
             let anchor =
@@ -71,6 +89,20 @@ impl TrustBundle {
             lists.push(OwnedCertRevocationList::from_der(&der).map_err(|e| fail(e.to_string()))?.into());
         }
         Ok(Self { anchors, crls: lists, pem: canonical_pem(&ders).into(), fingerprint: fingerprint(&ders, &hashed) })
+    }
+
+    /// Like [`from_pem_with_crls`](Self::from_pem_with_crls), without those certificates that cannot be a root: the operating
+    /// system's bundle holds what others collected, and one odd entry must not cost all the others.
+    ///
+    /// # Errors
+    /// No usable certificate at all, or a broken revocation list.
+    pub fn from_system(roots: &[u8], crls: &[u8]) -> Result<Self, TrustBundleError> {
+        let readable = CertificateDer::pem_slice_iter(roots).take(MAX_ROOTS).flatten();
+        let usable: Vec<_> = readable.filter(|der| webpki::anchor_from_trusted_cert(der).is_ok()).collect();
+        if usable.is_empty() {
+            return Err(CertificateError::NoCertificate.into());
+        }
+        Self::from_ders(usable, crls)
     }
 
     /// The roots as PEM, one block after another.

@@ -6,7 +6,8 @@
 
 use crate::istio::named;
 use crate::pb::{core, google, rbac};
-use prost::{Message, Name};
+use prost::bytes::{Buf, BufMut};
+use prost::{Message, Name, encoding};
 
 /// Packs a message.
 pub(crate) fn any<M: Message + Name>(message: &M) -> google::Any {
@@ -185,4 +186,51 @@ pub(crate) struct OrderedFormat {
 /// A message of another type that shares some field numbers: what `M` does not have is skipped.
 pub(crate) fn view<M: Message + Default>(bytes: &[u8]) -> Result<M, prost::DecodeError> {
     M::decode(bytes)
+}
+
+/// A message, and entries of one of its repeated fields that its own type cannot hold in order (a map's), or cannot hold at all
+/// (messages extended in turn). Written only: what is read goes into the base.
+#[derive(Debug)]
+pub(crate) struct Extended<B, E> {
+    /// The message, its field `tag` empty.
+    pub(crate) base: B,
+    /// The field's number.
+    pub(crate) tag: u32,
+    /// Its entries, in order.
+    pub(crate) entries: Vec<E>,
+}
+
+impl<B: Message, E: Message> Message for Extended<B, E> {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        self.base.encode_raw(buf);
+        encoding::message::encode_repeated(self.tag, &self.entries, buf);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: encoding::WireType,
+        buf: &mut impl Buf,
+        ctx: encoding::DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        self.base.merge_field(tag, wire_type, buf, ctx)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.base.encoded_len() + encoding::message::encoded_len_repeated(self.tag, &self.entries)
+    }
+
+    fn clear(&mut self) {
+        self.base.clear();
+        self.entries.clear();
+    }
+}
+
+/// An entry of `Route.typed_per_filter_config`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FilterEntry {
+    #[prost(string, tag = "1")]
+    pub(crate) key: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) value: Option<google::Any>,
 }

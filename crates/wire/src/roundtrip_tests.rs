@@ -152,6 +152,7 @@ fn a_stock_envoy_does_not_agree_on_metadata_exchange() {
         certificate: Some(SecretRef::workload_certificate()),
         roots: None,
         sans: Vec::new(),
+        crl_file: None,
     }));
     let alpn = |options| match decode::cluster(&encode::cluster(&cluster, options)).unwrap().value.transport {
         TransportSocket::Tls(tls) => tls.alpn,

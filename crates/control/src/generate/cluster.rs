@@ -1,8 +1,9 @@
 //! Clusters (CDS).
 
 use super::destination::{MergedRule, Policy};
-use super::proxy::Proxy;
-use super::scope::ScopedService;
+use super::external;
+use super::proxy::{Families, Proxy};
+use super::scope::{ScopedService, sidecar_of};
 use super::{inbound, mesh, tls};
 use crate::names;
 use crate::world::{Protocol, Service, ServicePort, World};
@@ -11,12 +12,12 @@ use lateen_model::dataplane::{
     LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
     UpstreamHttp,
 };
-use lateen_model::resource::{self, ConnectionPoolSettings, H2UpgradePolicy, SimpleLb};
+use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, SimpleLb};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// All clusters of one service: each known port, whole and by subset.
-pub fn of_service(world: &World, scoped: &ScopedService, rule: &MergedRule) -> Vec<Cluster> {
+pub fn of_service(world: &World, families: Families, scoped: &ScopedService, rule: &MergedRule) -> Vec<Cluster> {
     let service = &*scoped.service;
     if service.alias.is_some() {
         return Vec::new();
@@ -24,13 +25,20 @@ pub fn of_service(world: &World, scoped: &ScopedService, rule: &MergedRule) -> V
     let subsets = rule.subsets();
     let mut out = Vec::new();
     for port in scoped.ports() {
-        out.push(outbound(world, service, port, rule, ""));
-        out.extend(subsets.iter().map(|subset| outbound(world, service, port, rule, &subset.name)));
+        let made = |subset| outbound(world, families, (service, port), rule, subset);
+        out.push(made(""));
+        out.extend(subsets.iter().map(|subset| made(&subset.name)));
     }
     out
 }
 
-fn outbound(world: &World, service: &Service, port: &ServicePort, rule: &MergedRule, subset: &str) -> Cluster {
+fn outbound(
+    world: &World,
+    families: Families,
+    (service, port): (&Service, &ServicePort),
+    rule: &MergedRule,
+    subset: &str,
+) -> Cluster {
     let policy = rule.policy(port.number, subset);
     let name = names::outbound_cluster(port.number, subset, &service.host);
     let protocol = outbound_protocol(world, port.protocol, policy.connection_pool);
@@ -38,18 +46,21 @@ fn outbound(world: &World, service: &Service, port: &ServicePort, rule: &MergedR
         world,
         &tls::Upstream {
             service,
-            endpoints: world.endpoints(&service.host).map(|e| &**e),
+            endpoints: world.endpoints_of(service).map(|e| &**e),
             port: port.number,
             subset,
             http2: matches!(protocol, HttpProtocolOptions::Http2 { .. }),
             settings: policy.tls,
         },
     );
-    let discovery = match service.headless {
-        true => Discovery::OriginalDst { port_override: None },
-        false => Discovery::Eds { service_name: name.clone() },
+    let discovery = match service.is_passthrough() {
+        true => Discovery::OriginalDst { port_override: external::port_override(service, port) },
+        false => match external::dns(world, families, (service, port), rule, subset) {
+            Some(dns) => Discovery::Dns(Box::new(dns)),
+            None => Discovery::Eds { service_name: name.clone() },
+        },
     };
-    let lb_policy = match (service.headless, policy.load_balancer.and_then(|l| l.simple)) {
+    let lb_policy = match (service.is_passthrough(), policy.load_balancer.and_then(|l| l.simple)) {
         (true, _) => LbPolicy::ClusterProvided,
         (_, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
         (_, Some(SimpleLb::Random)) => LbPolicy::Random,
@@ -57,22 +68,27 @@ fn outbound(world: &World, service: &Service, port: &ServicePort, rule: &MergedR
             LbPolicy::LeastRequest
         }
     };
-    let mutual = transport != TransportSocket::Plaintext;
+    let originates = matches!(policy.tls_mode(), Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
+    let mutual = transport != TransportSocket::Plaintext && !originates;
     let base = Cluster {
         metadata: ClusterMetadata {
             services: vec![service_ref(service)],
             subset: (!subset.is_empty()).then(|| subset.to_owned()),
             original_port: Some(port.number),
             config_source: rule.base().map(|r| names::config_source("destination-rule", r.namespace(), r.name())),
-            alpn_override: None,
-            external: false,
+            alpn_override: originates.then_some(false),
+            external: service.is_external(),
         },
         transport,
         lb_policy,
         tcp_metadata_exchange: mutual,
         ..plain(world, name, discovery, protocol)
     };
-    with_policy(base, &policy)
+    let mut cluster = with_policy(base, &policy);
+    if originates {
+        external::names_by_request(&mut cluster.http, service, &policy);
+    }
+    cluster
 }
 
 /// A cluster without any policy.
@@ -84,7 +100,14 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         connect_timeout: mesh::connect_timeout(world.mesh()),
         lb_policy: LbPolicy::LeastRequest,
         transport: TransportSocket::Plaintext,
-        http: UpstreamHttp { protocol, idle_timeout: None, max_requests_per_connection: None, max_connection_duration: None },
+        http: UpstreamHttp {
+            protocol,
+            idle_timeout: None,
+            max_requests_per_connection: None,
+            max_connection_duration: None,
+            auto_sni: false,
+            auto_san_validation: false,
+        },
         circuit_breakers: CircuitBreakers::default(),
         outlier_detection: None,
         healthy_panic_threshold: None,
@@ -192,6 +215,17 @@ fn retry_budget(written: &resource::RetryBudget) -> RetryBudget {
     RetryBudget { percent_hundredths: hundredths, min_concurrency: written.min_retry_concurrency.unwrap_or(3) }
 }
 
+/// A port of a service as other gateways name it in TLS that is passed on (Istio's SNI-DNAT clusters).
+pub fn by_server_name(world: &World, port: u16, host: &str) -> Cluster {
+    let name = names::mtls_sni(port, "", host);
+    let discovery = Discovery::Eds { service_name: name.clone() };
+    let services = world.service(host).map(|s| service_ref(s)).into_iter().collect();
+    Cluster {
+        metadata: ClusterMetadata { services, original_port: Some(port), ..ClusterMetadata::default() },
+        ..plain(world, name, discovery, HttpProtocolOptions::Http1)
+    }
+}
+
 /// Traffic that must go nowhere.
 pub fn black_hole(world: &World) -> Cluster {
     let name = names::BLACK_HOLE.to_owned();
@@ -234,10 +268,17 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
         HttpProtocolOptions::Http1
     };
     let localhost = mesh::inbound_localhost(world.mesh());
-    let discovery = if localhost {
-        local_endpoint(&name, SocketAddr::new(proxy.families.loopback(), port.target))
-    } else {
-        Discovery::OriginalDst { port_override: None }
+    let endpoint = match port.own.as_ref().and_then(|own| own.endpoint) {
+        // Any address is the pod's own, which is the one that was called.
+        Some(written) if written.ip().is_unspecified() => Inward::Called(Some(written.port()).filter(|p| *p != port.target)),
+        Some(written) => Inward::Local(written),
+        None if localhost => Inward::Local(SocketAddr::new(proxy.families.loopback(), port.target)),
+        None => Inward::Called(None),
+    };
+    let localhost = matches!(endpoint, Inward::Local(_));
+    let discovery = match endpoint {
+        Inward::Local(address) => local_endpoint(&name, address),
+        Inward::Called(port_override) => Discovery::OriginalDst { port_override },
     };
     let mut cluster = Cluster {
         lb_policy: if localhost { LbPolicy::RoundRobin } else { LbPolicy::ClusterProvided },
@@ -249,12 +290,25 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
         },
         ..plain(world, name, discovery, protocol)
     };
+    let own = port.own.as_ref().and_then(|own| own.pool.clone());
+    let of_sidecar = || sidecar_of(world, proxy)?.resource.spec.inbound_connection_pool.clone();
     // Of the rules that clients go by only the limits concern the server's side.
-    let rule = MergedRule::lookup(world, &proxy.namespace, &port.services[0]);
-    if let Some(pool) = rule.policy(port.service_port, "").connection_pool {
-        apply_pool(&mut cluster, pool);
+    let of_rule = || {
+        let rule = MergedRule::lookup(world, &proxy.namespace, port.services.first()?);
+        rule.policy(port.service_port, "").connection_pool.cloned()
+    };
+    if let Some(pool) = own.or_else(of_sidecar).or_else(of_rule) {
+        apply_pool(&mut cluster, &pool);
     }
     cluster
+}
+
+/// Where an inbound cluster leads.
+enum Inward {
+    /// To this address of the pod.
+    Local(SocketAddr),
+    /// To the address that was called, perhaps on another port.
+    Called(Option<u16>),
 }
 
 fn local_endpoint(cluster: &str, address: SocketAddr) -> Discovery {

@@ -3,45 +3,65 @@
 use super::destination::MergedRule;
 use super::mtls::{Mode, WorkloadModes};
 use crate::names::OutboundName;
-use crate::world::{ServicePod, World};
-use lateen_model::dataplane::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode};
+use crate::world::{Service, ServicePod, World};
+use lateen_model::dataplane::{
+    ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef,
+};
 use lateen_model::resource::{ClientTlsMode, is_subset};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// The endpoints of an outbound cluster. A cluster that nobody knows has none: whoever waits for it must be answered.
-pub fn of_cluster(world: &World, rule: &MergedRule, name: &str) -> ClusterLoadAssignment {
-    let endpoints = OutboundName::parse(name).map(|parsed| endpoints(world, rule, &parsed)).unwrap_or_default();
-    let group = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints };
-    let localities = if group.endpoints.is_empty() { Vec::new() } else { vec![group] };
+pub fn of_cluster(world: &World, service: Option<&Service>, rule: &MergedRule, name: &str) -> ClusterLoadAssignment {
+    let parsed = OutboundName::parse(name).zip(service);
+    let endpoints = parsed.map(|(parsed, service)| endpoints(world, service, rule, &parsed)).unwrap_or_default();
+    let mut by_locality: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    for (locality, endpoint) in endpoints {
+        by_locality.entry(locality).or_default().push(endpoint);
+    }
+    let group = |(locality, endpoints)| LocalityEndpoints { locality, priority: 0, weight: None, endpoints };
+    let localities = by_locality.into_iter().map(group).collect();
     ClusterLoadAssignment { cluster_name: name.to_owned(), localities }
 }
 
-fn endpoints(world: &World, rule: &MergedRule, name: &OutboundName<'_>) -> Vec<Endpoint> {
-    let Some(service) = world.service(name.host) else { return Vec::new() };
+fn endpoints(world: &World, service: &Service, rule: &MergedRule, name: &OutboundName<'_>) -> Vec<(Locality, Endpoint)> {
     let Some(index) = service.ports.iter().position(|p| p.number == name.port) else { return Vec::new() };
     let Some(labels) = rule.subset_labels(name.subset) else { return Vec::new() };
-    let Some(pods) = world.endpoints(name.host) else { return Vec::new() };
+    let Some(pods) = world.endpoints_of(service) else { return Vec::new() };
     let written = rule.policy(name.port, name.subset).tls_mode();
     let in_subset = |pod: &&ServicePod| is_subset(&labels, &pod.workload.record.labels);
     let endpoint = |pod: &ServicePod| {
         let port = pod.ports.get(index).copied().flatten()?;
-        Some(Endpoint {
-            address: SocketAddr::new(pod.ip, port),
+        let endpoint = Endpoint {
+            address: SocketAddr::new(pod.ip()?, port),
             health: EndpointHealth::Healthy,
-            weight: 1,
-            tls_mode: tls_mode(world, pod, port, written),
-            workload: Some(pod.workload.telemetry(world.cluster_id())),
-        })
+            weight: pod.weight(),
+            tls_mode: tls_mode(world, service, pod, (port, written)),
+            workload: telemetry(world, service, pod),
+        };
+        Some((pod.locality(), endpoint))
     };
     pods.ready.iter().filter(in_subset).filter_map(endpoint).collect()
 }
 
+/// Who the endpoint is in telemetry; nobody, if it is outside of the mesh and has no labels to tell.
+pub(super) fn telemetry(world: &World, service: &Service, pod: &ServicePod) -> Option<WorkloadRef> {
+    let known = !service.is_external() || !pod.workload.record.labels.is_empty();
+    known.then(|| pod.workload.telemetry(world.cluster_id()))
+}
+
 /// A written mode decides alone; else an endpoint is spoken to in mutual TLS if it has a sidecar and its own policy for the
 /// port does not forbid it.
-fn tls_mode(world: &World, pod: &ServicePod, port: u16, written: Option<ClientTlsMode>) -> TlsMode {
+pub(super) fn tls_mode(
+    world: &World,
+    service: &Service,
+    pod: &ServicePod,
+    (port, written): (u16, Option<ClientTlsMode>),
+) -> TlsMode {
     let record = &pod.workload.record;
     let mutual = match written {
         Some(mode) => mode == ClientTlsMode::IstioMutual,
+        None if service.is_external() => false,
         None => {
             let modes = WorkloadModes::of(world, &record.namespace, &record.labels);
             pod.workload.speaks_mtls() && modes.port(port) != Mode::Disable

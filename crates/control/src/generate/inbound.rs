@@ -1,7 +1,10 @@
 //! Which of a pod's ports its services name.
 
 use super::proxy::Proxy;
+use super::scope::sidecar_of;
 use crate::world::{Protocol, Service, Target, World};
+use lateen_model::resource::{ConnectionPoolSettings, IstioIngressListener, TransportProtocol};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A port of the pod that a service names.
@@ -13,8 +16,19 @@ pub struct InboundPort {
     pub service_port: u16,
     /// That service port's protocol, which holds for all of them.
     pub protocol: Protocol,
-    /// All services that lead here, oldest first; at least one.
+    /// All services that lead here, oldest first. None at all only for a listener of a Sidecar.
     pub services: Vec<Arc<Service>>,
+    /// What a Sidecar says of the port.
+    pub own: Option<OwnListener>,
+}
+
+/// An inbound listener of a Sidecar (`ingress`).
+#[derive(Clone, Debug)]
+pub struct OwnListener {
+    /// Where the application listens, if the port alone does not say it.
+    pub endpoint: Option<SocketAddr>,
+    /// Limits of connections to it.
+    pub pool: Option<ConnectionPoolSettings>,
 }
 
 /// The services that select a proxy's pod, oldest first.
@@ -29,6 +43,29 @@ pub fn services(world: &World, proxy: &Proxy) -> Vec<Arc<Service>> {
 /// The ports of a proxy's pod that services name, by number. Of several services with one target port the oldest one
 /// defines the protocol.
 pub fn ports(world: &World, proxy: &Proxy) -> Vec<InboundPort> {
+    let known = ports_of_services(world, proxy);
+    let sidecar = sidecar_of(world, proxy).map(|s| &s.resource.spec);
+    match sidecar.filter(|s| !s.ingress.is_empty()) {
+        Some(sidecar) => sidecar.ingress.iter().filter_map(|listener| own_port(listener, &known)).collect(),
+        None => known,
+    }
+}
+
+/// A port that a Sidecar names, in place of those of services: these say only whose the port is.
+fn own_port(listener: &IstioIngressListener, known: &[InboundPort]) -> Option<InboundPort> {
+    let port = listener.port.as_ref()?;
+    let target = u16::try_from(port.number).ok().filter(|n| *n > 0)?;
+    let of_services = known.iter().find(|p| p.target == target);
+    Some(InboundPort {
+        target,
+        service_port: of_services.map_or(target, |p| p.service_port),
+        protocol: Protocol::select(TransportProtocol::Tcp, Some(&port.protocol), "", target.into()),
+        services: of_services.map(|p| p.services.clone()).unwrap_or_default(),
+        own: Some(OwnListener { endpoint: listener.default_endpoint.parse().ok(), pool: listener.connection_pool.clone() }),
+    })
+}
+
+fn ports_of_services(world: &World, proxy: &Proxy) -> Vec<InboundPort> {
     let mut out: Vec<InboundPort> = Vec::new();
     for service in services(world, proxy) {
         for port in &service.ports {
@@ -41,6 +78,7 @@ pub fn ports(world: &World, proxy: &Proxy) -> Vec<InboundPort> {
                     service_port: port.number,
                     protocol: port.protocol,
                     services: vec![Arc::clone(&service)],
+                    own: None,
                 }),
             }
         }
@@ -49,7 +87,8 @@ pub fn ports(world: &World, proxy: &Proxy) -> Vec<InboundPort> {
     out
 }
 
-fn resolve(proxy: &Proxy, target: &Target) -> Option<u16> {
+/// The number of a target port on a proxy's pod.
+pub fn resolve(proxy: &Proxy, target: &Target) -> Option<u16> {
     match target {
         Target::Number(n) => Some(*n),
         Target::Name(name) => proxy.ports.get(&**name).copied(),

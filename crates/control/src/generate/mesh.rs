@@ -91,6 +91,11 @@ pub fn connect_timeout(mesh: &MeshConfig) -> Duration {
     mesh.connect_timeout.get()
 }
 
+/// After which proxies ask for a name again that could not be resolved (`dnsRefreshRate`, 60 s).
+pub fn dns_refresh_rate(mesh: &MeshConfig) -> Duration {
+    mesh.dns_refresh_rate.map_or(Duration::from_secs(60), Duration::from)
+}
+
 /// Probes of idle connections.
 pub fn tcp_keepalive(mesh: &MeshConfig) -> Option<TcpKeepalive> {
     mesh.tcp_keepalive.as_ref().map(|k| TcpKeepalive {
@@ -136,6 +141,30 @@ pub struct HeaderSettings {
     pub server: Option<String>,
     /// Whether `x-envoy-attempt-count` is added.
     pub attempt_count: bool,
+}
+
+/// What a gateway trusts of proxies in front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// How many of them have appended to `x-forwarded-for`.
+    pub trusted_proxies: u32,
+    /// `x-forwarded-client-cert`.
+    pub forward_client_cert: ForwardClientCert,
+}
+
+/// The proxy's own `gatewayTopology`, else the mesh's.
+pub fn gateway_topology(mesh: &MeshConfig, proxy: &Proxy) -> Topology {
+    let written = proxy.topology.or(mesh.default_config.gateway_topology.as_ref().map(Into::into));
+    let (trusted_proxies, cert) = written.map_or((0, WrittenClientCert::Undefined), |t| (t.trusted_proxies, t.client_cert));
+    Topology {
+        trusted_proxies,
+        forward_client_cert: match cert {
+            WrittenClientCert::Sanitize => ForwardClientCert::Sanitize,
+            WrittenClientCert::ForwardOnly | WrittenClientCert::AlwaysForwardOnly => ForwardClientCert::ForwardOnly,
+            WrittenClientCert::AppendForward => ForwardClientCert::AppendForward,
+            WrittenClientCert::Undefined | WrittenClientCert::SanitizeSet => ForwardClientCert::SanitizeSet,
+        },
+    }
 }
 
 /// The mesh's settings for headers.

@@ -1,9 +1,13 @@
 //! Pure functions from the world and a proxy's scope to the data plane's configuration, with Istio's names.
 
 pub mod cluster;
+pub mod delegate;
 pub mod destination;
 pub mod endpoint;
+pub mod external;
+pub mod gateway;
 pub mod inbound;
+pub mod l4;
 pub mod listener;
 pub mod mesh;
 pub mod mtls;
@@ -19,5 +23,7 @@ pub use destination::MergedRule;
 pub use proxy::Proxy;
 pub use scope::{Scope, ScopeKey, ScopedService};
 
+#[cfg(test)]
+mod external_tests;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -1,6 +1,7 @@
 //! What a proxy's configuration depends on besides the world. Proxies that are equal here share every resource.
 
 use crate::world::{Name, World};
+use lateen_model::mesh_config::{ForwardClientCert, GatewayTopology};
 use lateen_model::resource::{PodPort, StringMap, TransportProtocol};
 use lateen_wire::ProxyFlavor;
 use lateen_xds::{Node, NodeType};
@@ -22,6 +23,10 @@ pub struct Proxy {
     pub flavor: ProxyFlavor,
     /// The name of its service in traces: `APP.NAMESPACE` (Istio's `APP_LABEL_AND_NAMESPACE`).
     pub service_name: Name,
+    /// Whether it stands at the mesh's edge.
+    pub role: ProxyRole,
+    /// Its own `gatewayTopology`.
+    pub topology: Option<ProxyTopology>,
     /// Whether it serves HTTP/1.0 (metadata `HTTP10`).
     pub http10: bool,
     /// The namespace of its proven identity, whose secrets it may have. `None` on a plaintext port.
@@ -48,6 +53,8 @@ impl Proxy {
             families: Families::of(&ips),
             flavor: node.flavor(),
             service_name: service_name.into(),
+            role: if node.node_type == NodeType::Router { ProxyRole::Router } else { ProxyRole::Sidecar },
+            topology: topology(node),
             http10: node.metadata_bool("HTTP10").unwrap_or(false),
             verified_namespace: verified_namespace.map(Name::from),
         }
@@ -55,8 +62,40 @@ impl Proxy {
 
     /// Kinds of proxies that are served.
     pub fn is_supported(node_type: NodeType) -> bool {
-        node_type == NodeType::Sidecar
+        matches!(node_type, NodeType::Sidecar | NodeType::Router)
     }
+}
+
+/// Where a proxy stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProxyRole {
+    /// Beside an application.
+    #[default]
+    Sidecar,
+    /// At the mesh's edge, with ports of its own (Istio's node type `router`).
+    Router,
+}
+
+/// What a gateway says of the proxies in front of it (`gatewayTopology`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProxyTopology {
+    /// How many of them append to `x-forwarded-for`.
+    pub trusted_proxies: u32,
+    /// `x-forwarded-client-cert`.
+    pub client_cert: ForwardClientCert,
+}
+
+impl From<&GatewayTopology> for ProxyTopology {
+    fn from(written: &GatewayTopology) -> Self {
+        Self { trusted_proxies: written.num_trusted_proxies, client_cert: written.forward_client_cert_details }
+    }
+}
+
+/// From metadata `PROXY_CONFIG`; what cannot be read is the mesh's default.
+fn topology(node: &Node) -> Option<ProxyTopology> {
+    let written = node.metadata.get("PROXY_CONFIG")?.get("gatewayTopology")?;
+    let topology: GatewayTopology = serde_json::from_value(written.clone()).ok()?;
+    Some((&topology).into())
 }
 
 /// From the platform, else from metadata `POD_PORTS`, a list of `{name, containerPort, protocol}` as JSON or as text of it.

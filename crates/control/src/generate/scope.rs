@@ -1,8 +1,11 @@
 //! What a proxy may know: the services and VirtualServices that its Sidecar resource lets it see.
 
-use super::proxy::Proxy;
-use crate::world::{Entry, Name, Service, ServicePort, World};
-use lateen_model::resource::{Destination, EgressHost, EgressNamespace, OutboundTrafficMode, Sidecar, VirtualService, host};
+use super::delegate;
+use super::proxy::{Proxy, ProxyRole};
+use crate::world::{Entry, Name, Rev, Service, ServicePort, World};
+use lateen_model::resource::{
+    Destination, EgressHost, EgressNamespace, IstioEgressListener, MESH_GATEWAY, OutboundTrafficMode, Sidecar, VirtualService, host,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +14,8 @@ use std::sync::Arc;
 pub struct ScopeKey {
     /// The proxy's namespace.
     pub namespace: Name,
+    /// Sidecar or gateway: VirtualServices are for the one or the other.
+    pub role: ProxyRole,
     /// Namespace and name of the Sidecar; `None` is the default, which sees everything.
     pub sidecar: Option<(Name, Name)>,
 }
@@ -52,14 +57,23 @@ pub struct Scope {
     pub services: Vec<ScopedService>,
     /// In the order in which they win a host: private ones, those exported to the namespace, public ones; each oldest first.
     pub virtual_services: Vec<Arc<Entry<VirtualService>>>,
+    /// The revisions of the delegates of each.
+    delegates: Vec<Vec<Rev>>,
     /// Whether traffic to unknown destinations is dropped.
     pub registry_only: bool,
+    /// The cluster that traffic to unknown destinations is sent to instead (`egressProxy`).
+    pub egress_proxy: Option<String>,
+    /// Stands for the content of the Sidecar, whose inbound listeners count too.
+    sidecar_rev: Rev,
     by_host: HashMap<Name, usize>,
 }
 
 /// The Sidecar of a proxy: the oldest in its namespace whose selector matches, else the oldest there without a selector,
 /// else the oldest without a selector in the root namespace.
 pub fn sidecar_of<'a>(world: &'a World, proxy: &Proxy) -> Option<&'a Arc<Entry<Sidecar>>> {
+    if proxy.role == ProxyRole::Router {
+        return None;
+    }
     let unselective = |e: &&Arc<Entry<Sidecar>>| e.resource.spec.workload_selector.as_ref().is_none_or(|s| s.is_empty());
     let own = world.namespace(&proxy.namespace).map(|ns| &ns.sidecars);
     let selected = own.and_then(|list| {
@@ -76,11 +90,26 @@ struct Egress<'a> {
     own: &'a str,
     included: Vec<EgressHost>,
     excluded: Vec<EgressHost>,
+    /// Listeners for one port each.
+    ports: Vec<(u16, Egress<'a>)>,
+    /// Whether there is a listener for the other ports.
+    others: bool,
 }
 
 impl<'a> Egress<'a> {
     fn new(sidecar: Option<&Entry<Sidecar>>, own: &'a str) -> Self {
-        let written = sidecar.into_iter().flat_map(|s| &s.resource.spec.egress).flat_map(|l| &l.hosts);
+        let listeners = sidecar.map(|s| s.resource.spec.egress.as_slice()).unwrap_or_default();
+        let all = Self::of_hosts(listeners.iter().flat_map(|l| &l.hosts), own);
+        let port_of = |l: &IstioEgressListener| l.port.as_ref().and_then(|p| u16::try_from(p.number).ok());
+        let ports = listeners.iter().filter_map(|l| Some((port_of(l)?, Self::of_hosts(l.hosts.iter(), own)))).collect();
+        let others: Vec<&IstioEgressListener> = listeners.iter().filter(|l| port_of(l).is_none()).collect();
+        if others.is_empty() && !listeners.is_empty() {
+            return Self { ports, others: false, ..all };
+        }
+        Self { ports, ..Self::of_hosts(others.iter().flat_map(|l| &l.hosts), own) }
+    }
+
+    fn of_hosts<'h>(written: impl Iterator<Item = &'h String>, own: &'a str) -> Self {
         // What cannot be read was refused when the manifest was read.
         let (excluded, mut included): (Vec<_>, Vec<_>) =
             written.filter_map(|text| EgressHost::parse(text).ok()).partition(|host| host.excludes);
@@ -88,7 +117,22 @@ impl<'a> Egress<'a> {
         if included.is_empty() && excluded.is_empty() {
             included.extend(EgressHost::parse("*/*"));
         }
-        Self { own, included, excluded }
+        Self { own, included, excluded, ports: Vec::new(), others: true }
+    }
+
+    /// Which ports of a service are known: `None`, if it is not; `Some(None)`, if all are. A port that a listener names is known
+    /// by that listener alone.
+    fn ports_of(&self, service: &Service) -> Option<Option<BTreeSet<u16>>> {
+        if self.ports.is_empty() {
+            return self.imports(service).then_some(None);
+        }
+        let by_others = self.others && self.imports(service);
+        let known = |number: u16| match self.ports.iter().find(|(port, _)| *port == number) {
+            Some((_, listener)) => listener.imports(service),
+            None => by_others,
+        };
+        let ports: BTreeSet<u16> = service.ports.iter().map(|p| p.number).filter(|n| known(*n)).collect();
+        (!ports.is_empty()).then_some(Some(ports))
     }
 
     fn concerns(&self, host: &EgressHost, namespace: &str) -> bool {
@@ -110,7 +154,8 @@ impl<'a> Egress<'a> {
         let here = |e: &EgressHost| self.concerns(e, entry.namespace());
         let meets = |e: &EgressHost| here(e) && entry.hosts.iter().any(|h| host::matches(h, e.host.as_str()));
         let covers = |e: &EgressHost| here(e) && entry.hosts.iter().all(|h| host::subset_of(h, e.host.as_str()));
-        self.included.iter().any(meets) && !self.excluded.iter().any(covers)
+        let imported = self.included.iter().any(meets) && !self.excluded.iter().any(covers);
+        imported || self.ports.iter().any(|(_, listener)| listener.imports_virtual_service(entry))
     }
 }
 
@@ -120,15 +165,21 @@ impl Scope {
         let sidecar = sidecar_of(world, proxy);
         let own: &str = &proxy.namespace;
         let egress = Egress::new(sidecar.map(|s| &**s), own);
-        let virtual_services = virtual_services(world, own, &egress);
+        let (virtual_services, delegates) = with_delegates(world, virtual_services(world, proxy, &egress));
 
         let visible = |s: &Service| s.visibility.includes(own, &s.namespace, &world.mesh().default_service_export_to);
         let mut known: BTreeMap<&Name, ScopedService> = BTreeMap::new();
-        for service in world.services().filter(|s| visible(s) && egress.imports(s)) {
-            known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports: None, cluster_only: false });
+        for service in world.services().filter(|s| visible(s)) {
+            let Some(only_ports) = egress.ports_of(service) else { continue };
+            let scoped = || ScopedService { service: Arc::clone(service), only_ports: only_ports.clone(), cluster_only: false };
+            let kept = known.entry(&service.host).or_insert_with(scoped);
+            // Several namespaces may have ServiceEntries of one host.
+            if world.by_precedence(service, &kept.service, own).is_lt() {
+                *kept = scoped();
+            }
         }
         for (host, ports) in destinations(world, &virtual_services) {
-            let Some(service) = world.service(&host).filter(|s| visible(s)) else { continue };
+            let Some(service) = world.service_seen_from(own, &host) else { continue };
             let Some(scoped) = known.get_mut(&service.host) else {
                 let only_ports = (!ports.is_empty()).then_some(ports);
                 known.insert(&service.host, ScopedService { service: Arc::clone(service), only_ports, cluster_only: false });
@@ -137,6 +188,12 @@ impl Scope {
             if let Some(only) = &mut scoped.only_ports {
                 only.extend(ports);
             }
+        }
+        let egress_proxy = egress_proxy(world, sidecar.map(|s| &**s));
+        if let Some((_, service, port)) = &egress_proxy {
+            let only_ports = Some(BTreeSet::from([*port]));
+            let scoped = || ScopedService { service: Arc::clone(service), only_ports, cluster_only: true };
+            known.entry(&service.host).or_insert_with(scoped);
         }
         let tracing = super::mesh::tracing_service(world);
         if let Some((service, port)) = &tracing
@@ -153,7 +210,10 @@ impl Scope {
             key: Self::key(world, proxy),
             services,
             virtual_services,
+            delegates,
             registry_only: registry_only(world, sidecar.map(|s| &**s)),
+            egress_proxy: egress_proxy.map(|(cluster, ..)| cluster),
+            sidecar_rev: sidecar.map(|s| s.rev).unwrap_or_default(),
             by_host,
         }
     }
@@ -161,12 +221,22 @@ impl Scope {
     /// Which scope a proxy has, without working it out.
     pub fn key(world: &World, proxy: &Proxy) -> ScopeKey {
         let sidecar = sidecar_of(world, proxy).map(|s| (s.namespace().into(), s.name().into()));
-        ScopeKey { namespace: Name::clone(&proxy.namespace), sidecar }
+        ScopeKey { namespace: Name::clone(&proxy.namespace), role: proxy.role, sidecar }
     }
 
     /// The service of this host, if the application may know it.
     pub fn service(&self, host: &str) -> Option<&ScopedService> {
         self.by_host.get(host).map(|i| &self.services[*i]).filter(|s| !s.cluster_only)
+    }
+
+    /// The service of a host that this scope's clusters lead to, else one that the namespace sees.
+    pub fn service_or_visible<'a>(&'a self, world: &'a World, host: &str) -> Option<&'a Arc<Service>> {
+        let known = self.by_host.get(host).map(|i| &self.services[*i].service.namespace);
+        match known {
+            // The scope may be older than the world: what did not change in it is shared.
+            Some(namespace) => world.services_of(host).find(|s| s.namespace == *namespace),
+            None => world.service_seen_from(&self.key.namespace, host),
+        }
     }
 
     /// The services that the application may know, oldest first.
@@ -178,11 +248,27 @@ impl Scope {
     pub fn same_as(&self, other: &Self) -> bool {
         self.key == other.key
             && self.registry_only == other.registry_only
+            && self.egress_proxy == other.egress_proxy
+            && self.sidecar_rev == other.sidecar_rev
             && self.services.len() == other.services.len()
             && self.services.iter().zip(&other.services).all(|(a, b)| a.same_as(b))
             && self.virtual_services.len() == other.virtual_services.len()
             && self.virtual_services.iter().zip(&other.virtual_services).all(|(a, b)| a.rev == b.rev)
+            && self.delegates == other.delegates
     }
+}
+
+/// The service that traffic to unknown destinations is sent to instead: its cluster, itself and its port.
+fn egress_proxy(world: &World, sidecar: Option<&Entry<Sidecar>>) -> Option<(String, Arc<Service>, u16)> {
+    let sidecar = sidecar?;
+    let destination = sidecar.resource.spec.outbound_traffic_policy.as_ref()?.egress_proxy.as_ref()?;
+    let host = destination_host(world, destination, sidecar.namespace());
+    let service = world.service_seen_from(sidecar.namespace(), &host)?;
+    let port = match destination.port.as_ref().and_then(|p| u16::try_from(p.number).ok()) {
+        Some(port) => port,
+        None => service.ports.first()?.number,
+    };
+    Some((crate::names::outbound_cluster(port, &destination.subset, &host), Arc::clone(service), port))
 }
 
 fn registry_only(world: &World, sidecar: Option<&Entry<Sidecar>>) -> bool {
@@ -193,15 +279,19 @@ fn registry_only(world: &World, sidecar: Option<&Entry<Sidecar>>) -> bool {
     }
 }
 
-/// The VirtualServices for sidecars that a namespace sees and its egress imports.
-fn virtual_services(world: &World, own: &str, egress: &Egress<'_>) -> Vec<Arc<Entry<VirtualService>>> {
+/// The VirtualServices for proxies of this role that a namespace sees and its egress imports.
+fn virtual_services(world: &World, proxy: &Proxy, egress: &Egress<'_>) -> Vec<Arc<Entry<VirtualService>>> {
+    let own: &str = &proxy.namespace;
     let default = &world.mesh().default_virtual_service_export_to;
     let mut ranked: Vec<(u8, &Arc<Entry<VirtualService>>)> = Vec::new();
     for (namespace, ns) in world.namespaces() {
         for entry in ns.virtual_services.iter() {
             let spec = &entry.resource.spec;
-            let for_sidecars = spec.gateways.is_empty() || spec.gateways.iter().any(|g| g == "mesh");
-            if !for_sidecars || spec.hosts.is_empty() || !entry.visibility.includes(own, namespace, default) {
+            let concerns = match proxy.role {
+                ProxyRole::Sidecar => entry.resource.applies_to_mesh(),
+                ProxyRole::Router => spec.gateways.iter().any(|g| g != MESH_GATEWAY),
+            };
+            if !concerns || spec.hosts.is_empty() || !entry.visibility.includes(own, namespace, default) {
                 continue;
             }
             let rank = match (entry.visibility.is_public(default), **namespace == *own) {
@@ -218,13 +308,22 @@ fn virtual_services(world: &World, own: &str, egress: &Egress<'_>) -> Vec<Arc<En
     ranked.into_iter().map(|(_, entry)| Arc::clone(entry)).collect()
 }
 
+/// Their delegates' routes in their places, and the revisions of those, in order.
+fn with_delegates(world: &World, roots: Vec<Arc<Entry<VirtualService>>>) -> (Vec<Arc<Entry<VirtualService>>>, Vec<Vec<Rev>>) {
+    roots.iter().map(|root| delegate::expand(world, root)).unzip()
+}
+
 /// Hosts that routes lead to, each with the ports that are named; no port: all.
 fn destinations(world: &World, virtual_services: &[Arc<Entry<VirtualService>>]) -> BTreeMap<String, BTreeSet<u16>> {
     let mut out: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     let mut whole: BTreeSet<String> = BTreeSet::new();
     for entry in virtual_services {
-        let routes = entry.resource.spec.http.iter().flat_map(|h| &h.route);
-        for destination in routes.filter_map(|r| r.destination.as_ref()) {
+        let http = || entry.resource.spec.http.iter();
+        let routes = http().flat_map(|h| &h.route).filter_map(|r| r.destination.as_ref());
+        let mirrors = http().flat_map(|h| h.mirrors.iter().filter_map(|m| m.destination.as_ref()).chain(&h.mirror));
+        let tls = entry.resource.spec.tls.iter().flat_map(|t| &t.route);
+        let l4 = tls.chain(entry.resource.spec.tcp.iter().flat_map(|t| &t.route)).filter_map(|r| r.destination.as_ref());
+        for destination in routes.chain(mirrors).chain(l4) {
             let host = destination_host(world, destination, entry.namespace());
             match destination.port.as_ref().and_then(|p| u16::try_from(p.number).ok()) {
                 Some(port) => {
@@ -245,7 +344,7 @@ fn destinations(world: &World, virtual_services: &[Arc<Entry<VirtualService>>]) 
 /// The full host of a destination in a resource of `namespace`; an `ExternalName` service is an alias.
 pub fn destination_host(world: &World, destination: &Destination, namespace: &str) -> String {
     let host = host::resolve(&destination.host, namespace, world.domain());
-    match world.service(&host).and_then(|s| s.alias.as_deref()) {
+    match world.service_seen_from(namespace, &host).and_then(|s| s.alias.as_deref()) {
         Some(alias) => alias.to_owned(),
         None => host,
     }

@@ -9,7 +9,7 @@ pub const ROOT_CA: &str = "ROOTCA";
 /// How names of the platform's Secrets begin.
 pub const KUBERNETES: &str = "kubernetes://";
 /// How names of the roots in one of the platform's Secrets end.
-const CA_SUFFIX: &str = "-cacert";
+pub const CA_SUFFIX: &str = "-cacert";
 
 /// The secret of this name, if there is one and the proxy may have it: the roots are everybody's, a Secret of the platform
 /// belongs to proxies that have proven to be of its namespace.

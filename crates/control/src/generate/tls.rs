@@ -1,12 +1,16 @@
 //! TLS between sidecars.
 
 use super::mtls::{self, Mode};
+use super::secret::{CA_SUFFIX, KUBERNETES};
 use crate::names;
 use crate::world::{Service, ServiceEndpoints, World};
 use lateen_model::dataplane::{
-    DownstreamTls, SecretRef, StringMatch, TlsMode, TlsParams, TransportSocket, TransportSocketMatch, UpstreamTls,
+    DownstreamTls, SecretRef, SecretSource, StringMatch, TlsMode, TlsParams, TlsVersion, TransportSocket, TransportSocketMatch,
+    UpstreamTls,
 };
-use lateen_model::resource::{ClientTlsMode, ClientTlsSettings};
+use lateen_model::resource::{
+    ClientTlsMode, ClientTlsSettings, ServerTlsMode, ServerTlsSettings, TlsProtocolVersion, is_cipher_suite,
+};
 use std::collections::BTreeSet;
 
 /// ALPN of an opaque stream between sidecars, with metadata exchange.
@@ -52,6 +56,53 @@ pub fn inbound(world: &World, alpn: &[&str]) -> DownstreamTls {
     }
 }
 
+/// How a gateway ends TLS, as a server's settings say.
+pub fn gateway(world: &World, settings: Option<&ServerTlsSettings>, alpn: &[&str]) -> DownstreamTls {
+    let Some(settings) = settings.filter(|s| s.mode != ServerTlsMode::IstioMutual) else {
+        let mut tls = inbound(world, alpn);
+        let names = settings.map(|s| s.subject_alt_names.as_slice()).unwrap_or_default();
+        if !names.is_empty() {
+            tls.client_sans = names.iter().map(StringMatch::exact).collect();
+        }
+        return tls;
+    };
+    let secret = |name: &str| {
+        let name = name.strip_prefix(KUBERNETES).unwrap_or(name);
+        SecretRef { name: format!("{KUBERNETES}{name}"), source: SecretSource::Ads }
+    };
+    let credential = settings.credential().unwrap_or_default();
+    let roots = match settings.ca_cert_credential_name.as_str() {
+        "" => credential,
+        name => name,
+    };
+    let version = |written: TlsProtocolVersion, default: TlsVersion| match written {
+        TlsProtocolVersion::V1_3 => TlsVersion::V1_3,
+        TlsProtocolVersion::V1_2 => TlsVersion::V1_2,
+        TlsProtocolVersion::Auto | TlsProtocolVersion::V1_0 | TlsProtocolVersion::V1_1 => default,
+    };
+    let mut cipher_suites: Vec<String> = Vec::new();
+    for suite in settings.cipher_suites.iter().filter(|s| is_cipher_suite(s)) {
+        if !cipher_suites.contains(suite) {
+            cipher_suites.push(suite.clone());
+        }
+    }
+    DownstreamTls {
+        params: TlsParams {
+            min: version(settings.min_protocol_version, TlsVersion::V1_2),
+            max: version(settings.max_protocol_version, TlsVersion::V1_3),
+            cipher_suites,
+        },
+        alpn: alpn.iter().map(|s| (*s).to_owned()).collect(),
+        certificate: secret(credential),
+        client_roots: settings.mode.asks_clients().then(|| secret(&format!("{roots}{CA_SUFFIX}"))),
+        client_sans: match settings.mode.asks_clients() {
+            true => settings.subject_alt_names.iter().map(StringMatch::exact).collect(),
+            false => Vec::new(),
+        },
+        require_client_certificate: settings.mode == ServerTlsMode::Mutual,
+    }
+}
+
 /// One cluster, as far as TLS goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream<'a> {
@@ -73,8 +124,9 @@ pub struct Upstream<'a> {
 pub fn outbound(world: &World, upstream: &Upstream<'_>) -> TransportSocket {
     match upstream.settings.map(|s| s.mode) {
         Some(ClientTlsMode::IstioMutual) => TransportSocket::Tls(Box::new(mutual(world, upstream))),
-        // The rest is refused when it is read; plain text is what must not happen to it.
-        Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => TransportSocket::Tls(Box::new(mutual(world, upstream))),
+        Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => {
+            TransportSocket::Tls(Box::new(super::external::origination(upstream)))
+        }
         Some(ClientTlsMode::Disable) => TransportSocket::Plaintext,
         None => automatic(world, upstream),
     }
@@ -82,11 +134,12 @@ pub fn outbound(world: &World, upstream: &Upstream<'_>) -> TransportSocket {
 
 /// Mutual TLS where the endpoint can do it (`MeshConfig.enableAutoMtls`).
 fn automatic(world: &World, upstream: &Upstream<'_>) -> TransportSocket {
-    if !super::mesh::auto_mtls(world.mesh()) || inferred_mode(world, upstream) == Mode::Disable {
+    if upstream.service.is_external() || !super::mesh::auto_mtls(world.mesh()) || inferred_mode(world, upstream) == Mode::Disable
+    {
         return TransportSocket::Plaintext;
     }
     let tls = Box::new(mutual(world, upstream));
-    if upstream.service.headless {
+    if upstream.service.is_passthrough() {
         // The endpoint is whatever address the client called, so that there is no metadata to choose by.
         return TransportSocket::Tls(tls);
     }
@@ -98,7 +151,7 @@ fn automatic(world: &World, upstream: &Upstream<'_>) -> TransportSocket {
 
 /// What clients guess that the service accepts.
 fn inferred_mode(world: &World, upstream: &Upstream<'_>) -> Mode {
-    if upstream.service.headless {
+    if upstream.service.is_passthrough() {
         let pods = upstream.endpoints.map(|e| e.pods.as_slice()).unwrap_or_default();
         if pods.is_empty() || pods.iter().any(|p| !p.workload.speaks_mtls()) {
             return Mode::Disable;
@@ -121,6 +174,7 @@ fn mutual(world: &World, upstream: &Upstream<'_>) -> UpstreamTls {
         certificate: Some(SecretRef::workload_certificate()),
         roots: Some(SecretRef::workload_roots()),
         sans: server_sans(world, upstream),
+        crl_file: None,
     }
 }
 

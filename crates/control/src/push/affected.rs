@@ -40,7 +40,10 @@ fn endpoint_names(old: &World, new: &World, changes: &ChangeSet) -> Names {
     for key in changes.keys() {
         match key.kind {
             Kind::Endpoints | Kind::Service => {
-                hosts.insert(format!("{}.{}.svc.{}", key.name, key.namespace, new.domain()));
+                for world in [old, new] {
+                    let service = world.namespace(&key.namespace).and_then(|ns| ns.services.get(&key.name));
+                    hosts.extend(service.map(|s| s.host.to_string()));
+                }
             }
             Kind::DestinationRule => hosts.extend(hosts_of_rule(old, key).chain(hosts_of_rule(new, key))),
             Kind::PeerAuthentication => {
@@ -70,7 +73,6 @@ fn hosts_of_rule<'a>(world: &'a World, key: &ChangeKey) -> impl Iterator<Item = 
 
 /// All clusters that any rule makes of a service.
 fn cluster_names(world: &World, host: &str) -> Vec<String> {
-    let Some(service) = world.service(host) else { return Vec::new() };
     let mut subsets: BTreeSet<&str> = BTreeSet::from([""]);
     for (_, ns) in world.namespaces() {
         for rule in ns.destination_rules.iter().filter(|r| r.hosts.iter().any(|h| host::subset_of(host, h))) {
@@ -78,5 +80,7 @@ fn cluster_names(world: &World, host: &str) -> Vec<String> {
         }
     }
     let of_port = |port: u16| subsets.iter().map(move |s| names::outbound_cluster(port, s, host)).collect::<Vec<_>>();
-    service.ports.iter().flat_map(|p| of_port(p.number)).collect()
+    let ports = || world.services_of(host).flat_map(|s| &s.ports).map(|p| p.number);
+    let by_server_name = ports().map(|p| names::mtls_sni(p, "", host));
+    ports().flat_map(of_port).chain(by_server_name).collect()
 }

@@ -140,17 +140,16 @@ fn virtual_services() {
             ("rewrite", ", rewrite: {uri: /x}", Changes),
             ("timeout", ", timeout: 1s", Changes),
             ("retries", ", retries: {attempts: 1}", Changes),
-            ("fault", ", fault: {abort: {httpStatus: 500, percentage: {value: 1}}}", LATER),
-            ("mirror", ", mirror: {host: two}", LATER),
-            ("mirrors", ", mirrors: [{destination: {host: two}}]", LATER),
-            ("mirrorPercent", ", mirrorPercent: 5", Nothing("it qualifies mirror, which is refused")),
-            ("mirrorPercentage", ", mirrorPercentage: {value: 5}", Nothing("it qualifies mirror, which is refused")),
-            ("corsPolicy", ", corsPolicy: {allowMethods: [GET]}", LATER),
+            ("fault", ", fault: {abort: {httpStatus: 500, percentage: {value: 1}}}", Changes),
+            ("mirror", ", mirror: {host: two}", Changes),
+            ("mirrors", ", mirrors: [{destination: {host: two}}]", Changes),
+            ("mirrorPercent", "", Nothing("below: it qualifies mirror")),
+            ("mirrorPercentage", "", Nothing("below: it qualifies mirror")),
+            ("corsPolicy", ", corsPolicy: {allowMethods: [GET]}", Changes),
             ("headers", ", headers: {request: {set: {a: b}}}", Changes),
         ],
     });
     for (words, http) in [
-        ("http[0].delegate: is not supported by this version of Lateen", "{delegate: {name: d}}"),
         ("http[0].redirect.redirectCode: 304 is not supported", "{redirect: {uri: /a, redirectCode: 304}}"),
         ("http[0].directResponse.status: 600 is not supported", "{directResponse: {status: 600}}"),
     ] {
@@ -221,6 +220,72 @@ fn virtual_services() {
             ],
         });
     }
+}
+
+#[test]
+fn faults_mirrors_and_origins() {
+    let route = |more: &str| format!("{{hosts: [one], http: [{{route: [{{destination: {{host: one}}}}], {more}}}]}}");
+    let mirrored = |more: &str| sent("VirtualService", &route(&format!("mirror: {{host: two}} {more}"))).unwrap();
+    for share in [", mirrorPercent: 5", ", mirrorPercentage: {value: 5}"] {
+        assert_ne!(mirrored(share), mirrored(""), "{share}");
+    }
+    check(&Message {
+        name: "HTTPMirrorPolicy",
+        keys: keys::<r::HttpMirrorPolicy>(),
+        kind: "VirtualService",
+        spec: &route("mirrors: [{destination: {host: two} @}]"),
+        rows: &[("destination", "", Nothing("the base has it")), ("percentage", ", percentage: {value: 5}", Changes)],
+    });
+    check(&Message {
+        name: "HTTPFaultInjection",
+        keys: keys::<r::FaultInjection>(),
+        kind: "VirtualService",
+        spec: &route("timeout: 1s, fault: {delay: {fixedDelay: 1s, percentage: {value: 1}} @}"),
+        rows: &[
+            ("delay", "", Nothing("the base has it")),
+            ("abort", ", abort: {httpStatus: 500, percentage: {value: 1}}", Changes),
+        ],
+    });
+    check(&Message {
+        name: "HTTPFaultInjection.Delay",
+        keys: keys::<r::FaultDelay>(),
+        kind: "VirtualService",
+        spec: &route("fault: {abort: {httpStatus: 500, percentage: {value: 1}}, delay: {fixedDelay: 1s @}}"),
+        rows: &[
+            ("percent", ", percent: 5", Changes),
+            ("fixedDelay", "", Nothing("the base has it")),
+            ("exponentialDelay", ", exponentialDelay: 1s", LATER),
+            ("percentage", ", percentage: {value: 6}", Changes),
+        ],
+    });
+    check(&Message {
+        name: "HTTPFaultInjection.Abort",
+        keys: keys::<r::FaultAbort>(),
+        kind: "VirtualService",
+        spec: &route("fault: {delay: {fixedDelay: 1s, percentage: {value: 1}}, abort: {@}}"),
+        rows: &[
+            ("httpStatus", "httpStatus: 503, percentage: {value: 5}", Changes),
+            ("grpcStatus", "grpcStatus: UNAVAILABLE, percentage: {value: 5}", Changes),
+            ("http2Error", "http2Error: x", LATER),
+            ("percentage", "httpStatus: 503, percentage: {value: 6}", Changes),
+        ],
+    });
+    check(&Message {
+        name: "CorsPolicy",
+        keys: keys::<r::CorsPolicy>(),
+        kind: "VirtualService",
+        spec: &route("corsPolicy: {maxAge: 1s @}"),
+        rows: &[
+            ("allowOrigin", ", allowOrigin: [a]", Changes),
+            ("allowOrigins", ", allowOrigins: [{prefix: a}]", Changes),
+            ("allowMethods", ", allowMethods: [GET]", Changes),
+            ("allowHeaders", ", allowHeaders: [a]", Changes),
+            ("exposeHeaders", ", exposeHeaders: [a]", Changes),
+            ("maxAge", "", Nothing("the base has it")),
+            ("allowCredentials", ", allowCredentials: true", Changes),
+            ("unmatchedPreflights", ", unmatchedPreflights: IGNORE", Changes),
+        ],
+    });
 }
 
 #[test]
@@ -449,10 +514,23 @@ fn settings_of_destination_rules() {
             ("caCrl", ", caCrl: c", Refused("must not be set with ISTIO_MUTUAL")),
         ],
     });
-    for mode in ["SIMPLE", "MUTUAL, credentialName: c"] {
-        let problems = sent("DestinationRule", &policy(&format!("tls: {{mode: {mode}}}"))).unwrap_err();
-        assert!(problems[0].contains("tls.mode: is not supported by this version of Lateen"), "{problems:?}");
-    }
+    check(&Message {
+        name: "ClientTLSSettings",
+        keys: keys::<r::ClientTlsSettings>(),
+        kind: "DestinationRule",
+        spec: &policy("tls: {mode: SIMPLE @}"),
+        rows: &[
+            ("mode", "", Nothing("the base has it")),
+            ("clientCertificate", ", clientCertificate: c", Nothing("is for MUTUAL")),
+            ("privateKey", ", privateKey: c", Nothing("is for MUTUAL")),
+            ("caCertificates", ", caCertificates: c", Changes),
+            ("subjectAltNames", ", subjectAltNames: [a]", Changes),
+            ("sni", ", sni: a", Changes),
+            ("credentialName", ", credentialName: c", Nothing("is for gateways, as a warning says")),
+            ("insecureSkipVerify", ", insecureSkipVerify: true", Changes),
+            ("caCrl", ", caCrl: c", Changes),
+        ],
+    });
 }
 
 #[test]
@@ -464,10 +542,10 @@ fn sidecars() {
         spec: "{egress: [{hosts: ['./one.a.svc.cluster.local']}] @}",
         rows: &[
             ("workloadSelector", ", workloadSelector: {labels: {app: other}}", Changes),
-            ("ingress", ", ingress: [{port: {number: 80, protocol: HTTP}}]", LATER),
+            ("ingress", ", ingress: [{port: {number: 80, protocol: HTTP}}]", Changes),
             ("egress", "", Nothing("the base has it")),
             ("outboundTrafficPolicy", ", outboundTrafficPolicy: {}", Changes),
-            ("inboundConnectionPool", ", inboundConnectionPool: {tcp: {maxConnections: 1}}", LATER),
+            ("inboundConnectionPool", ", inboundConnectionPool: {tcp: {maxConnections: 1}}", Changes),
         ],
     });
     check(&Message {
@@ -476,7 +554,7 @@ fn sidecars() {
         kind: "Sidecar",
         spec: "{egress: [{hosts: ['./*'] @}]}",
         rows: &[
-            ("port", ", port: {number: 80, protocol: HTTP}", LATER),
+            ("port", ", port: {number: 81, protocol: HTTP}", Changes),
             ("bind", ", bind: 127.0.0.1", LATER),
             ("captureMode", ", captureMode: NONE", LATER),
             ("hosts", "", Nothing("the base has it")),
@@ -487,6 +565,6 @@ fn sidecars() {
         keys: keys::<r::OutboundTrafficPolicy>(),
         kind: "Sidecar",
         spec: "{outboundTrafficPolicy: {mode: ALLOW_ANY @}}",
-        rows: &[("mode", "", Nothing("the base has it")), ("egressProxy", ", egressProxy: {host: one}", LATER)],
+        rows: &[("mode", "", Nothing("the base has it")), ("egressProxy", ", egressProxy: {host: one}", Changes)],
     });
 }

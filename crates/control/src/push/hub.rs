@@ -231,7 +231,9 @@ impl ControlPlane for HubControlPlane {
         }
         if !Proxy::is_supported(client.node.node_type) {
             let kind = client.node.node_type.as_str();
-            return Err(Rejection::Denied(format!("proxies of type {kind:?} are not served yet; only \"sidecar\" is")));
+            return Err(Rejection::Denied(format!(
+                "proxies of type {kind:?} are not served yet; \"sidecar\" and \"router\" are"
+            )));
         }
         let id = client.connection;
         let proxy = Arc::new(proxy_of(client, &state.world));

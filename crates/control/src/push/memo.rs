@@ -2,6 +2,7 @@
 //!
 //! Each entry is kept with a fingerprint of all that it was made from. A request with another fingerprint makes a new one.
 
+use crate::generate::proxy::Families;
 use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster, endpoint};
 use crate::names::OutboundName;
 use crate::world::{Kind, Name, Rev, World};
@@ -41,6 +42,8 @@ struct ClusterKey {
     host: Name,
     only_ports: Option<BTreeSet<u16>>,
     flavor: ProxyFlavor,
+    /// Decides which addresses of names are asked for.
+    families: Option<Families>,
 }
 
 type ClusterBundle = Arc<[Arc<Resource>]>;
@@ -74,39 +77,45 @@ impl Memo {
     }
 
     /// The clusters of one service.
-    pub fn clusters(&self, world: &World, namespace: &str, scoped: &ScopedService, flavor: ProxyFlavor) -> ClusterBundle {
-        let service = &scoped.service;
-        let rule = MergedRule::lookup(world, namespace, service);
-        let endpoints = world.endpoints(&service.host);
+    pub fn clusters(&self, world: &World, proxy: &Proxy, scoped: &ScopedService) -> ClusterBundle {
+        let (service, flavor) = (&scoped.service, proxy.flavor);
+        let rule = MergedRule::lookup(world, &proxy.namespace, service);
+        let endpoints = world.endpoints_of(service);
         let mut print = vec![service.rev.get(), world.mesh_rev().get()];
         print.extend(endpoints.map(|e| e.accounts_rev.get()));
-        if service.headless {
+        if service.shows_endpoints() {
             print.extend(endpoints.map(|e| e.rev.get()));
         }
         print.extend(peer_authentication_revs(world, &service.namespace));
         print.extend(rule.revs().map(Rev::get));
-        let key = ClusterKey { host: Name::clone(&service.host), only_ports: scoped.only_ports.clone(), flavor };
+        let by_name = service.entry.as_ref().is_some_and(|e| e.is_dns());
+        let key = ClusterKey {
+            host: Name::clone(&service.host),
+            only_ports: scoped.only_ports.clone(),
+            flavor,
+            families: by_name.then_some(proxy.families),
+        };
         self.get(&self.clusters, key, print, || {
             let options = EncodeOptions { flavor };
             let encode = |c: &lateen_model::dataplane::Cluster| resource(&c.name, encode::cluster(c, options));
-            cluster::of_service(world, scoped, &rule).iter().map(encode).collect()
+            cluster::of_service(world, proxy.families, scoped, &rule).iter().map(encode).collect()
         })
     }
 
     /// The endpoints of one cluster.
-    pub fn endpoints(&self, world: &World, namespace: &str, name: &Arc<str>) -> Arc<Resource> {
-        let service = OutboundName::parse(name).and_then(|n| world.service(n.host));
-        let Some(service) = service else {
-            let nothing = endpoint::of_cluster(world, &MergedRule::default(), name);
+    pub fn endpoints(&self, world: &World, scope: &Scope, name: &Arc<str>) -> Arc<Resource> {
+        let namespace = &scope.key.namespace;
+        let Some(service) = OutboundName::parse(name).and_then(|n| scope.service_or_visible(world, n.host)) else {
+            let nothing = endpoint::of_cluster(world, None, &MergedRule::default(), name);
             return resource(name, encode::cluster_load_assignment(&nothing));
         };
         let rule = MergedRule::lookup(world, namespace, service);
         let mut print = vec![service.rev.get(), world.mesh_rev().get()];
-        print.extend(world.endpoints(&service.host).map(|e| e.rev.get()));
+        print.extend(world.endpoints_of(service).map(|e| e.rev.get()));
         print.extend(peer_authentication_revs(world, &service.namespace));
         print.extend(rule.revs().map(Rev::get));
         self.get(&self.endpoints, Arc::clone(name), print, || {
-            resource(name, encode::cluster_load_assignment(&endpoint::of_cluster(world, &rule, name)))
+            resource(name, encode::cluster_load_assignment(&endpoint::of_cluster(world, Some(service), &rule, name)))
         })
     }
 

@@ -38,14 +38,15 @@ pub(super) fn table(view: &View) -> Option<Arc<Resource>> {
     let mut table = BTreeMap::new();
     for scoped in view.scope.visible() {
         let service = &scoped.service;
-        let pods = || view.world.endpoints(&service.host).map(|e| e.ready.iter().map(|p| p.ip).collect()).unwrap_or_default();
+        let pods =
+            || view.world.endpoints_of(service).map(|e| e.ready.iter().filter_map(|p| p.ip()).collect()).unwrap_or_default();
         let ips: Vec<IpAddr> = if service.headless { pods() } else { service.vips.clone() };
         if ips.is_empty() {
             continue;
         }
         let info = NameInfo {
             ips: ips.iter().map(IpAddr::to_string).collect(),
-            registry: "Kubernetes".to_owned(),
+            registry: if service.entry.is_some() { "External" } else { "Kubernetes" }.to_owned(),
             shortname: service.name.to_string(),
             namespace: service.namespace.to_string(),
         };

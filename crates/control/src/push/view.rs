@@ -1,8 +1,9 @@
 //! The resources of a class of equal proxies, at one generation of the world.
 
 use super::memo::{self, Memo, resource};
-use crate::generate::listener::{inbound, outbound};
-use crate::generate::route::{self, RouteContext};
+use crate::generate::listener::{gateway, inbound, outbound};
+use crate::generate::proxy::ProxyRole;
+use crate::generate::route::{self, RouteContext, Via};
 use crate::generate::{MergedRule, Proxy, Scope, ScopedService, cluster, endpoint, secret};
 use crate::names::OutboundName;
 use crate::world::{ChangeKey, ChangeSet, Kind, World};
@@ -72,6 +73,7 @@ fn concerns(ty: ResourceType, kind: Kind) -> bool {
             kind,
             Kind::Service
                 | Kind::VirtualService
+                | Kind::Gateway
                 | Kind::DestinationRule
                 | Kind::Sidecar
                 | Kind::PeerAuthentication
@@ -81,13 +83,16 @@ fn concerns(ty: ResourceType, kind: Kind) -> bool {
             kind,
             Kind::Service
                 | Kind::VirtualService
+                | Kind::Gateway
                 | Kind::Sidecar
                 | Kind::PeerAuthentication
                 | Kind::AuthorizationPolicy
                 | Kind::DestinationRule
                 | Kind::MeshConfig
         ),
-        ResourceType::Rds => matches!(kind, Kind::Service | Kind::VirtualService | Kind::Sidecar | Kind::MeshConfig),
+        ResourceType::Rds => {
+            matches!(kind, Kind::Service | Kind::VirtualService | Kind::Gateway | Kind::Sidecar | Kind::MeshConfig)
+        }
         _ => false,
     }
 }
@@ -119,7 +124,8 @@ impl View {
             false => Arc::clone(&self.scope),
         };
         let headless = self.headless_endpoints_changed(changes, &scope);
-        let concerned = |ty| kinds(&|kind| concerns(ty, kind));
+        let is_router = self.proxy.role == ProxyRole::Router;
+        let concerned = |ty| kinds(&|kind| concerns(ty, kind) && (is_router || kind != Kind::Gateway));
         let mut change = shared.clone();
         change.generation = generation;
         let cluster_set = match concerned(ResourceType::Cds) || headless {
@@ -155,15 +161,16 @@ impl View {
             }
             Kind::Service => !same_scope || *key.namespace == *self.proxy.namespace,
             Kind::VirtualService | Kind::Sidecar => !same_scope,
+            Kind::Gateway => self.proxy.role == ProxyRole::Router,
             Kind::DestinationRule => [&self.world, world].into_iter().any(|w| rule_concerns_listeners(w, key, scope)),
             _ => true,
         })
     }
 
     fn headless_endpoints_changed(&self, changes: &ChangeSet, scope: &Scope) -> bool {
-        let headless = |s: &ScopedService| s.service.headless;
+        let headless = |s: &ScopedService| s.service.shows_endpoints();
         let changed = |key: &ChangeKey| {
-            scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.name == key.name)
+            scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.key() == key.name)
         };
         changes.of(Kind::Endpoints).any(changed)
     }
@@ -196,7 +203,7 @@ impl View {
         let resources = match ty {
             ResourceType::Cds => self.cluster_set.select(watch),
             ResourceType::Lds => self.listener_set.select(watch),
-            ResourceType::Eds => names.iter().map(|name| self.memo.endpoints(&self.world, &self.proxy.namespace, name)).collect(),
+            ResourceType::Eds => names.iter().map(|name| self.memo.endpoints(&self.world, &self.scope, name)).collect(),
             ResourceType::Rds => names.iter().map(|name| self.route(name)).collect(),
             ResourceType::Sds => names.iter().filter_map(|name| self.secret(name)).collect(),
             ResourceType::Nds => super::nds::table(self).into_iter().collect(),
@@ -212,8 +219,9 @@ impl View {
     /// All clusters, for people.
     pub fn clusters(&self) -> Vec<Cluster> {
         let rule = |s: &ScopedService| MergedRule::lookup(&self.world, &self.proxy.namespace, &s.service);
-        let services = self.scope.services.iter().flat_map(|s| cluster::of_service(&self.world, s, &rule(s)));
-        services.chain(own_clusters(&self.world, &self.proxy)).collect()
+        let services =
+            self.scope.services.iter().flat_map(|s| cluster::of_service(&self.world, self.proxy.families, s, &rule(s)));
+        services.chain(own_clusters(&self.world, &self.scope, &self.proxy)).collect()
     }
 
     /// All listeners, for people.
@@ -232,10 +240,11 @@ impl View {
         let of = |cluster: Cluster| match cluster.discovery {
             Discovery::Eds { service_name } => {
                 let name = OutboundName::parse(&service_name)?;
-                let rule = MergedRule::lookup(&self.world, &self.proxy.namespace, self.world.service(name.host)?);
-                Some(endpoint::of_cluster(&self.world, &rule, &service_name))
+                let service = self.scope.service_or_visible(&self.world, name.host)?;
+                let rule = MergedRule::lookup(&self.world, &self.proxy.namespace, service);
+                Some(endpoint::of_cluster(&self.world, Some(service), &rule, &service_name))
             }
-            Discovery::Static(_) | Discovery::OriginalDst { .. } => None,
+            Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::Dns(_) => None,
         };
         self.clusters().into_iter().filter_map(of).collect()
     }
@@ -254,7 +263,7 @@ impl View {
     }
 
     fn route_configuration(&self, name: &str) -> RouteConfiguration {
-        route::of_name(RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy }, name)
+        route::of_name(RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy, via: Via::Mesh }, name)
     }
 
     fn secret(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
@@ -279,18 +288,32 @@ fn make_clusters(world: &World, scope: &Scope, proxy: &Proxy, memo: &Memo) -> Re
     let options = EncodeOptions { flavor: proxy.flavor };
     let mut all: Vec<Arc<Resource>> = Vec::new();
     for service in &scope.services {
-        all.extend(memo.clusters(world, &proxy.namespace, service, proxy.flavor).iter().cloned());
+        all.extend(memo.clusters(world, proxy, service).iter().cloned());
     }
-    all.extend(own_clusters(world, proxy).map(|c| resource(&c.name, encode::cluster(&c, options))));
+    all.extend(own_clusters(world, scope, proxy).iter().map(|c| resource(&c.name, encode::cluster(c, options))));
     ResourceSet::new(all)
 }
 
-/// Clusters that do not lead to services.
-fn own_clusters(world: &World, proxy: &Proxy) -> impl Iterator<Item = Cluster> {
-    [cluster::black_hole(world), cluster::passthrough(world)].into_iter().chain(cluster::inbound(world, proxy))
+/// Clusters that do not lead to services, and those that do so by the server name of clients' TLS.
+fn own_clusters(world: &World, scope: &Scope, proxy: &Proxy) -> Vec<Cluster> {
+    match proxy.role {
+        ProxyRole::Sidecar => {
+            let own = [cluster::black_hole(world), cluster::passthrough(world)];
+            own.into_iter().chain(cluster::inbound(world, proxy)).collect()
+        }
+        ProxyRole::Router => {
+            let merged = crate::generate::gateway::merged(world, proxy);
+            let targets = gateway::automatic_targets(gateway::Router { world, scope, proxy }, &merged);
+            let by_name = targets.iter().map(|(port, host)| cluster::by_server_name(world, *port, host));
+            std::iter::once(cluster::black_hole(world)).chain(by_name).collect()
+        }
+    }
 }
 
 fn all_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> Vec<Listener> {
+    if proxy.role == ProxyRole::Router {
+        return gateway::listeners(gateway::Router { world, scope, proxy });
+    }
     let (mut listeners, _) = outbound::listeners(outbound::Outbound { world, scope, proxy });
     listeners.push(inbound::listener(world, proxy));
     listeners

@@ -2,7 +2,7 @@
 
 use crate::core::Refusals;
 use crate::push::{Hub, View};
-use crate::world::{Service, ServiceEndpoints, World};
+use crate::world::{EndpointAddress, Service, ServiceEndpoints, World};
 use lateen_xds::server::{ClientStatus, Connection, SyncState};
 use lateen_xds::{Generation, ResourceType};
 use serde_json::{Map, Value, json};
@@ -77,6 +77,11 @@ fn service(service: &Service) -> Value {
         "namespace": &*service.namespace,
         "addresses": service.vips.iter().map(|ip| ip.to_string()).collect::<Vec<_>>(),
         "headless": service.headless,
+        "networks": service.entry.iter().flat_map(|e| &e.networks).map(ToString::to_string).collect::<Vec<_>>(),
+        "allocated": service.entry.as_ref().is_some_and(|e| e.allocated),
+        "registry": if service.entry.is_some() { "External" } else { "Kubernetes" },
+        "external": service.is_external(),
+        "resolution": service.entry.as_ref().map(|e| e.resolution),
         "ports": ports,
         "selector": service.selector,
     })
@@ -91,8 +96,15 @@ fn target(target: &crate::world::Target) -> Value {
 
 /// `/debug/endpointz`: each service's pods, those that take no traffic too.
 pub(super) fn endpointz(world: &World) -> Value {
-    let all = world.services().filter_map(|s| Some(endpoints(s, world.endpoints(&s.host)?)));
+    let all = world.services().filter_map(|s| Some(endpoints(s, world.endpoints_of(s)?)));
     Value::Array(all.collect())
+}
+
+fn address(address: &EndpointAddress) -> String {
+    match address {
+        EndpointAddress::Ip(ip) => ip.to_string(),
+        EndpointAddress::Name(name) => name.to_string(),
+    }
 }
 
 fn endpoints(service: &Service, endpoints: &ServiceEndpoints) -> Value {
@@ -103,7 +115,7 @@ fn endpoints(service: &Service, endpoints: &ServiceEndpoints) -> Value {
             let record = &pod.workload.record;
             json!({
                 "pod": record.name,
-                "address": pod.ip.to_string(),
+                "address": address(&pod.address),
                 "ports": pod.ports,
                 "ready": record.ready,
                 "terminating": record.terminating,

@@ -22,6 +22,8 @@ pub enum Kind {
     /// networking.istio.io.
     DestinationRule,
     /// networking.istio.io.
+    Gateway,
+    /// networking.istio.io.
     Sidecar,
     /// security.istio.io.
     PeerAuthentication,
@@ -44,6 +46,7 @@ impl Kind {
             Self::Workload => "Workload",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
+            Self::Gateway => "Gateway",
             Self::Sidecar => "Sidecar",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",

@@ -26,21 +26,25 @@ pub enum WorldEvent {
 }
 
 /// A world in the making.
-struct Edit {
-    world: World,
+pub(super) struct Edit {
+    pub(super) world: World,
     changes: ChangeSet,
     /// Services whose endpoints must be found anew.
-    stale: BTreeSet<(Name, Name)>,
+    pub(super) stale: BTreeSet<(Name, Name)>,
+    /// Namespaces and hosts whose ServiceEntries changed.
+    pub(super) stale_hosts: BTreeSet<(Name, Name)>,
 }
 
 impl World {
     /// The world after these events, and what is different in it. An event that changes nothing leaves no trace.
     #[must_use]
     pub fn apply(&self, events: impl IntoIterator<Item = WorldEvent>, now: Instant) -> (Self, ChangeSet) {
-        let mut edit = Edit { world: self.clone(), changes: ChangeSet::new(now), stale: BTreeSet::new() };
+        let mut edit =
+            Edit { world: self.clone(), changes: ChangeSet::new(now), stale: BTreeSet::new(), stale_hosts: BTreeSet::new() };
         for event in events {
             edit.event(event);
         }
+        edit.refresh_entries();
         edit.refresh_endpoints();
         (edit.world, edit.changes)
     }
@@ -69,17 +73,17 @@ impl Edit {
         }
     }
 
-    fn next_rev(&mut self) -> Rev {
+    pub(super) fn next_rev(&mut self) -> Rev {
         self.world.last_rev += 1;
         Rev(self.world.last_rev)
     }
 
-    fn changed(&mut self, kind: Kind, namespace: &str, name: &str) {
+    pub(super) fn changed(&mut self, kind: Kind, namespace: &str, name: &str) {
         self.changes.insert(ChangeKey::new(kind, namespace, name));
     }
 
     /// The namespace, copied (its maps of references, not what they refer to) on the first change.
-    fn namespace(&mut self, name: &str) -> &mut NamespaceWorld {
+    pub(super) fn namespace(&mut self, name: &str) -> &mut NamespaceWorld {
         Arc::make_mut(Arc::make_mut(&mut self.world.namespaces).entry(name.into()).or_default())
     }
 
@@ -99,7 +103,10 @@ impl Edit {
             }
             Resource::VirtualService(r) => self.put_listed(r, Kind::VirtualService, |ns| &mut ns.virtual_services),
             Resource::DestinationRule(r) => self.put_listed(r, Kind::DestinationRule, |ns| &mut ns.destination_rules),
+            Resource::Gateway(r) => self.put_listed(r, Kind::Gateway, |ns| &mut ns.gateways),
             Resource::Sidecar(r) => self.put_listed(r, Kind::Sidecar, |ns| &mut ns.sidecars),
+            Resource::ServiceEntry(r) => self.put_service_entry_resource(r),
+            Resource::WorkloadEntry(r) => self.put_workload_entry(r),
             Resource::PeerAuthentication(r) => self.put_listed(r, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications),
             Resource::AuthorizationPolicy(r) => {
                 self.put_listed(r, Kind::AuthorizationPolicy, |ns| &mut ns.authorization_policies);
@@ -109,6 +116,8 @@ impl Edit {
             | Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)
             | Resource::Pod(_)
+            // Workloads do not register themselves.
+            | Resource::WorkloadGroup(_)
             | Resource::Deployment(_) => {}
         }
     }
@@ -149,7 +158,10 @@ impl Edit {
             }
             ResourceKind::VirtualService => self.remove_listed(key, Kind::VirtualService, |ns| &mut ns.virtual_services),
             ResourceKind::DestinationRule => self.remove_listed(key, Kind::DestinationRule, |ns| &mut ns.destination_rules),
+            ResourceKind::Gateway => self.remove_listed(key, Kind::Gateway, |ns| &mut ns.gateways),
             ResourceKind::Sidecar => self.remove_listed(key, Kind::Sidecar, |ns| &mut ns.sidecars),
+            ResourceKind::ServiceEntry => self.remove_service_entry(ns, name),
+            ResourceKind::WorkloadEntry => self.remove_workload_entry(ns, name),
             ResourceKind::PeerAuthentication => {
                 self.remove_listed(key, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications);
             }
@@ -160,6 +172,7 @@ impl Edit {
             | ResourceKind::ServiceAccount
             | ResourceKind::ConfigMap
             | ResourceKind::Pod
+            | ResourceKind::WorkloadGroup
             | ResourceKind::Deployment => {}
         }
         self.forget_if_empty(ns);
@@ -205,7 +218,7 @@ impl Edit {
         }
     }
 
-    fn forget_if_empty(&mut self, name: &str) {
+    pub(super) fn forget_if_empty(&mut self, name: &str) {
         if self.world.namespaces.get(name).is_some_and(|ns| ns.is_empty()) {
             Arc::make_mut(&mut self.world.namespaces).remove(name);
         }
@@ -241,7 +254,7 @@ impl Edit {
                 continue;
             }
             let rev = self.next_rev();
-            let workload = Arc::new(Workload { rev, record: record.clone() });
+            let workload = Arc::new(Workload { rev, record: record.clone(), entry: None });
             self.namespace(namespace).workloads.insert(name.into(), workload);
             let mut labels = vec![&record.labels];
             labels.extend(old.as_ref().map(|o| &o.record.labels));
@@ -258,10 +271,10 @@ impl Edit {
     }
 
     /// Notes the services of a namespace that select any of these sets of labels.
-    fn stale_services(&mut self, namespace: &str, labels: &[&StringMap]) {
+    pub(super) fn stale_services(&mut self, namespace: &str, labels: &[&StringMap]) {
         let Some(ns) = self.world.namespaces.get(namespace) else { return };
         let selected = ns.services.values().filter(|s| labels.iter().any(|l| s.selects(l)));
-        self.stale.extend(selected.map(|s| (Name::clone(&s.namespace), Name::clone(&s.name))));
+        self.stale.extend(selected.map(|s| (Name::clone(&s.namespace), s.key())));
     }
 
     fn cluster_ips(&mut self, ips: &BTreeMap<String, Vec<std::net::IpAddr>>) {
@@ -289,7 +302,8 @@ impl Edit {
             let Some(ns) = self.world.namespaces.get(&namespace) else { continue };
             let Some(service) = ns.services.get(&name).cloned() else { continue };
             let old = ns.endpoints.get(&name).cloned();
-            let mut fresh = ServiceEndpoints::new(&service, ns.workloads.values(), Rev::default());
+            let mut fresh =
+                ServiceEndpoints::new(&service, ns.workloads.values().chain(ns.entry_workloads.values()), Rev::default());
             let same_accounts = old.as_ref().is_some_and(|old| old.accounts == fresh.accounts);
             let same_for_clients = old.as_ref().is_some_and(|old| old.same_for_clients(&fresh));
             fresh.rev = match &old {

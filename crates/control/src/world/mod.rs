@@ -6,18 +6,24 @@
 
 mod change;
 mod edit;
+mod edit_entries;
+mod entry;
 mod namespace;
 mod protocol;
 mod service;
 
 pub use change::{ChangeKey, ChangeSet, Kind, Name};
 pub use edit::WorldEvent;
+pub use entry::{EntryService, EntryWorkload};
 pub use namespace::{Entry, List, NamespaceWorld, SecretEntry};
 pub use protocol::Protocol;
-pub use service::{Service, ServiceEndpoints, ServicePod, ServicePort, TLS_MODE_LABEL, Target, Visibility, Workload};
+pub use service::{
+    EndpointAddress, Service, ServiceEndpoints, ServicePod, ServicePort, TLS_MODE_LABEL, Target, Visibility, Workload,
+};
 
 use lateen_model::mesh_config::MeshConfig;
-use std::collections::BTreeMap;
+use lateen_model::resource::address_allocation::AllocatedAddress;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -42,11 +48,13 @@ pub struct Settings {
     pub domain: Name,
     /// The name of the cluster (`CLUSTER_ID`).
     pub cluster_id: Name,
+    /// Whether a Gateway selects only pods of its own namespace (`PILOT_SCOPE_GATEWAY_TO_NAMESPACE`).
+    pub scope_gateway_to_namespace: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { domain: "cluster.local".into(), cluster_id: "Kubernetes".into() }
+        Self { domain: "cluster.local".into(), cluster_id: "Kubernetes".into(), scope_gateway_to_namespace: false }
     }
 }
 
@@ -61,6 +69,10 @@ pub struct World {
     roots_rev: Rev,
     namespaces: Arc<BTreeMap<Name, Arc<NamespaceWorld>>>,
     cluster_ips: Arc<BTreeMap<String, Vec<IpAddr>>>,
+    /// Addresses that were given to ServiceEntries' hosts, by namespace and host.
+    allocated: Arc<BTreeMap<(String, String), AllocatedAddress>>,
+    /// Namespaces whose ServiceEntries have a host.
+    entry_hosts: Arc<BTreeMap<Name, BTreeSet<Name>>>,
     cluster_generation: Option<u64>,
 }
 
@@ -76,8 +88,15 @@ impl World {
             roots_rev: Rev(0),
             namespaces: Arc::default(),
             cluster_ips: Arc::default(),
+            allocated: Arc::default(),
+            entry_hosts: Arc::default(),
             cluster_generation: None,
         }
+    }
+
+    /// What does not change while a control plane runs.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The domain of services.
@@ -135,16 +154,40 @@ impl World {
         self.namespaces.values().flat_map(|ns| ns.services.values())
     }
 
-    /// The service of a host. The host of a Kubernetes service says its namespace and name.
+    /// The service of a host, for whom it does not matter of which namespace: the platform's, else the oldest ServiceEntry's.
     pub fn service(&self, host: &str) -> Option<&Arc<Service>> {
-        let (name, namespace) = self.split_host(host)?;
-        self.namespaces.get(namespace)?.services.get(name)
+        self.services_of(host).min_by(|a, b| self.by_precedence(a, b, ""))
     }
 
-    /// The endpoints of a host.
+    /// The service of a host as proxies of a namespace see it: of its own namespace, else the platform's, else the oldest.
+    pub fn service_seen_from(&self, namespace: &str, host: &str) -> Option<&Arc<Service>> {
+        let seen = |s: &&Arc<Service>| s.visibility.includes(namespace, &s.namespace, &self.mesh.default_service_export_to);
+        self.services_of(host).filter(seen).min_by(|a, b| self.by_precedence(a, b, namespace))
+    }
+
+    /// Which of two services of one host proxies of a namespace get.
+    pub fn by_precedence(&self, a: &Service, b: &Service, namespace: &str) -> std::cmp::Ordering {
+        let rank = |s: &Service| (*s.namespace != *namespace, s.entry.is_some());
+        rank(a).cmp(&rank(b)).then_with(|| a.order.cmp(&b.order))
+    }
+
+    /// All services of a host: at most one of the platform's, whose host says its namespace and name, and one of each
+    /// namespace with ServiceEntries.
+    pub fn services_of(&self, host: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let platform = self.split_host(host).and_then(|(name, namespace)| self.namespaces.get(namespace)?.services.get(name));
+        let key = entry::key(host);
+        let namespaces = self.entry_hosts.get(host).into_iter().flatten();
+        platform.into_iter().chain(namespaces.filter_map(move |ns| self.namespaces.get(ns)?.services.get(&key)))
+    }
+
+    /// The endpoints of the service of a host; see [`Self::service`].
     pub fn endpoints(&self, host: &str) -> Option<&Arc<ServiceEndpoints>> {
-        let (name, namespace) = self.split_host(host)?;
-        self.namespaces.get(namespace)?.endpoints.get(name)
+        self.endpoints_of(self.service(host)?)
+    }
+
+    /// The endpoints of a service.
+    pub fn endpoints_of(&self, service: &Service) -> Option<&Arc<ServiceEndpoints>> {
+        self.namespaces.get(&service.namespace)?.endpoints.get(&service.key())
     }
 
     /// The pod of this name.

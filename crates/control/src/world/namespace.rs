@@ -4,7 +4,8 @@ use super::change::Name;
 use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev};
 use lateen_model::resource::{
-    AuthorizationPolicy, DestinationRule, Object, PeerAuthentication, Secret, Sidecar, VirtualService, host,
+    AuthorizationPolicy, DestinationRule, Gateway, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar, VirtualService,
+    host,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,10 @@ pub(super) trait Listed: Sized {
     fn hosts(&self) -> &[String];
     /// As written.
     fn export_to(&self) -> &[String];
+    /// The full form of one of the hosts.
+    fn host(written: &str, namespace: &str, domain: &str) -> String {
+        host::resolve(written, namespace, domain)
+    }
 }
 
 /// An entry for a resource.
@@ -38,7 +43,7 @@ where
     Object<S>: Listed,
 {
     let meta = &resource.metadata;
-    let hosts = resource.hosts().iter().map(|h| host::resolve(h, &meta.namespace, domain).into()).collect();
+    let hosts = resource.hosts().iter().map(|h| Object::<S>::host(h, &meta.namespace, domain).into()).collect();
     let visibility = Visibility::new(resource.export_to().iter().map(String::as_str), &meta.namespace);
     Entry { rev, order: Order::of(meta), hosts, visibility, resource: Arc::clone(resource) }
 }
@@ -70,6 +75,28 @@ impl Listed for DestinationRule {
     }
     fn export_to(&self) -> &[String] {
         &self.spec.export_to
+    }
+}
+
+impl Listed for Gateway {
+    fn hosts(&self) -> &[String] {
+        &[]
+    }
+    fn export_to(&self) -> &[String] {
+        &[]
+    }
+}
+
+impl Listed for ServiceEntry {
+    fn hosts(&self) -> &[String] {
+        &self.spec.hosts
+    }
+    fn export_to(&self) -> &[String] {
+        &self.spec.export_to
+    }
+    /// Never completed: a name without a dot is a name as it stands.
+    fn host(written: &str, _: &str, _: &str) -> String {
+        written.trim_end_matches('.').to_ascii_lowercase()
     }
 }
 
@@ -181,10 +208,16 @@ pub struct NamespaceWorld {
     pub(super) wanted_vips: BTreeMap<Name, Vec<std::net::IpAddr>>,
     /// Pods by name.
     pub workloads: BTreeMap<Name, Arc<Workload>>,
+    /// What WorkloadEntries describe, by their names.
+    pub entry_workloads: BTreeMap<Name, Arc<Workload>>,
+    /// networking.istio.io.
+    pub service_entries: Arc<List<ServiceEntry>>,
     /// networking.istio.io.
     pub virtual_services: Arc<List<VirtualService>>,
     /// networking.istio.io.
     pub destination_rules: Arc<List<DestinationRule>>,
+    /// networking.istio.io.
+    pub gateways: Arc<List<Gateway>>,
     /// networking.istio.io.
     pub sidecars: Arc<List<Sidecar>>,
     /// security.istio.io.
@@ -199,8 +232,11 @@ impl NamespaceWorld {
     pub(super) fn is_empty(&self) -> bool {
         self.services.is_empty()
             && self.workloads.is_empty()
+            && self.entry_workloads.is_empty()
+            && self.service_entries.is_empty()
             && self.virtual_services.is_empty()
             && self.destination_rules.is_empty()
+            && self.gateways.is_empty()
             && self.sidecars.is_empty()
             && self.peer_authentications.is_empty()
             && self.authorization_policies.is_empty()

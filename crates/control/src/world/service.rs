@@ -1,10 +1,13 @@
 //! Services and pods as generation sees them.
 
 use super::change::Name;
+use super::entry::{self, EntryService, EntryWorkload};
 use super::protocol::Protocol;
 use super::{Order, Rev};
-use lateen_model::dataplane::WorkloadRef;
-use lateen_model::resource::{IntOrString, PodRecord, ServiceType, StringMap, TransportProtocol, is_subset};
+use lateen_model::dataplane::{Locality, WorkloadRef};
+use lateen_model::resource::{
+    IntOrString, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TransportProtocol, WorkloadAddress, is_subset,
+};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -79,6 +82,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// The host that an `ExternalName` service stands for.
     pub alias: Option<Name>,
+    /// What a ServiceEntry says; `None` for services of the platform.
+    pub entry: Option<Arc<EntryService>>,
 }
 
 /// A port of a service.
@@ -134,6 +139,7 @@ impl Service {
             accounts,
             publish_not_ready: spec.publish_not_ready_addresses,
             alias: alias.map(|host| host.trim_end_matches('.').to_ascii_lowercase().into()),
+            entry: None,
         }
     }
 
@@ -142,8 +148,31 @@ impl Service {
         self.ports.iter().find(|p| p.number == number)
     }
 
-    /// Whether it selects a pod with these labels in its namespace.
+    /// Its key among the services of its namespace.
+    pub fn key(&self) -> Name {
+        if self.entry.is_some() { entry::key(&self.host) } else { Name::clone(&self.name) }
+    }
+
+    /// Whether what is known of its endpoints is written in its clusters, listeners or routes.
+    pub fn shows_endpoints(&self) -> bool {
+        self.headless || self.entry.as_ref().is_some_and(|e| e.is_dns())
+    }
+
+    /// Whether connections go where the client wanted to go.
+    pub fn is_passthrough(&self) -> bool {
+        self.headless || self.entry.as_ref().is_some_and(|e| e.resolution == ServiceEntryResolution::None)
+    }
+
+    /// Whether its workloads are outside of the mesh.
+    pub fn is_external(&self) -> bool {
+        self.entry.as_ref().is_some_and(|e| e.external)
+    }
+
+    /// Whether it selects a workload with these labels in its namespace.
     pub fn selects(&self, labels: &StringMap) -> bool {
+        if let Some(entry) = &self.entry {
+            return entry.selectors.iter().any(|s| s.matches(labels));
+        }
         !self.selector.is_empty() && is_subset(&self.selector, labels)
     }
 
@@ -159,6 +188,11 @@ impl Service {
             && self.accounts == other.accounts
             && self.publish_not_ready == other.publish_not_ready
             && self.alias == other.alias
+            && match (&self.entry, &other.entry) {
+                (Some(a), Some(b)) => a.same_service_as(b),
+                (None, None) => true,
+                _ => false,
+            }
     }
 }
 
@@ -206,19 +240,24 @@ fn ports(ports: &[lateen_model::resource::ServicePort]) -> Vec<ServicePort> {
     out
 }
 
-/// A pod.
+/// A pod, or what a WorkloadEntry describes.
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// Changes with the content.
     pub rev: Rev,
     /// What the platform said.
     pub record: PodRecord,
+    /// What a WorkloadEntry says; `None` for pods.
+    pub entry: Option<EntryWorkload>,
 }
 
 impl Workload {
-    /// The number of a service's target port on this pod.
-    pub fn resolve(&self, target: &Target) -> Option<u16> {
-        match target {
+    /// The number of a service's port on this workload.
+    pub fn resolve(&self, port: &ServicePort) -> Option<u16> {
+        if let Some(entry) = &self.entry {
+            return entry.resolve(port);
+        }
+        match &port.target {
             Target::Number(n) => Some(*n),
             Target::Name(name) => {
                 let tcp = |p: &&lateen_model::resource::PodPort| p.name == **name && p.protocol == TransportProtocol::Tcp;
@@ -261,15 +300,43 @@ pub struct ServicePod {
     /// The pod.
     pub workload: Arc<Workload>,
     /// Where it is reached.
-    pub ip: IpAddr,
+    pub address: EndpointAddress,
     /// The pod's port for each of the service's ports, in the service's order; `None` if it has no port of that name.
     pub ports: Vec<Option<u16>>,
 }
 
+/// Where an endpoint is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// An address.
+    Ip(IpAddr),
+    /// A name that proxies resolve.
+    Name(Name),
+}
+
 impl ServicePod {
+    /// Its address, unless it is a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.address {
+            EndpointAddress::Ip(ip) => Some(*ip),
+            EndpointAddress::Name(_) => None,
+        }
+    }
+
+    /// Its share of the traffic.
+    pub fn weight(&self) -> u32 {
+        self.workload.entry.as_ref().map_or(1, |e| e.weight)
+    }
+
+    /// Where it is.
+    pub fn locality(&self) -> Locality {
+        self.workload.entry.as_ref().map(|e| e.locality.clone()).unwrap_or_default()
+    }
+
     fn means_the_same(&self, other: &Self) -> bool {
         let (a, b) = (&self.workload.record, &other.workload.record);
-        self.ip == other.ip
+        self.address == other.address
+            && self.workload.entry == other.workload.entry
             && self.ports == other.ports
             && (&a.namespace, &a.name, &a.labels, &a.workload) == (&b.namespace, &b.name, &b.labels, &b.workload)
             && a.service_account == b.service_account
@@ -293,17 +360,27 @@ pub struct ServiceEndpoints {
 }
 
 impl ServiceEndpoints {
-    /// Finds the pods of `service` among those of its namespace.
-    pub fn new<'a>(service: &Service, workloads: impl Iterator<Item = &'a Arc<Workload>>, rev: Rev) -> Self {
+    /// Finds the workloads of `service` among those of its namespace.
+    pub fn new<'a>(service: &'a Service, workloads: impl Iterator<Item = &'a Arc<Workload>>, rev: Rev) -> Self {
         let mut pods = Vec::new();
-        for workload in workloads.filter(|w| service.selects(&w.record.labels)) {
-            let family = |ip: &&IpAddr| service.vips.first().is_none_or(|vip| vip.is_ipv4() == ip.is_ipv4());
+        let inline = service.entry.iter().flat_map(|e| &e.inline);
+        // An entry's own addresses say nothing of those of its endpoints.
+        let vip = service.vips.first().filter(|_| service.entry.is_none());
+        for workload in inline.chain(workloads.filter(|w| service.selects(&w.record.labels))) {
+            let family = |ip: &&IpAddr| vip.is_none_or(|vip| vip.is_ipv4() == ip.is_ipv4());
             let ips = &workload.record.ips;
-            let Some(ip) = ips.iter().find(family).or(ips.first()) else { continue };
-            let ports = service.ports.iter().map(|p| workload.resolve(&p.target)).collect();
-            pods.push(ServicePod { workload: Arc::clone(workload), ip: *ip, ports });
+            let address = match ips.iter().find(family).or(ips.first()) {
+                Some(ip) => EndpointAddress::Ip(*ip),
+                None => match workload.entry.as_ref().map(|e| &e.address) {
+                    Some(WorkloadAddress::Name(name)) => EndpointAddress::Name(name.as_str().into()),
+                    _ => continue,
+                },
+            };
+            let ports = service.ports.iter().map(|p| workload.resolve(p)).collect();
+            pods.push(ServicePod { workload: Arc::clone(workload), address, ports });
         }
-        let accounts: BTreeSet<Name> = pods.iter().map(|p| Name::from(p.workload.record.service_account.as_str())).collect();
+        let accounts = pods.iter().map(|p| p.workload.record.service_account.as_str()).filter(|a| !a.is_empty());
+        let accounts: BTreeSet<Name> = accounts.map(Name::from).collect();
         let usable =
             |p: &&ServicePod| p.workload.takes_traffic() || (service.publish_not_ready && !p.workload.record.terminating);
         let ready = pods.iter().filter(usable).cloned().collect();

@@ -18,7 +18,7 @@ fn describe(world: &World) -> String {
             out += &format!("service {} {:?} {:?} {:?} {}\n", s.host, s.vips, s.ports, s.selector, s.headless);
         }
         for (name, e) in &ns.endpoints {
-            let pod = |p: &ServicePod| format!("{}@{}:{:?}", p.workload.record.name, p.ip, p.ports);
+            let pod = |p: &ServicePod| format!("{}@{}:{:?}", p.workload.record.name, p.ip().unwrap(), p.ports);
             let (all, ready): (Vec<_>, Vec<_>) = (e.pods.iter().map(pod).collect(), e.ready.iter().map(pod).collect());
             out += &format!("endpoints {name} {all:?} ready {ready:?} {:?}\n", e.accounts);
         }

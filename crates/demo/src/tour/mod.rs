@@ -102,6 +102,17 @@ pub(crate) async fn take(mesh: &Mesh, manifests: &Manifests, colour: bool) -> Su
     summary
 }
 
+/// Who is who.
+pub(crate) fn introduction(manifests: &Manifests) -> String {
+    format!(
+        "In namespace production, frontend calls order-service (v1 in two pods, v2 in one), which calls payment-service (two
+pods); all have sidecars. In namespace legacy, batch has none. Each step names the manifest that asks for what it shows, in
+{}
+",
+        manifests.path().display()
+    )
+}
+
 /// What people can do once the tour is over.
 pub(crate) fn invitation(name: &MeshName, manifests: &Manifests) -> String {
     let (name, dir) = (name.as_str(), manifests.path());

@@ -49,8 +49,18 @@ impl Mesh {
 
     /// Starts it as another user.
     pub(crate) fn start_as(manifest: &str, as_user: Option<u32>) -> Self {
-        let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Self::start_in(tempfile::tempdir().unwrap(), manifest, as_user)
+    }
+
+    /// Starts it with the runtime directory of another mesh.
+    pub(crate) fn start_beside(other: &Self, manifest: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(other.dir.path().join("runtime"), dir.path().join("runtime")).unwrap();
+        Self::start_in(dir, manifest, other.as_user)
+    }
+
+    fn start_in(dir: tempfile::TempDir, manifest: &str, as_user: Option<u32>) -> Self {
+        let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let manifests = dir.path().join("manifests");
         fs::create_dir(&manifests).unwrap();
         fs::write(manifests.join("all.yaml"), manifest).unwrap();

@@ -1,5 +1,7 @@
-//! The mesh's DNS server: names of services, as in a cluster. It knows no other names, for the mesh has no way out.
+//! The mesh's DNS server: names of services, as in a cluster. It knows those of ServiceEntries too, and no others, for the mesh has no way
+//! out.
 
+mod entries;
 mod server;
 mod zone;
 

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use lateen_model::resource::{PodRecord, Service, TransportProtocol};
+use lateen_model::resource::{PodRecord, Service, ServiceEntry, TransportProtocol};
 
+use super::entries::EntryNames;
 use crate::endpoints::{behind, target_port};
 
 /// The cluster's domain.
@@ -55,6 +56,7 @@ pub(crate) struct Zone {
     ports: BTreeMap<String, Vec<(u16, String)>>,
     /// Every suffix of a name, so that `svc.cluster.local` exists though it has no record.
     inner: BTreeSet<String>,
+    entries: EntryNames,
 }
 
 impl Zone {
@@ -106,6 +108,12 @@ impl Zone {
         self.addresses.insert(host, ips);
     }
 
+    /// With the names of ServiceEntries, which do not hide the others.
+    pub(crate) fn with_entries<'a>(mut self, entries: impl Iterator<Item = &'a ServiceEntry> + Clone) -> Self {
+        self.entries = EntryNames::new(entries);
+        self
+    }
+
     /// The answer to a query.
     pub(crate) fn answer(&self, query: &Message) -> Message {
         let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
@@ -120,6 +128,10 @@ impl Zone {
         }
         reply.metadata.recursion_available = true;
         let name = one.name().to_ascii().to_lowercase();
+        if let Some(addresses) = self.entries.get(&name).filter(|_| !self.addresses.contains_key(&name)) {
+            push_addresses(&mut reply, &name, addresses, one.query_type());
+            return reply;
+        }
         if !name.ends_with(&format!(".{DOMAIN}.")) && name != format!("{DOMAIN}.") {
             // There is no way out of the mesh, so no server to ask either.
             return with_code(reply, ResponseCode::Refused);
@@ -134,19 +146,23 @@ impl Zone {
     }
 
     fn records(&self, reply: &mut Message, host: &str, kind: RecordType) {
-        for ip in self.addresses.get(host).into_iter().flatten() {
-            match (ip, kind) {
-                (IpAddr::V4(ip), RecordType::A | RecordType::ANY) => push(reply, host, RData::A(A(*ip))),
-                (IpAddr::V6(ip), RecordType::AAAA | RecordType::ANY) => push(reply, host, RData::AAAA(AAAA(*ip))),
-                _ => {}
-            }
-        }
+        push_addresses(reply, host, self.addresses.get(host).map(Vec::as_slice).unwrap_or_default(), kind);
         if matches!(kind, RecordType::SRV | RecordType::ANY) {
             for (port, target) in self.ports.get(host).into_iter().flatten() {
                 if let Ok(target) = Name::from_ascii(target) {
                     push(reply, host, RData::SRV(SRV::new(0, 100, *port, target)));
                 }
             }
+        }
+    }
+}
+
+fn push_addresses(reply: &mut Message, host: &str, addresses: &[IpAddr], kind: RecordType) {
+    for ip in addresses {
+        match (ip, kind) {
+            (IpAddr::V4(ip), RecordType::A | RecordType::ANY) => push(reply, host, RData::A(A(*ip))),
+            (IpAddr::V6(ip), RecordType::AAAA | RecordType::ANY) => push(reply, host, RData::AAAA(AAAA(*ip))),
+            _ => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Clusters (CDS, `envoy.config.cluster.v3`).
 
-use super::endpoint::{ClusterLoadAssignment, Locality, TlsMode};
+use super::endpoint::{ClusterLoadAssignment, EndpointHealth, Locality, TlsMode, WorkloadRef};
 use super::tls::UpstreamTls;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -58,6 +58,97 @@ pub enum Discovery {
         /// Replaces the port (`upstream_port_override`).
         port_override: Option<u16>,
     },
+    /// Names that the proxy resolves itself.
+    Dns(Box<DnsDiscovery>),
+}
+
+/// Names that the proxy resolves itself (`STRICT_DNS`, `LOGICAL_DNS`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DnsDiscovery {
+    /// What is made of an answer.
+    pub kind: DnsKind,
+    /// Names by locality and priority.
+    pub localities: Vec<DnsLocality>,
+    /// Which addresses are asked for.
+    pub family: DnsFamily,
+    /// After which a name is asked for again, unless the answer's time to live counts.
+    #[serde(serialize_with = "super::json::duration")]
+    pub refresh: Duration,
+    /// Whether the answer's time to live counts instead (`respect_dns_ttl`).
+    pub respect_ttl: bool,
+    /// After a failure; `None` is as after a success.
+    pub failure: Option<DnsBackoff>,
+    /// Up to this much is added to each wait, at random (`dns_jitter`).
+    #[serde(serialize_with = "super::json::duration")]
+    pub jitter: Duration,
+}
+
+/// What is made of the answer for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnsKind {
+    /// Each address is an endpoint.
+    Strict,
+    /// The first address is the one endpoint; connections to earlier ones go on.
+    Logical,
+}
+
+/// Which addresses are asked for (`dns_lookup_family`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DnsFamily {
+    /// IPv6, and IPv4 if there is none (Envoy's default).
+    #[default]
+    Auto,
+    /// IPv4.
+    V4Only,
+    /// IPv6.
+    V6Only,
+    /// IPv4, and IPv6 if there is none.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// Waits after failures: at random between zero and a bound that doubles, from `base` to `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DnsBackoff {
+    /// The first bound.
+    #[serde(serialize_with = "super::json::duration")]
+    pub base: Duration,
+    /// The last bound.
+    #[serde(serialize_with = "super::json::duration")]
+    pub max: Duration,
+}
+
+/// The names of one locality at one priority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DnsLocality {
+    /// Where they are.
+    pub locality: Locality,
+    /// 0 is the highest.
+    pub priority: u32,
+    /// Weight of the locality.
+    pub weight: Option<u32>,
+    /// The names.
+    pub endpoints: Vec<DnsEndpoint>,
+}
+
+/// A name and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DnsEndpoint {
+    /// A DNS name, or an IP address as text.
+    pub host: String,
+    /// The port of all its addresses.
+    pub port: u16,
+    /// Health as the control plane sees it.
+    pub health: EndpointHealth,
+    /// Load-balancing weight of each address; at least 1.
+    pub weight: u32,
+    /// How to speak to it.
+    pub tls_mode: TlsMode,
+    /// Who it is, for telemetry.
+    pub workload: Option<WorkloadRef>,
 }
 
 /// How an endpoint is chosen.
@@ -111,6 +202,12 @@ pub struct UpstreamHttp {
     /// A connection is closed (drained) at this age; `None` is never.
     #[serde(serialize_with = "super::json::optional_duration")]
     pub max_connection_duration: Option<Duration>,
+    /// Whether the SNI of connections for requests is the request's host (`auto_sni`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub auto_sni: bool,
+    /// Whether the server's certificate must be for that host (`auto_san_validation`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub auto_san_validation: bool,
 }
 
 /// The HTTP version of a cluster.

@@ -268,6 +268,10 @@ pub enum HttpFilter {
     GrpcStats,
     /// Chooses the ALPN of upstream connections by the request's version (`istio.alpn`).
     Alpn,
+    /// Faults, as routes say (`fault`).
+    Fault,
+    /// Cross-origin rules, as routes say (`cors`).
+    Cors,
     /// Istio's metrics (`istio.stats`).
     Stats(StatsFilter),
 }

@@ -12,12 +12,14 @@ mod listener;
 mod matcher;
 mod rbac;
 mod route;
+mod route_filters;
 mod secret;
 mod tls;
 
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterMetadata, Discovery, HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget,
-    ServiceRef, TcpKeepalive, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality,
+    CircuitBreakers, Cluster, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint, DnsFamily, DnsKind, DnsLocality,
+    HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TransportSocket,
+    TransportSocketMatch, UpstreamHttp, WeightedLocality,
 };
 pub use endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef};
 pub use header_value::{HeaderValuePart, SubstitutionPart};
@@ -32,8 +34,9 @@ pub use matcher::{
 pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy};
 pub use route::{
     ClusterSpecifier, DirectResponse, Forward, HeaderAppend, HeaderMutation, HeaderValueOp, HostRewrite, PathMatch, PathRewrite,
-    Redirect, RedirectPath, RetryBackOff, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-    WeightedCluster,
+    Redirect, RedirectPath, RetryBackOff, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch,
+    VirtualHost, WeightedCluster,
 };
+pub use route_filters::{Cors, Fault, FaultAbort, FaultDelay, FaultError, Mirror, Share};
 pub use secret::{Secret, SecretKind};
 pub use tls::{DownstreamTls, SecretRef, SecretSource, TlsParams, TlsVersion, UpstreamTls};

@@ -1,6 +1,7 @@
 //! HTTP routes (`envoy.config.route.v3`).
 
 use super::matcher::{HeaderMatch, QueryMatch, SafeRegex};
+use super::route_filters::{Cors, Fault, Mirror};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct VirtualHost {
     pub routes: Vec<Route>,
     /// Whether `x-envoy-attempt-count` is added to requests.
     pub include_request_attempt_count: bool,
+    /// Whether plain requests are answered with 301 to the same URL with `https` (`require_tls: ALL`).
+    pub require_tls: bool,
 }
 
 /// One route.
@@ -41,12 +44,23 @@ pub struct Route {
     pub action: RouteAction,
     /// Operation name of spans (`decorator.operation`); `None` means the span is named by the route.
     pub operation: Option<String>,
+    /// What HTTP filters do on this route.
+    pub filters: RouteFilters,
     /// Changes to the request's headers.
     pub request_headers: HeaderMutation,
     /// Changes to the response's headers.
     pub response_headers: HeaderMutation,
     /// The Istio resource behind the route, e.g. `/apis/networking.istio.io/v1/namespaces/ns/virtual-service/name`.
     pub config_source: Option<String>,
+}
+
+/// What HTTP filters do on a route (`typed_per_filter_config`); each needs its filter in the connection manager.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RouteFilters {
+    /// For [`HttpFilter::Fault`](super::HttpFilter::Fault).
+    pub fault: Option<Fault>,
+    /// For [`HttpFilter::Cors`](super::HttpFilter::Cors).
+    pub cors: Option<Cors>,
 }
 
 /// When a route applies: all of its parts.
@@ -108,6 +122,8 @@ pub struct Forward {
     pub host_rewrite: Option<HostRewrite>,
     /// When to try again; `None` is never.
     pub retry: Option<RetryPolicy>,
+    /// Copies of its requests.
+    pub mirrors: Vec<Mirror>,
     /// Status that answers when the cluster does not exist (503 by default in Istio).
     pub cluster_not_found_status: u16,
 }

@@ -32,6 +32,24 @@ impl SecretRef {
     pub fn workload_roots() -> Self {
         Self { name: "ROOTCA".into(), source: SecretSource::Workload }
     }
+
+    /// A certificate and a key from the workload's files, as Istio names them.
+    pub fn file_certificate(certificate: &str, key: &str) -> Self {
+        Self { name: format!("file-cert:{certificate}~{key}"), source: SecretSource::Workload }
+    }
+
+    /// Roots from a file of the workload.
+    pub fn file_roots(path: &str) -> Self {
+        Self { name: format!("file-root:{path}"), source: SecretSource::Workload }
+    }
+
+    /// The roots that the operating system trusts.
+    pub fn system_roots() -> Self {
+        Self::file_roots(Self::SYSTEM)
+    }
+
+    /// Stands for the operating system's roots in place of a path.
+    pub const SYSTEM: &'static str = "system";
 }
 
 /// A TLS version.
@@ -72,7 +90,7 @@ pub struct DownstreamTls {
     pub certificate: SecretRef,
     /// The roots that clients are verified against; `None` does not ask for a client certificate.
     pub client_roots: Option<SecretRef>,
-    /// What the client's URI SAN must match, any of them; empty accepts each that chains to the roots.
+    /// What a SAN of the client must match, any of them, a URI where the text has `://`, else a DNS name; empty accepts each that chains to the roots.
     pub client_sans: Vec<StringMatch>,
     /// Whether a client without a certificate is refused.
     pub require_client_certificate: bool,
@@ -93,4 +111,6 @@ pub struct UpstreamTls {
     pub roots: Option<SecretRef>,
     /// What the server's SAN must match, any of them; empty accepts each that chains to the roots.
     pub sans: Vec<StringMatch>,
+    /// A file of certificate revocation lists, PEM, for what the roots vouch for; only with `roots`.
+    pub crl_file: Option<String>,
 }

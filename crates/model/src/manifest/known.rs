@@ -15,7 +15,7 @@ pub(super) enum Identified {
 
 /// Kinds that people have in their manifests and that this version does not read, by API group.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("networking.istio.io", &["Gateway", "ServiceEntry", "WorkloadEntry", "WorkloadGroup", "ProxyConfig", "EnvoyFilter"]),
+    ("networking.istio.io", &["ProxyConfig", "EnvoyFilter"]),
     ("security.istio.io", &["RequestAuthentication"]),
     ("telemetry.istio.io", &["Telemetry"]),
     ("extensions.istio.io", &["WasmPlugin", "TrafficExtension"]),

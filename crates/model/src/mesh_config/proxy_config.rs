@@ -28,8 +28,8 @@ pub struct ProxyConfig {
     pub proxy_metadata: StringMap,
     /// How the application's readiness is probed in its place; not supported yet.
     pub readiness_probe: Option<Passthrough>,
-    /// What is trusted of proxies in front of the mesh; not supported yet.
-    pub gateway_topology: Option<Passthrough>,
+    /// What is trusted of proxies in front of a gateway.
+    pub gateway_topology: Option<GatewayTopology>,
     /// Which of Envoy's own statistics are kept; accepted: there are none of Envoy's.
     pub proxy_stats_matcher: Option<Passthrough>,
     /// Accepted: deprecated.
@@ -152,8 +152,20 @@ pub struct ProxyHeaders {
     pub preserve_http1_header_case: Option<bool>,
 }
 
+/// What is trusted of proxies in front of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayTopology {
+    /// How many proxies in front have appended to `x-forwarded-for`.
+    pub num_trusted_proxies: u32,
+    /// `x-forwarded-client-cert`; `SANITIZE_SET` if nothing is said.
+    pub forward_client_cert_details: ForwardClientCert,
+    /// The PROXY protocol; not supported yet.
+    pub proxy_protocol: Option<Passthrough>,
+}
+
 /// What becomes of `x-forwarded-client-cert`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ForwardClientCert {
     /// `APPEND_FORWARD` for sidecars' servers, `SANITIZE_SET` for gateways.

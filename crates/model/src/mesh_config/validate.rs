@@ -162,7 +162,11 @@ pub(super) fn unsupported(config: &MeshConfig) -> Vec<FieldIssue> {
 
 fn unsupported_proxy(config: &ProxyConfig, issues: &mut Issues) {
     issues.unsupported_if(config.readiness_probe.is_some(), "readinessProbe");
-    issues.unsupported_if(config.gateway_topology.is_some(), "gatewayTopology");
+    issues.optional("gatewayTopology", config.gateway_topology.as_ref(), |issues, topology| {
+        issues.unsupported_if(topology.proxy_protocol.is_some(), "proxyProtocol");
+        let always = topology.forward_client_cert_details == super::ForwardClientCert::AlwaysForwardOnly;
+        issues.unsupported_if(always, "forwardClientCertDetails");
+    });
     issues.unsupported_if(config.interception_mode.as_deref().is_some_and(|mode| mode != "REDIRECT"), "interceptionMode");
     issues.unsupported_if(config.proxy_admin_port.is_some_and(|port| port != 15000), "proxyAdminPort");
     let tracing = &config.tracing;

@@ -60,6 +60,17 @@ impl ExportTo {
     }
 }
 
+/// Checks the `exportTo` of a ServiceEntry, which may also be `~`: nobody.
+pub(super) fn validate_entry(entries: &[String], own_namespace: &str, issues: &mut Issues) {
+    match entries {
+        [only] if only == "~" => {}
+        _ if entries.iter().any(|entry| entry == "~") => {
+            issues.error_at("exportTo", "\"~\" means no namespace and must stand alone");
+        }
+        _ => validate(entries, own_namespace, issues),
+    }
+}
+
 /// Checks the `exportTo` of a VirtualService or DestinationRule of `own_namespace`.
 pub(super) fn validate(entries: &[String], own_namespace: &str, issues: &mut Issues) {
     let mut seen = BTreeSet::new();

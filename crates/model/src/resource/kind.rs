@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::meta::validate_metadata;
 use super::{
-    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, Issues, Namespace, ObjectMeta, Origin,
-    PeerAuthentication, Pod, Secret, Service, ServiceAccount, Sidecar, VirtualService,
+    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, Gateway, Issues, Namespace, ObjectMeta, Origin,
+    PeerAuthentication, Pod, Secret, Service, ServiceAccount, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    WorkloadGroup,
 };
 
 /// Makes [`Kind`] and [`Resource`] from one table, so that no kind is forgotten anywhere.
@@ -116,8 +117,16 @@ kinds! {
     VirtualService, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `DestinationRule`.
     DestinationRule, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `Gateway`.
+    Gateway, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `Sidecar`.
     Sidecar, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `ServiceEntry`.
+    ServiceEntry, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `WorkloadEntry`.
+    WorkloadEntry, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    /// Istio's `WorkloadGroup`.
+    WorkloadGroup, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `PeerAuthentication`.
     PeerAuthentication, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
     /// Istio's `AuthorizationPolicy`.

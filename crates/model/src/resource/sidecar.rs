@@ -22,13 +22,13 @@ pub type Sidecar = Object<SidecarSpec>;
 pub struct SidecarSpec {
     /// Pods that it is for; absent: all of the namespace (of the mesh, in the root namespace).
     pub workload_selector: Option<SidecarSelector>,
-    /// Inbound listeners instead of the services' ports; not supported yet.
+    /// Inbound listeners instead of the services' ports.
     pub ingress: Vec<IstioIngressListener>,
     /// What is known of other services; empty: everything.
     pub egress: Vec<IstioEgressListener>,
     /// What becomes of traffic to unknown addresses; absent: as `MeshConfig.outboundTrafficPolicy` says.
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
-    /// Limits for connections to the application; not supported yet.
+    /// Limits for connections to the application, instead of those of the services' DestinationRules.
     pub inbound_connection_pool: Option<ConnectionPoolSettings>,
 }
 
@@ -54,7 +54,7 @@ pub struct IstioIngressListener {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct IstioEgressListener {
-    /// Listens on this port only; not supported yet.
+    /// For services with this port only; such a port is then known to no listener without one.
     pub port: Option<SidecarPort>,
     /// Address to listen on; not supported yet.
     pub bind: String,
@@ -97,7 +97,7 @@ pub enum CaptureMode {
 pub struct OutboundTrafficPolicy {
     /// An empty `outboundTrafficPolicy: {}` means `REGISTRY_ONLY`, the first value of the enumeration.
     pub mode: OutboundTrafficMode,
-    /// A service that such traffic is sent to; not supported yet.
+    /// A service that such traffic is sent to instead.
     pub egress_proxy: Option<Destination>,
 }
 
@@ -144,15 +144,20 @@ impl Sidecar {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
-            issues.unsupported_if(!self.spec.ingress.is_empty(), "ingress");
-            issues.unsupported_if(self.spec.inbound_connection_pool.is_some(), "inboundConnectionPool");
-            issues.each("egress", &self.spec.egress, |issues, listener| {
-                issues.unsupported_if(listener.port.is_some(), "port");
+            issues.each("ingress", &self.spec.ingress, |issues, listener| {
                 issues.unsupported_if(!listener.bind.is_empty(), "bind");
                 issues.unsupported_if(listener.capture_mode == CaptureMode::None, "captureMode");
+                issues.unsupported_if(listener.tls.is_some(), "tls");
+                if listener.default_endpoint.starts_with("unix://") {
+                    issues.error_at(
+                        "defaultEndpoint",
+                        "Unix sockets are not supported by this version of Lateen; IP addresses with a port are",
+                    );
+                }
             });
-            issues.optional("outboundTrafficPolicy", self.spec.outbound_traffic_policy.as_ref(), |issues, policy| {
-                issues.unsupported_if(policy.egress_proxy.is_some(), "egressProxy");
+            issues.each("egress", &self.spec.egress, |issues, listener| {
+                issues.unsupported_if(!listener.bind.is_empty(), "bind");
+                issues.unsupported_if(listener.capture_mode == CaptureMode::None, "captureMode");
             });
         });
         issues.into_errors()

@@ -32,13 +32,13 @@ pub struct VirtualServiceSpec {
     /// Hosts that the routes apply to: DNS names, possibly with a wildcard as the first label, or IP addresses; short names
     /// belong to the object's own namespace. Empty makes this a delegate.
     pub hosts: Vec<String>,
-    /// Gateways that apply the routes; `mesh` means all sidecars, and is the default. Others are not supported yet.
+    /// Gateways that apply the routes, as `NAME` or `NAMESPACE/NAME`; `mesh` means all sidecars, and is the default.
     pub gateways: Vec<String>,
     /// Routes for HTTP; the first that matches wins.
     pub http: Vec<HttpRoute>,
-    /// Routes by TLS server name; not supported yet.
+    /// Routes by TLS server name.
     pub tls: Vec<TlsRoute>,
-    /// Routes for plain TCP; not supported yet.
+    /// Routes for plain TCP.
     pub tcp: Vec<TcpRoute>,
     /// Namespaces that see it; see [`super::ExportTo`].
     pub export_to: Vec<String>,

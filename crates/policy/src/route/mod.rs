@@ -14,7 +14,9 @@ use crate::template::HeaderOps;
 use crate::{CompileError, RequestView};
 use host::HostIndex;
 use index::PathIndex;
-use lateen_model::dataplane::{PathMatch, Route, RouteConfiguration, VirtualHost};
+use lateen_model::dataplane::{
+    HeaderMutation, PathMatch, Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, VirtualHost,
+};
 use std::sync::Arc;
 
 /// The routes of one port, compiled.
@@ -33,6 +35,8 @@ pub struct CompiledVirtualHost {
     routes: Vec<Arc<CompiledRoute>>,
     index: PathIndex,
     include_request_attempt_count: bool,
+    /// What plain requests get where TLS is required.
+    to_https: Option<Arc<CompiledRoute>>,
 }
 
 /// A route, compiled. It is shared, so that a request can hold on to it when its table is replaced.
@@ -46,6 +50,7 @@ pub struct CompiledRoute {
     headers: Vec<HeaderMatcher>,
     query: Vec<QueryMatcher>,
     action: Action,
+    filters: RouteFilters,
     request_headers: HeaderOps,
     response_headers: HeaderOps,
 }
@@ -110,6 +115,7 @@ impl CompiledVirtualHost {
             index: PathIndex::build(&model.routes),
             routes,
             include_request_attempt_count: model.include_request_attempt_count,
+            to_https: model.require_tls.then(|| CompiledRoute::compile(&to_https(), max_body).map(Arc::new)).transpose()?,
         })
     }
 
@@ -128,10 +134,40 @@ impl CompiledVirtualHost {
         self.include_request_attempt_count
     }
 
-    /// The first route that matches.
+    /// The first route that matches; where TLS is required and the client did not use it, the way to the same URL with it.
     pub fn find<R: RequestView>(&self, request: &R) -> Option<&Arc<CompiledRoute>> {
+        if let Some(route) = self.to_https.as_ref().filter(|_| request.scheme() != "https") {
+            return Some(route);
+        }
         let path = request.path();
         self.index.candidates(path).map(|i| &self.routes[i]).find(|route| route.matches_path(path) && route.matches_rest(request))
+    }
+}
+
+/// Envoy's answer where a virtual host has `require_tls`.
+fn to_https() -> Route {
+    let redirect = Redirect {
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: None,
+        path: RedirectPath::Keep,
+        status: 301,
+        strip_query: false,
+    };
+    Route {
+        name: String::new(),
+        matches: RouteMatch {
+            path: PathMatch::Prefix(String::new()),
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        action: RouteAction::Redirect(redirect),
+        operation: None,
+        filters: RouteFilters::default(),
+        request_headers: HeaderMutation::default(),
+        response_headers: HeaderMutation::default(),
+        config_source: None,
     }
 }
 
@@ -146,6 +182,7 @@ impl CompiledRoute {
             headers: model.matches.headers.iter().map(HeaderMatcher::new).collect(),
             query: model.matches.query.iter().map(QueryMatcher::new).collect(),
             action: Action::compile(&model.action, max_body)?,
+            filters: model.filters.clone(),
             request_headers: HeaderOps::for_request(&model.request_headers).map_err(|e| e.within("request_headers"))?,
             response_headers: HeaderOps::for_response(&model.response_headers).map_err(|e| e.within("response_headers"))?,
         })
@@ -169,6 +206,11 @@ impl CompiledRoute {
     /// What is done.
     pub fn action(&self) -> &Action {
         &self.action
+    }
+
+    /// What filters do on it.
+    pub fn filters(&self) -> &RouteFilters {
+        &self.filters
     }
 
     /// Changes to the request's headers. Envoy applies those of a weighted cluster ([`ClusterTarget::request_headers`]) first,

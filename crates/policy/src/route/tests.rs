@@ -16,6 +16,7 @@ fn forward(cluster: &str) -> Forward {
         path_rewrite: None,
         host_rewrite: None,
         retry: None,
+        mirrors: Vec::new(),
         cluster_not_found_status: 503,
     }
 }
@@ -30,6 +31,7 @@ fn route(name: &str, matches: RouteMatch, action: RouteAction) -> Route {
         matches,
         action,
         operation: None,
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: None,
@@ -46,7 +48,7 @@ fn prefix(text: &str) -> PathMatch {
 
 fn host(name: &str, domains: &[&str], routes: Vec<Route>) -> VirtualHost {
     let domains = domains.iter().map(|d| (*d).to_owned()).collect();
-    VirtualHost { name: name.into(), domains, routes, include_request_attempt_count: true }
+    VirtualHost { name: name.into(), domains, routes, include_request_attempt_count: true, require_tls: false }
 }
 
 fn config(virtual_hosts: Vec<VirtualHost>) -> RouteConfiguration {

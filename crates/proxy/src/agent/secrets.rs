@@ -1,6 +1,7 @@
 //! The workload's certificate and roots for Envoy (`default` and `ROOTCA`), from memory, pushed anew at each renewal.
 
 use super::socket::Listener;
+use crate::config::files;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lateen_model::dataplane::{Secret, SecretKind};
 use lateen_tls::{WorkloadIdentity, WorkloadKey};
@@ -106,14 +107,29 @@ impl Generator for Stream {
             Watch::Names(names) if ty == ResourceType::Sds => names,
             _ => return Generated { generation, resources: Vec::new() },
         };
-        let resources = [(CERTIFICATE, self.certificate()), (ROOTS, self.roots())]
-            .into_iter()
-            .filter(|(name, _)| names.iter().any(|n| **n == **name))
-            .filter_map(|(name, kind)| Some((name, kind?)))
-            .map(|(name, kind)| Arc::new(Resource::new(name, encode::secret(&Secret { name: name.to_owned(), kind }))))
-            .collect();
+        let resource = |name: &Arc<str>| {
+            let kind = match &**name {
+                CERTIFICATE => self.certificate(),
+                ROOTS => self.roots(),
+                file => from_files(file),
+            };
+            let secret = Secret { name: name.to_string(), kind: kind? };
+            Some(Arc::new(Resource::new(&**name, encode::secret(&secret))))
+        };
+        let resources = names.iter().filter_map(resource).collect();
         Generated { generation, resources }
     }
+}
+
+/// A certificate or roots in files of the workload; `None` while they cannot be read.
+fn from_files(name: &str) -> Option<SecretKind> {
+    let read = |path: &str| {
+        std::fs::read(path).inspect_err(|error| tracing::warn!(path, %error, "a file that Envoy asks for cannot be read")).ok()
+    };
+    if let Some((certificate, key)) = files::certificate_files(name) {
+        return Some(SecretKind::Certificate { chain_pem: read(certificate)?, private_key_pem: read(key)? });
+    }
+    Some(SecretKind::Roots { trusted_ca_pem: read(files::roots_file(name)?)?, crl_pem: Vec::new() })
 }
 
 impl Stream {

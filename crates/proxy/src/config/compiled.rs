@@ -83,6 +83,8 @@ pub(crate) struct Hcm {
 
 /// A filter on requests.
 pub(crate) enum CompiledHttpFilter {
+    Fault,
+    Cors,
     PeerMetadata(dataplane::PeerMetadata),
     Rbac(rbac::Engine),
     GrpcStats,
@@ -182,6 +184,8 @@ fn compile_hcm(model: &HttpConnectionManager, telemetry: &Telemetry) -> Result<H
                 CompiledHttpFilter::Rbac(rbac::Engine::compile(rules).map_err(|e| format!("http_filters: {e}"))?)
             }
             dataplane::HttpFilter::GrpcStats => CompiledHttpFilter::GrpcStats,
+            dataplane::HttpFilter::Fault => CompiledHttpFilter::Fault,
+            dataplane::HttpFilter::Cors => CompiledHttpFilter::Cors,
             dataplane::HttpFilter::Stats(stats) => CompiledHttpFilter::Stats(*stats),
             dataplane::HttpFilter::Alpn => continue,
         });

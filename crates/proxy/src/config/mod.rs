@@ -1,6 +1,7 @@
 //! Configuration: from the bytes that the control plane sends to the tables that requests consult.
 
 pub(crate) mod compiled;
+pub(crate) mod files;
 mod references;
 pub(crate) mod secrets;
 pub(crate) mod snapshot;

@@ -1,5 +1,6 @@
 //! Certificates and roots by name: the workload's own, and those that the control plane serves (SDS).
 
+use super::files::FileSecrets;
 use super::references::SecretName;
 use lateen_model::dataplane::{DownstreamTls, Secret, SecretKind, SecretRef, SecretSource, UpstreamTls};
 use lateen_tls::PeerExpectation;
@@ -17,6 +18,7 @@ const SESSION_SERVERS: usize = 1;
 pub(crate) struct Secrets {
     workload: WorkloadIdentity,
     ads: BTreeMap<String, Handles>,
+    files: FileSecrets,
 }
 
 #[derive(Clone)]
@@ -28,7 +30,7 @@ struct Handles {
 impl Secrets {
     /// With the workload's own identity.
     pub(crate) fn new(workload: WorkloadIdentity) -> Self {
-        Self { workload, ads: BTreeMap::new() }
+        Self { workload, ads: BTreeMap::new(), files: FileSecrets::default() }
     }
 
     /// Whether a secret of the control plane has come.
@@ -37,6 +39,11 @@ impl Secrets {
             SecretName::Certificate(_) => handles.credential.load().is_some(),
             SecretName::Roots(_) => handles.trust.load().is_some(),
         })
+    }
+
+    /// Reads files again that have changed.
+    pub(crate) fn reread_files(&mut self) {
+        self.files.reread();
     }
 
     /// Forgets secrets that nothing refers to.
@@ -67,6 +74,7 @@ impl Secrets {
     fn credential(&mut self, secret: &SecretRef) -> Result<CredentialHandle, String> {
         match secret.source {
             SecretSource::Workload if secret.name == "default" => Ok(self.workload.credential().clone()),
+            SecretSource::Workload if FileSecrets::is_certificate(&secret.name) => self.files.credential(&secret.name),
             SecretSource::Workload => {
                 Err(format!("secret {:?}: the workload has one certificate, named \"default\"", secret.name))
             }
@@ -74,8 +82,10 @@ impl Secrets {
         }
     }
 
-    fn trust(&mut self, secret: &SecretRef) -> Result<TrustHandle, String> {
+    fn trust(&mut self, secret: &SecretRef, crl_file: Option<&str>) -> Result<TrustHandle, String> {
         match secret.source {
+            SecretSource::Workload if FileSecrets::is_roots(&secret.name) => Ok(self.files.trust(&secret.name, crl_file)),
+            _ if crl_file.is_some() => Err(format!("crl: is supported only with roots from a file, not {:?}", secret.name)),
             SecretSource::Workload if secret.name == "ROOTCA" => Ok(self.workload.trust().clone()),
             SecretSource::Workload => {
                 Err(format!("secret {:?}: the workload has one set of roots, named \"ROOTCA\"", secret.name))
@@ -94,7 +104,7 @@ impl Secrets {
             }
             None => ClientAuth::None,
             Some(roots) => {
-                let (trust, expectation) = (self.trust(roots)?, PeerExpectation::from_san_matches(&model.client_sans));
+                let (trust, expectation) = (self.trust(roots, None)?, PeerExpectation::from_san_matches(&model.client_sans));
                 if model.require_client_certificate {
                     ClientAuth::Required(trust, expectation)
                 } else {
@@ -108,9 +118,17 @@ impl Secrets {
     }
 
     /// Compiles TLS towards upstreams.
-    pub(crate) fn client_tls(&mut self, model: &UpstreamTls) -> Result<ClientTls, String> {
+    ///
+    /// `for_host`: where no names are listed, the certificate must be for the name that is asked for.
+    pub(crate) fn client_tls(&mut self, model: &UpstreamTls, for_host: bool) -> Result<ClientTls, String> {
         let (trust, expectation) = match &model.roots {
-            Some(roots) => (self.trust(roots)?, PeerExpectation::from_san_matches(&model.sans)),
+            Some(roots) => {
+                let expectation = match model.sans.is_empty() && for_host {
+                    true => PeerExpectation::ServerName,
+                    false => PeerExpectation::from_san_matches(&model.sans),
+                };
+                (self.trust(roots, model.crl_file.as_deref())?, expectation)
+            }
             None => (TrustHandle::empty(), PeerExpectation::Unverified),
         };
         let server_name = match model.sni.as_str() {

@@ -125,6 +125,7 @@ impl Store {
             let has_endpoints = match &c.config.discovery {
                 Discovery::Eds { service_name } => assignments.contains_key(service_name),
                 Discovery::Static(_) | Discovery::OriginalDst { .. } => true,
+                Discovery::Dns(_) => c.is_resolved(),
             };
             has_endpoints && c.references.secrets.iter().all(|s| secrets.has(s))
         });
@@ -284,6 +285,16 @@ impl Store {
         self.ignored.retain(|(ty, name), _| !is_gone(*ty, name));
         self.rejected.retain(|(ty, name), _| !is_gone(*ty, name));
         self.routes.retain(|name| routes.contains(name))
+    }
+
+    /// The clusters whose names are to be resolved.
+    pub(crate) fn named_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.wanted().filter(|c| matches!(c.config.discovery, Discovery::Dns(_)))
+    }
+
+    /// Reads certificates and roots from files again, where those have changed.
+    pub(crate) fn reread_files(&mut self) {
+        self.secrets.reread_files();
     }
 
     /// What is in force now.

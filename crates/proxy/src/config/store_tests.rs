@@ -249,6 +249,7 @@ fn clusters_wait_for_the_secrets_of_the_control_plane() {
         certificate: None,
         roots: Some(SecretRef { name: "roots".to_owned(), source: SecretSource::Ads }),
         sans: Vec::new(),
+        crl_file: None,
     }));
     bench.send(Cds, &[&secure]);
     assert!(!bench.has_cluster("secure"));

@@ -7,6 +7,7 @@ use crate::config::store::{Applied, Rejection, WarmingCounts};
 use crate::config::{Snapshot, Store};
 use crate::listener::Socket;
 use crate::shared::Shared;
+use crate::upstream::dns;
 use crate::worker::Job;
 use bytes::Bytes;
 use lateen_xds::client::{Added, ConnectionState, Endpoint, Handle, Options, Update, Updates};
@@ -30,6 +31,9 @@ const CAPTURING: [&str; 2] = ["virtualInbound", "virtualOutbound"];
 /// The pause before a socket that could not be opened is tried again: its port may be held by a process that is ending.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether certificates and roots in files were replaced.
+const REREAD_FILES: Duration = Duration::from_secs(5);
+
 /// What a type's last update came to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TypeStatus {
@@ -49,6 +53,8 @@ pub(crate) struct Subscription {
     /// When sockets that could not be opened are tried again.
     listen_again: Option<Instant>,
     shared: Arc<Shared>,
+    /// Resolves the names of clusters.
+    names: dns::Follower,
 }
 
 impl Endpoint for ControlPlane {
@@ -73,6 +79,8 @@ pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Nod
 
 async fn receive(subscription: Rc<RefCell<Subscription>>, mut updates: Updates) {
     let mut connection = subscription.borrow().connection();
+    let resolved = subscription.borrow().names.resolved();
+    let mut files = tokio::time::interval(REREAD_FILES);
     loop {
         let connected = connection.borrow_and_update().connected;
         let due = subscription.borrow().due(connected);
@@ -86,6 +94,8 @@ async fn receive(subscription: Rc<RefCell<Subscription>>, mut updates: Updates) 
                 Some(update) => subscription.borrow_mut().take(update),
                 None => return,
             },
+            () = resolved.notified() => subscription.borrow_mut().on_time(),
+            _ = files.tick() => subscription.borrow_mut().store.reread_files(),
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 subscription.borrow_mut().on_time();
             }
@@ -108,6 +118,7 @@ impl Subscription {
             subscribed: BTreeMap::new(),
             listening: BTreeMap::new(),
             listen_again: None,
+            names: dns::Follower::new(shared.settings.mark),
             shared,
         }
     }
@@ -171,6 +182,7 @@ impl Subscription {
 
     fn put_in_force(&mut self) {
         self.subscribe_to_what_is_referred();
+        self.names.follow(self.store.named_clusters());
         let snapshot = Arc::new(self.store.snapshot());
         // In force before sockets are opened: a connection must find the listener that accepted it.
         self.shared.snapshot.store(snapshot.clone());
@@ -203,6 +215,8 @@ impl Subscription {
         }
         let capturing: &[&str] = match self.shared.settings.role {
             Role::Sidecar => &CAPTURING,
+            // Which ports a gateway opens is its Gateways' business; it may have none yet.
+            Role::Gateway => &[],
         };
         capturing.iter().find_map(|name| {
             let reason = self.store.listener_never_good(name)?;
@@ -364,5 +378,20 @@ pub(crate) mod tests {
         s.on_time();
         assert!(s.is_ready() && s.due(false).is_none());
         assert!(s.listening.contains_key(&address));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_that_never_come_are_waited_for_as_long_as_they_could_come() {
+        let mut s = subscription();
+        s.send(Lds, &[]);
+        s.send(Cds, &[&cluster("v1", None)]);
+        assert!(!s.is_ready());
+        assert_eq!(s.due(false), None, "nobody could send them");
+        let due = s.due(true).expect("somebody could");
+        tokio::time::advance(due - Instant::now() - Duration::from_millis(1)).await;
+        s.on_time();
+        assert!(!s.is_ready());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        s.on_time();
+        assert!(s.is_ready() && s.shared.snapshot.load().clusters.contains_key("v1"));
     }
 }

@@ -4,11 +4,11 @@ use super::info::RequestInfo;
 use super::reply::LocalReply;
 use super::transfer::{Transfer, TransferError};
 use super::view::View;
-use super::{RequestContext, respond};
+use super::{RequestContext, mirror, respond};
 use crate::http::{BodyReader, ClientExchange, Head, KnownHeader, ResetReason, Responder, ResponseReader, StreamError};
 use crate::stream::Stream;
-use crate::upstream::{self, Cluster, ConnectError, Host, Lease, LeaseError, Purpose};
-use lateen_model::dataplane::{Discovery, Forward, HttpProtocolOptions};
+use crate::upstream::{self, Asked, Cluster, ConnectError, Host, Lease, LeaseError, Purpose};
+use lateen_model::dataplane::{Discovery, Forward};
 use lateen_observe::ResponseFlag;
 use lateen_policy::balance::Avoid;
 use lateen_policy::breaker::Permit;
@@ -63,14 +63,7 @@ impl Plan {
             }
             Action::Redirect(_) | Action::DirectResponse(_) => (Timeouts { global: None, per_try: None, idle: None }, None),
         };
-        let purpose = match &cluster.config.http.protocol {
-            HttpProtocolOptions::Http1 => Purpose::Http1 { istio_alpn },
-            HttpProtocolOptions::Http2 { .. } => Purpose::Http2 { istio_alpn },
-            HttpProtocolOptions::Downstream { .. } if info.protocol == crate::http::Version::Http2 => {
-                Purpose::Http2 { istio_alpn }
-            }
-            HttpProtocolOptions::Downstream { .. } => Purpose::Http1 { istio_alpn },
-        };
+        let purpose = Purpose::of_request(&cluster.config.http.protocol, info.protocol, istio_alpn);
         // What was meant for this proxy is not for the next.
         for header in [
             KnownHeader::XEnvoyRetryOn,
@@ -87,6 +80,13 @@ impl Plan {
             head.set_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         }
         Self { route, target, cluster, purpose, timeouts, retries, tunnel: head.asks_for_tunnel(), attempt_count: false }
+    }
+}
+
+impl Plan {
+    /// How long the whole request may take.
+    pub(crate) fn global_timeout(&self) -> Option<Duration> {
+        self.timeouts.global
     }
 }
 
@@ -168,9 +168,16 @@ pub(crate) async fn forward(
     let keep = !plan.tunnel;
     let grpc = info.grpc;
     let global = plan.timeouts.global;
-    let upload = Transfer::new(body, keep, grpc);
+    let mut upload = Transfer::new(body, keep, grpc);
+    if !plan.tunnel {
+        upload.copy_to(mirror::start(ctx, &plan, head, info, upload.is_empty()));
+    }
     let mut forwarding =
         Forwarding { ctx, head, info, plan, upload, clock: Clock { deadline: None, global }, responder, continued: false };
+    if forwarding.info.flags.contains(ResponseFlag::DelayInjected) {
+        // Much may have changed while it was held up.
+        forwarding.follow_cluster();
+    }
     forwarding.clock.note(&forwarding.upload, forwarding.info);
     let outcome = forwarding.run().await;
     let Forwarding { head, info, plan, mut upload, clock, responder, .. } = forwarding;
@@ -187,11 +194,16 @@ pub(crate) async fn forward(
             info.request_body_bytes = upload.bytes();
             info.request_messages = upload.messages();
             info.request_sent = upload.finished_at();
-            info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
-            info.details = "downstream_remote_disconnect".into();
+            note_client_gone(info);
             responder.reset(ResetReason::Cancel);
         }
     }
+}
+
+/// Writes into the record that nobody waits for the answer.
+pub(super) fn note_client_gone(info: &mut RequestInfo) {
+    info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
+    info.details = "downstream_remote_disconnect".into();
 }
 
 impl Forwarding<'_, '_> {
@@ -291,7 +303,10 @@ impl Forwarding<'_, '_> {
         let permit = self.plan.cluster.breakers.try_acquire_retry();
         match permit {
             Some(_) => stats.upstream_rq_retry.inc(),
-            None => stats.upstream_rq_retry_overflow.inc(),
+            None => {
+                stats.upstream_rq_retry_overflow.inc();
+                self.info.flags.insert(ResponseFlag::UpstreamOverflow);
+            }
         }
         permit
     }
@@ -375,7 +390,9 @@ impl Forwarding<'_, '_> {
     /// A connection, unless time or the client's patience ends first.
     async fn lease(&mut self, host: Arc<Host>, try_timer: &mut Option<Pin<Box<Sleep>>>) -> Result<Lease, Try> {
         let cluster = self.plan.cluster.clone();
-        let leasing = self.ctx.worker.pools.lease(self.ctx.worker, &cluster, host, self.plan.purpose);
+        let authority = self.head.authority().unwrap_or_default();
+        let asked = Asked::of_request(&cluster, self.plan.purpose, authority);
+        let leasing = self.ctx.worker.pools.lease(self.ctx.worker, &cluster, host, asked);
         let mut leasing = Box::pin(leasing);
         let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);
         let result = poll_fn(|cx| {

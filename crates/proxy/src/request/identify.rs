@@ -22,8 +22,9 @@ pub(crate) fn client(ctx: &RequestContext<'_>, head: &Head) -> Client {
 /// The pod's own application, or a peer that proved a mesh identity.
 fn is_of_the_mesh(ctx: &RequestContext<'_>) -> bool {
     match ctx.direction {
-        Direction::Outbound => true,
-        Direction::Inbound | Direction::Unspecified => ctx.connection.peer_uri().is_some(),
+        // A gateway's listeners are outbound, too, but their clients are strangers.
+        Direction::Outbound if !ctx.hcm.model.use_remote_address => true,
+        Direction::Outbound | Direction::Inbound | Direction::Unspecified => ctx.connection.peer_uri().is_some(),
     }
 }
 

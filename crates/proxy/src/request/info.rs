@@ -49,6 +49,10 @@ pub(crate) struct RequestInfo {
     /// The other proxy's workload, by metadata exchange: who asked (inbound) or who answered (outbound).
     pub(crate) peer: Option<PeerHandle>,
     pub(crate) trace: Option<crate::telemetry::trace::RequestTrace>,
+    /// How long it is held up on purpose before anything is done with it.
+    pub(crate) hold_up: Option<std::time::Duration>,
+    /// The origin that its route's cross-origin rules allow.
+    pub(crate) allowed_origin: Option<Box<str>>,
 }
 
 impl RequestInfo {
@@ -84,6 +88,8 @@ impl RequestInfo {
             response_trailers: None,
             peer: None,
             trace: None,
+            hold_up: None,
+            allowed_origin: None,
         }
     }
 

@@ -3,6 +3,7 @@
 mod forward;
 mod identify;
 pub(crate) mod info;
+mod mirror;
 mod reply;
 mod respond;
 mod transfer;
@@ -10,19 +11,21 @@ mod view;
 
 use crate::config::{CompiledHttpFilter, Hcm, RoutesOf, Snapshot};
 use crate::connection::Connection;
-use crate::http::{Head, KnownHeader, ServerExchange, Value};
+use crate::http::{BodyReader, Head, KnownHeader, ResetReason, Responder, ServerExchange, Value};
 use crate::stream::Stream;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
 use forward::Plan;
 use info::RequestInfo;
 use lateen_model::dataplane::{Direction, PeerMetadata};
-use lateen_policy::rbac;
+use lateen_observe::ResponseFlag;
 use lateen_policy::route::{Action, CompiledRoute, HostChange};
+use lateen_policy::{cors, fault, rbac};
 use reply::LocalReply;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 pub(crate) use view::{FromClient, Template, View};
 
 /// What a request is served with. One snapshot, loaded once.
@@ -41,7 +44,15 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
     if ctx.worker.shared.drain.is_draining() {
         responder.close_after();
     }
-    match admit(ctx, &mut head, &mut info) {
+    let admitted = admit(ctx, &mut head, &mut info);
+    if let Some(time) = info.hold_up
+        && !hold_up(time, &body, &mut responder).await
+    {
+        forward::note_client_gone(&mut info);
+        responder.reset(ResetReason::Cancel);
+        return ctx.worker.telemetry.account_request(ctx, &head, &info);
+    }
+    match admitted {
         Ok(plan) => Box::pin(forward::forward(ctx, &mut head, &mut info, plan, body, responder)).await,
         Err(reply) => reply.send(ctx, responder, &mut info).await,
     }
@@ -59,21 +70,31 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
         match filter {
             CompiledHttpFilter::PeerMetadata(exchange) => receive_peer(ctx, *exchange, head, info),
             CompiledHttpFilter::Rbac(rules) => authorize(ctx, rules, head, info)?,
-            // These act on what was learnt, at the end.
-            CompiledHttpFilter::GrpcStats | CompiledHttpFilter::Stats(_) => {}
+            // These act as the route says, or on what was learnt, at the end.
+            CompiledHttpFilter::Fault
+            | CompiledHttpFilter::Cors
+            | CompiledHttpFilter::GrpcStats
+            | CompiledHttpFilter::Stats(_) => {}
         }
     }
 
     // Route.
     let (route, attempt_count) = find_route(ctx, head)?;
     info.route = Some(route.clone());
+    for filter in &ctx.hcm.filters {
+        match filter {
+            CompiledHttpFilter::Fault => inject_fault(ctx, &route, info)?,
+            CompiledHttpFilter::Cors => cross_origin(&route, head, info)?,
+            _ => {}
+        }
+    }
     match route.action() {
         Action::Redirect(redirect) => {
             let view = View::of(head);
             let location = route.redirect_location(&view, view.scheme);
-            Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()))
+            Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()).changed_by(&route, head))
         }
-        Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone())),
+        Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone()).changed_by(&route, head)),
         Action::Forward(_) => plan(ctx, &route, attempt_count, head, info),
     }
 }
@@ -91,6 +112,45 @@ fn authorize(ctx: &RequestContext<'_>, rules: &rbac::Engine, head: &Head, info: 
     let from = FromClient { connection: ctx.connection, client: info.client.address };
     let verdict = rules.check(&from, &View::of(head));
     if verdict.is_allowed() { Ok(()) } else { Err(LocalReply::denied(verdict.policy())) }
+}
+
+/// Draws the faults of a route.
+fn inject_fault(ctx: &RequestContext<'_>, route: &CompiledRoute, info: &mut RequestInfo) -> Result<(), LocalReply> {
+    let Some(fault) = &route.filters().fault else { return Ok(()) };
+    let injected = fault::draw(fault, || ctx.worker.random());
+    if injected.delay.is_some() {
+        info.flags.insert(ResponseFlag::DelayInjected);
+        info.hold_up = injected.delay;
+    }
+    injected.abort.map_or(Ok(()), |error| Err(LocalReply::fault(error)))
+}
+
+/// Whether the client is still there after a delay.
+async fn hold_up(time: Duration, body: &BodyReader<Stream>, responder: &mut Responder<Stream>) -> bool {
+    let timer = tokio::time::sleep(time);
+    if !body.is_end() {
+        // Who leaves cannot be seen behind what was not read.
+        timer.await;
+        return true;
+    }
+    tokio::select! {
+        () = timer => true,
+        _ = responder.peer_gone() => false,
+    }
+}
+
+/// Applies a route's cross-origin rules; the response is changed at the end.
+fn cross_origin(route: &CompiledRoute, head: &Head, info: &mut RequestInfo) -> Result<(), LocalReply> {
+    let Some(rules) = &route.filters().cors else { return Ok(()) };
+    match cors::judge(rules, &View::of(head)) {
+        cors::Verdict::Forward => Ok(()),
+        cors::Verdict::Allow(origin) => {
+            info.allowed_origin = Some(origin.into());
+            Ok(())
+        }
+        cors::Verdict::AnswerPreflight(origin) => Err(LocalReply::preflight(cors::preflight_headers(rules, origin))),
+        cors::Verdict::RefusePreflight => Err(LocalReply::preflight(std::iter::empty())),
+    }
 }
 
 /// The route, and whether its virtual host wants tries to be counted for the upstream.

@@ -2,11 +2,13 @@
 
 use super::RequestContext;
 use super::info::RequestInfo;
-use crate::http::{BodyWriter, Frame, Head, KnownHeader, Responder, Value};
+use crate::http::{BodyWriter, Frame, Head, KnownHeader, Name, Responder, Value};
 use crate::stream::Stream;
 use crate::upstream::ConnectError;
 use bytes::Bytes;
+use lateen_model::dataplane::FaultError;
 use lateen_observe::ResponseFlag;
+use lateen_policy::route::CompiledRoute;
 use std::borrow::Cow;
 
 /// An answer of the proxy's own.
@@ -16,13 +18,17 @@ pub(crate) struct LocalReply {
     body: Cow<'static, [u8]>,
     details: Cow<'static, str>,
     flag: Option<ResponseFlag>,
-    headers: Vec<(KnownHeader, String)>,
+    headers: Vec<(&'static str, String)>,
+    /// gRPC's status, where it is not the one that belongs to the HTTP status.
+    grpc_status: Option<u32>,
+    /// The request, where the route changes the head of its own answer: the values may ask for parts of it.
+    request: Option<Box<Head>>,
 }
 
 impl LocalReply {
     /// An answer with this status, text and `%RESPONSE_CODE_DETAILS%`.
     pub(crate) fn new(status: u16, body: impl Into<Cow<'static, [u8]>>, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, body: body.into(), details: details.into(), flag: None, headers: Vec::new() }
+        Self { status, body: body.into(), details: details.into(), flag: None, headers: Vec::new(), grpc_status: None, request: None }
     }
 
     fn with_flag(mut self, flag: ResponseFlag) -> Self {
@@ -58,13 +64,36 @@ impl LocalReply {
     /// A route's own redirect.
     pub(crate) fn redirect(status: u16, location: String) -> Self {
         let mut reply = Self::new(status, &b""[..], "direct_response");
-        reply.headers.push((KnownHeader::Location, location));
+        reply.headers.push(("location", location));
+        reply
+    }
+
+    /// A fault that a route injects.
+    pub(crate) fn fault(error: FaultError) -> Self {
+        let (status, grpc_status) = match error {
+            FaultError::Http(status) => (status, None),
+            FaultError::Grpc(code) => (http_status(code), Some(code)),
+        };
+        let reply = Self::new(status, &b"fault filter abort"[..], "fault_filter_abort").with_flag(ResponseFlag::FaultInjected);
+        Self { grpc_status, ..reply }
+    }
+
+    /// The answer to a question of a browser, with these permissions.
+    pub(crate) fn preflight<'a>(headers: impl Iterator<Item = (&'static str, &'a str)>) -> Self {
+        let mut reply = Self::new(200, &b""[..], "cors_response");
+        reply.headers.extend(headers.map(|(name, value)| (name, value.to_owned())));
         reply
     }
 
     /// A route's own answer.
     pub(crate) fn direct(status: u16, body: Vec<u8>) -> Self {
         Self::new(status, body, "direct_response")
+    }
+
+    /// A route's answer gets the route's changes of responses, as Envoy's redirects and direct responses do.
+    pub(crate) fn changed_by(mut self, route: &CompiledRoute, request: &Head) -> Self {
+        self.request = (!route.response_headers().is_empty()).then(|| Box::new(request.clone()));
+        self
     }
 
     /// No endpoint may be used.
@@ -75,7 +104,7 @@ impl LocalReply {
     /// A circuit breaker is open.
     pub(crate) fn overflow() -> Self {
         let mut reply = Self::reset(503, "overflow", None).with_flag(ResponseFlag::UpstreamOverflow);
-        reply.headers.push((KnownHeader::XEnvoyOverloaded, "true".to_owned()));
+        reply.headers.push(("x-envoy-overloaded", "true".to_owned()));
         reply
     }
 
@@ -128,11 +157,14 @@ impl LocalReply {
         self.note_into(info);
         let Ok(mut head) = Head::response(if info.grpc { 200 } else { self.status }) else { return };
         for (name, value) in &self.headers {
-            if let Ok(value) = Value::new(value.as_bytes()) {
-                head.set(*name, value);
+            if let (Ok(name), Ok(value)) = (Name::new(name.as_bytes()), Value::new(value.as_bytes())) {
+                head.set(name, value);
             }
         }
         let body = if info.grpc { self.grpc_head(&mut head) } else { self.plain_head(&mut head) };
+        if let (Some(request), Some(route)) = (&self.request, &info.route) {
+            super::apply_ops(ctx, route.response_headers(), &mut head, info, Some(request));
+        }
         super::respond::finish_head(ctx, &mut head, info);
         info.note_grpc_status(&head);
         let end = body.is_empty();
@@ -161,7 +193,7 @@ impl LocalReply {
     /// Trailers-only, with the status that the gRPC specification maps the HTTP status to.
     fn grpc_head(&self, head: &mut Head) -> Bytes {
         head.set(KnownHeader::ContentType, Value::from_static("application/grpc"));
-        head.set_number(KnownHeader::GrpcStatus, grpc_code(self.status));
+        head.set_number(KnownHeader::GrpcStatus, self.grpc_status.map_or_else(|| grpc_code(self.status), u64::from));
         let message = percent_encode(&self.body);
         if let Ok(value) = Value::new(message.as_bytes())
             && !message.is_empty()
@@ -188,6 +220,24 @@ fn grpc_code(status: u16) -> u64 {
         404 => 12,
         429 | 502..=504 => 14,
         _ => 2,
+    }
+}
+
+/// The HTTP status of a gRPC status, for clients that do not speak gRPC (google.rpc.Code).
+fn http_status(grpc: u32) -> u16 {
+    match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
     }
 }
 

@@ -4,13 +4,15 @@ use super::forward::{Answered, Clock, Plan};
 use super::info::RequestInfo;
 use super::reply::LocalReply;
 use super::transfer::{Transfer, TransferError};
-use super::{RequestContext, apply_ops};
+use super::{RequestContext, apply_ops, view};
 use crate::config::CompiledHttpFilter;
 use crate::http::{Head, KnownHeader, ResetReason, Responder, StreamError, Value};
 use crate::stream::Stream;
 use lateen_model::dataplane::Direction;
 use lateen_observe::ResponseFlag;
+use lateen_policy::cors;
 use lateen_policy::route::Action;
+use lateen_policy::template::HeadersMut;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -206,6 +208,10 @@ pub(crate) fn finish_head(ctx: &RequestContext<'_>, head: &mut Head, info: &Requ
         && let Ok(server) = Value::new(server.as_bytes())
     {
         head.set(KnownHeader::Server, server);
+    }
+    if let (Some(origin), Some(rules)) = (&info.allowed_origin, info.route.as_ref().and_then(|r| r.filters().cors.as_ref())) {
+        let mut headers = view::Mutable(head);
+        cors::response_headers(rules, origin).for_each(|(name, value)| headers.set(name, value));
     }
     if !head.contains(KnownHeader::Date) {
         ctx.worker.telemetry.put_date(head);

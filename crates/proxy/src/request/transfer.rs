@@ -1,5 +1,6 @@
 //! One way of an exchange: frames from a reader to a writer, counted, and kept as long as they may have to be sent again.
 
+use super::mirror::Copy;
 use crate::http::{BodyReader, BodyWriter, Frame, Head, PeerGone, ResetReason, StreamError};
 use crate::stream::Stream;
 use std::task::{Context, Poll, ready};
@@ -40,6 +41,8 @@ pub(crate) struct Transfer {
     read_all: bool,
     /// Whether chunks pass as they are; `None` before the first writer.
     raw: Option<bool>,
+    /// Copies for mirrors.
+    copies: Vec<Copy>,
     /// When the last byte was sent on.
     finished: Option<Instant>,
     flushed: bool,
@@ -59,9 +62,15 @@ impl Transfer {
             trailers: None,
             read_all,
             raw: None,
+            copies: Vec::new(),
             finished: None,
             flushed: true,
         }
+    }
+
+    /// Gives every frame to mirrors too. To be said before the first one.
+    pub(crate) fn copy_to(&mut self, copies: Vec<Copy>) {
+        self.copies = copies;
     }
 
     /// Whether there is no body at all.
@@ -135,7 +144,7 @@ impl Transfer {
     /// Sends to this writer, from the beginning of the body. The first one decides whether chunks pass unopened.
     pub(crate) fn attach(&mut self, writer: BodyWriter<Stream>) {
         if self.raw.is_none() {
-            let raw = self.messages.is_none() && writer.accepts_raw();
+            let raw = self.messages.is_none() && self.copies.is_empty() && writer.accepts_raw();
             self.reader.set_raw(raw);
             self.raw = Some(raw && !self.read_all);
         }
@@ -174,7 +183,10 @@ impl Transfer {
             }
             match self.reader.poll_next(cx).map_err(TransferError::Read)? {
                 Poll::Ready(Some(frame)) => self.pass(frame)?,
-                Poll::Ready(None) => self.read_all = true,
+                Poll::Ready(None) => {
+                    self.read_all = true;
+                    self.end_copies();
+                }
                 Poll::Pending if self.flushed => return Poll::Pending,
                 Poll::Pending => {
                     ready!(writer.poll_flush(cx)).map_err(TransferError::Write)?;
@@ -198,11 +210,24 @@ impl Transfer {
             Frame::Trailers(trailers) => self.trailers = Some(trailers.clone()),
         }
         self.keep(&frame);
+        for copied in &mut self.copies {
+            copied.pass(Some(copy(&frame)));
+        }
+        if self.read_all {
+            self.end_copies();
+        }
         self.flushed = false;
         match &mut self.writer {
             Some(writer) => writer.start_send(frame, self.read_all).map_err(TransferError::Write),
             None => Ok(()),
         }
+    }
+
+    fn end_copies(&mut self) {
+        for copied in &mut self.copies {
+            copied.pass(None);
+        }
+        self.copies.clear();
     }
 
     fn keep(&mut self, frame: &Frame) {

@@ -179,6 +179,18 @@ impl WorkerTelemetry {
         });
     }
 
+    /// The same for a copy of a request, whose spans nobody is to see.
+    pub(crate) fn inject_untraced(&self, info: &RequestInfo, head: &mut Head) {
+        let Some(RequestTrace { context, .. }) = &info.trace else { return };
+        let mut context = context.clone();
+        context.sampled = Some(false);
+        context.inject(None, |name, value| {
+            if let (Ok(name), Ok(value)) = (Name::new(name.as_bytes()), Value::new(value)) {
+                head.set(name, value);
+            }
+        });
+    }
+
     /// Reports the request's span, if it is sampled.
     pub(super) fn end_trace(&self, ctx: &RequestContext<'_>, head: &Head, info: &RequestInfo) {
         let (Some(trace), Some(tracing)) = (&info.trace, &ctx.hcm.tracing) else { return };

@@ -268,6 +268,7 @@ pub(crate) fn mutual_tls() -> dataplane::TransportSocket {
         certificate: Some(dataplane::SecretRef::workload_certificate()),
         roots: Some(dataplane::SecretRef::workload_roots()),
         sans: Vec::new(),
+        crl_file: None,
     }))
 }
 

@@ -11,7 +11,7 @@ use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, ClusterSpecifier, Codec, Direction, Discovery, Endpoint,
     EndpointHealth, FilterChain, FilterChainMatch, Forward, ForwardClientCert, HeaderMutation, HttpConnectionManager,
     HttpProtocolOptions, LbPolicy, Listener, ListenerFilters, Locality, LocalityEndpoints, PathMatch, PathNormalization, Route,
-    RouteAction, RouteConfiguration, RouteMatch, RouteSource, TcpDestination, TcpProxy, Terminal, TlsMode,
+    RouteAction, RouteConfiguration, RouteFilters, RouteMatch, RouteSource, TcpDestination, TcpProxy, Terminal, TlsMode,
     TransportSocket, UpstreamHttp, VirtualHost, WeightedCluster,
 };
 use lateen_wire::encode::{self, EncodeOptions};
@@ -68,6 +68,8 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
             idle_timeout: None,
             max_requests_per_connection: None,
             max_connection_duration: None,
+            auto_sni: false,
+            auto_san_validation: false,
         },
         circuit_breakers: CircuitBreakers::default(),
         outlier_detection: None,
@@ -100,6 +102,7 @@ pub(crate) fn route(clusters: &[&str]) -> Route {
     let weighted = |name: &&str| WeightedCluster {
         name: (*name).to_owned(),
         weight: 1,
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         host_rewrite: None,
@@ -116,6 +119,7 @@ pub(crate) fn route(clusters: &[&str]) -> Route {
         path_rewrite: None,
         host_rewrite: None,
         retry: None,
+        mirrors: Vec::new(),
         cluster_not_found_status: 503,
     };
     Route {
@@ -128,6 +132,7 @@ pub(crate) fn route(clusters: &[&str]) -> Route {
         },
         action: RouteAction::Forward(Box::new(forward)),
         operation: None,
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: None,
@@ -143,6 +148,7 @@ pub(crate) fn routes(name: &str, clusters: &[&str]) -> RouteConfiguration {
             domains: vec!["*".to_owned()],
             routes: vec![route(clusters)],
             include_request_attempt_count: false,
+            require_tls: false,
         }],
         ignore_port_in_host_matching: true,
         max_direct_response_body_bytes: 1 << 20,

@@ -15,7 +15,7 @@ use lateen_tls::ClientTls;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     hosts: ArcSwap<Hosts>,
     /// Tells that [`Self::hosts`] was replaced.
     changed: Notify,
+    /// Whether its names were resolved, or tried to be.
+    resolved: AtomicBool,
 }
 
 /// How bytes travel to an endpoint.
@@ -136,7 +138,7 @@ impl Cluster {
     /// Compiles a cluster. What is known of its hosts, and the counts of its circuit breakers, are carried over from the
     /// version that it replaces.
     pub(crate) fn compile(config: dataplane::Cluster, secrets: &mut Secrets, previous: Option<&Self>) -> Result<Self, String> {
-        let transport = Transport::compile(&config.transport, secrets)?;
+        let transport = Transport::compile(&config, secrets)?;
         let limits: CircuitBreakers = config.circuit_breakers.clone();
         let breakers = previous.map_or_else(|| Breakers::new(limits.clone()), |p| p.breakers.with_limits(limits.clone()));
         // With other rules of ejection or balancing, what was learnt by the old ones does not hold: hosts start anew.
@@ -148,6 +150,8 @@ impl Cluster {
             Some(previous) => previous.detector.clone(),
             None => config.outlier_detection.clone().map(|o| Arc::new(Detector::new(o, 0))),
         };
+        let names = |c: &dataplane::Cluster| matches!(&c.discovery, Discovery::Dns(dns) if !dns.localities.is_empty());
+        let same_names = !names(&config) || same_rules.is_some_and(|p| p.config.discovery == config.discovery && p.is_resolved());
         let cluster = Self {
             name: config.name.as_str().into(),
             stats: previous.map(|p| p.stats.clone()).unwrap_or_default(),
@@ -156,6 +160,7 @@ impl Cluster {
             detector,
             hosts: ArcSwap::new(hosts),
             changed: Notify::new(),
+            resolved: AtomicBool::new(same_names),
             references: References::of_cluster(&config),
             config,
         };
@@ -169,8 +174,19 @@ impl Cluster {
     pub(crate) fn eds_service_name(&self) -> Option<&str> {
         match &self.config.discovery {
             Discovery::Eds { service_name } => Some(service_name),
-            Discovery::Static(_) | Discovery::OriginalDst { .. } => None,
+            Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::Dns(_) => None,
         }
+    }
+
+    /// Whether its hosts are known as far as they can be: for names, once they were asked for.
+    pub(crate) fn is_resolved(&self) -> bool {
+        self.resolved.load(Ordering::Relaxed)
+    }
+
+    /// Takes the hosts that names stand for.
+    pub(crate) fn set_resolved(&self, assignment: &ClusterLoadAssignment) {
+        self.set_endpoints(assignment);
+        self.resolved.store(true, Ordering::Relaxed);
     }
 
     /// Whether Istio's ALPN filter may choose the ALPN (`metadata.istio.alpn_override`).
@@ -273,13 +289,16 @@ fn balance_settings(config: &dataplane::Cluster) -> BalanceSettings {
 }
 
 impl Transport {
-    fn compile(model: &TransportSocket, secrets: &mut Secrets) -> Result<Self, String> {
-        Ok(match model {
+    fn compile(config: &dataplane::Cluster, secrets: &mut Secrets) -> Result<Self, String> {
+        let by_request = config.http.auto_san_validation;
+        Ok(match &config.transport {
             TransportSocket::Plaintext => Self::Plaintext,
-            TransportSocket::Tls(tls) => Self::Tls(secrets.client_tls(tls).map_err(|e| format!("transport_socket: {e}"))?),
+            TransportSocket::Tls(tls) => {
+                Self::Tls(secrets.client_tls(tls, by_request).map_err(|e| format!("transport_socket: {e}"))?)
+            }
             TransportSocket::ByEndpoint(ways) => {
                 let way = |w: &dataplane::TransportSocketMatch| {
-                    let tls = w.tls.as_ref().map(|t| secrets.client_tls(t)).transpose();
+                    let tls = w.tls.as_ref().map(|t| secrets.client_tls(t, by_request)).transpose();
                     let tls = tls.map_err(|e| format!("transport_socket_matches {:?}: {e}", w.name))?;
                     Ok(TransportWay { tls_mode: w.tls_mode, tls })
                 };

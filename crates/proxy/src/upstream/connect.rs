@@ -1,9 +1,11 @@
 //! Opens one connection to one endpoint: TCP with the cluster's socket options, then TLS if the endpoint speaks it.
 
 use super::cluster::{Cluster, Host, Transport};
+use super::pool::Asked;
+use crate::http::Version;
 use crate::stream::{Stream, Tcp};
-use lateen_model::dataplane::TcpKeepalive;
-use lateen_tls::{ConnectOptions, HandshakeError, PeerInfo};
+use lateen_model::dataplane::{HttpProtocolOptions, TcpKeepalive};
+use lateen_tls::{ConnectOptions, HandshakeError, PeerInfo, ServerName};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -26,6 +28,15 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// What a request that came in `version` makes of a cluster's settings.
+    pub(crate) fn of_request(protocol: &HttpProtocolOptions, version: Version, istio_alpn: bool) -> Self {
+        match protocol {
+            HttpProtocolOptions::Http2 { .. } => Self::Http2 { istio_alpn },
+            HttpProtocolOptions::Downstream { .. } if version == Version::Http2 => Self::Http2 { istio_alpn },
+            HttpProtocolOptions::Http1 | HttpProtocolOptions::Downstream { .. } => Self::Http1 { istio_alpn },
+        }
+    }
+
     /// The ALPN list of Istio's filter, best first.
     fn istio_alpn(self) -> Option<&'static [&'static str]> {
         match self {
@@ -70,14 +81,14 @@ impl ConnectError {
 }
 
 /// Connects to `host` within the cluster's connect timeout.
-pub(crate) async fn connect(cluster: &Cluster, host: &Host, purpose: Purpose, mark: Option<u32>) -> Result<Opened, ConnectError> {
-    match tokio::time::timeout(cluster.config.connect_timeout, connect_untimed(cluster, host, purpose, mark)).await {
+pub(crate) async fn connect(cluster: &Cluster, host: &Host, asked: &Asked, mark: Option<u32>) -> Result<Opened, ConnectError> {
+    match tokio::time::timeout(cluster.config.connect_timeout, connect_untimed(cluster, host, asked, mark)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
 }
 
-async fn connect_untimed(cluster: &Cluster, host: &Host, purpose: Purpose, mark: Option<u32>) -> Result<Opened, ConnectError> {
+async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, mark: Option<u32>) -> Result<Opened, ConnectError> {
     let socket = open_socket(host.address, cluster.config.bind_source, cluster.config.tcp_keepalive, mark)?;
     let stream = socket.connect(host.address).await?;
     let local = stream.local_addr()?;
@@ -85,9 +96,10 @@ async fn connect_untimed(cluster: &Cluster, host: &Host, purpose: Purpose, mark:
     let Some(tls) = cluster.transport.for_endpoint(host.endpoint.tls_mode) else {
         return Ok(Opened { stream: Stream::Plain(tcp), local, tls: None });
     };
-    let alpn = cluster.overrides_alpn().then(|| purpose.istio_alpn()).flatten();
-    let options =
-        ConnectOptions { server_name: None, alpn: alpn.map(|names| names.iter().map(|n| n.as_bytes().to_vec()).collect()) };
+    let alpn = cluster.overrides_alpn().then(|| asked.purpose.istio_alpn()).flatten();
+    // A host that is no name cannot be sent; where it is to be verified the handshake fails for want of it.
+    let server_name = asked.server_name.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
+    let options = ConnectOptions { server_name, alpn: alpn.map(|names| names.iter().map(|n| n.as_bytes().to_vec()).collect()) };
     let (stream, peer) = Box::pin(lateen_tls::connect(tcp, tls, options)).await?;
     Ok(Opened { stream: Stream::Tls(Box::new(stream.into())), local, tls: Some(Rc::new(peer)) })
 }

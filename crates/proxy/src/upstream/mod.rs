@@ -2,12 +2,13 @@
 
 mod cluster;
 mod connect;
+pub(crate) mod dns;
 mod pool;
 mod stats;
 
 pub(crate) use cluster::{Cluster, Host};
 pub(crate) use connect::{ConnectError, Opened, Purpose, connect};
-pub(crate) use pool::{ConnectionMeta, Lease, LeaseError, Pools};
+pub(crate) use pool::{Asked, ConnectionMeta, Lease, LeaseError, Pools};
 
 use crate::shared::Shared;
 use crate::worker::Worker;

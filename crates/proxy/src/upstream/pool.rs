@@ -23,6 +23,41 @@ use tokio::time::Instant;
 /// Envoy's default `idle_timeout` of upstream connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// What a connection is wanted for. Connections of equal keys stand for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asked {
+    pub(crate) purpose: Purpose,
+    /// The server's name, where the request decides it (`auto_sni`).
+    pub(crate) server_name: Option<Rc<str>>,
+}
+
+impl From<Purpose> for Asked {
+    fn from(purpose: Purpose) -> Self {
+        Self { purpose, server_name: None }
+    }
+}
+
+impl Asked {
+    /// For a request to `host` of a cluster.
+    pub(crate) fn of_request(cluster: &Cluster, purpose: Purpose, host: &str) -> Self {
+        let by_request = cluster.config.http.auto_sni || cluster.config.http.auto_san_validation;
+        Self { purpose, server_name: by_request.then(|| host_name(host).into()) }
+    }
+}
+
+/// `host[:port]` without the port, and without the brackets of an IPv6 address.
+fn host_name(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or_default();
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+type Key = (SocketAddr, Asked);
+
 /// The pools of one worker, by cluster.
 #[derive(Default)]
 pub(crate) struct Pools {
@@ -33,7 +68,7 @@ pub(crate) struct Pools {
 struct ClusterPool {
     cluster: Arc<Cluster>,
     picker: RefCell<Option<Picker<Arc<Host>>>>,
-    hosts: RefCell<HashMap<(SocketAddr, Purpose), HostPool>>,
+    hosts: RefCell<HashMap<Key, HostPool>>,
 }
 
 /// Connections to one host for one purpose.
@@ -141,7 +176,7 @@ pub(crate) enum LeaseError {
 pub(crate) struct Lease {
     kind: LeaseKind,
     pool: Rc<ClusterPool>,
-    key: (SocketAddr, Purpose),
+    key: Key,
     pub(crate) host: Arc<Host>,
     /// Whether the connection has carried a request before, so that it may be stale.
     pub(crate) reused: bool,
@@ -194,15 +229,15 @@ impl Pools {
         worker: &Worker,
         cluster: &Arc<Cluster>,
         host: Arc<Host>,
-        purpose: Purpose,
+        asked: impl Into<Asked>,
     ) -> Result<Lease, LeaseError> {
         let pool = self.pool(cluster);
-        let key = (host.address, purpose);
-        if let Some(kind) = pool.take(key) {
+        let key = (host.address, asked.into());
+        if let Some(kind) = pool.take(&key) {
             return pool.lease(key, host, kind);
         }
         let pending = cluster.breakers.try_acquire_pending().ok_or(LeaseError::Overflow)?;
-        let waiting = pool.wait_or_open(worker, &host, purpose);
+        let waiting = pool.wait_or_open(worker, &host, &key.1);
         let kind = match pool.is_listed() {
             true => tokio::select! {
                 biased;
@@ -237,9 +272,9 @@ impl Pools {
 
 impl ClusterPool {
     /// A connection that can take a request now.
-    fn take(&self, key: (SocketAddr, Purpose)) -> Option<LeaseKind> {
+    fn take(&self, key: &Key) -> Option<LeaseKind> {
         let mut hosts = self.hosts.borrow_mut();
-        let host = hosts.get_mut(&key)?;
+        let host = hosts.get_mut(key)?;
         host.shared.retain(|s| s.is_open());
         if let Some(shared) = host.shared.iter().find(|s| self.may_carry(s.requests.get(), s.opened) && s.has_capacity()) {
             return Some(LeaseKind::H2(shared.clone()));
@@ -264,10 +299,7 @@ impl ClusterPool {
 
     /// Leave to open a connection, or a place in the queue for one that becomes free. As in Envoy, a pool without any connection
     /// may always open one: waiting would be for ever.
-    fn connection_permit(
-        &self,
-        key: (SocketAddr, Purpose),
-    ) -> Result<(Counted, Option<Permit>), oneshot::Receiver<PooledConnection>> {
+    fn connection_permit(&self, key: Key) -> Result<(Counted, Option<Permit>), oneshot::Receiver<PooledConnection>> {
         let mut hosts = self.hosts.borrow_mut();
         let host = hosts.entry(key).or_default();
         let permit = self.cluster.breakers.try_acquire_connection();
@@ -280,18 +312,18 @@ impl ClusterPool {
     }
 
     /// A connection as soon as there is one: a new one, one that is given back, or one that has come to be shared.
-    async fn wait_or_open(self: &Rc<Self>, worker: &Worker, host: &Host, purpose: Purpose) -> Result<LeaseKind, ConnectError> {
-        let key = (host.address, purpose);
+    async fn wait_or_open(self: &Rc<Self>, worker: &Worker, host: &Host, asked: &Asked) -> Result<LeaseKind, ConnectError> {
+        let key = (host.address, asked.clone());
         loop {
-            let freed = match self.connection_permit(key) {
-                Ok(leave) => return self.open(worker, host, purpose, leave).await,
+            let freed = match self.connection_permit(key.clone()) {
+                Ok(leave) => return self.open(worker, host, asked, leave).await,
                 Err(freed) => freed,
             };
             if let Ok(connection) = freed.await {
                 return Ok(LeaseKind::H1(Some(connection)));
             }
             // Something else changed: a connection was closed, or one was opened that can be shared.
-            if let Some(kind) = self.take(key) {
+            if let Some(kind) = self.take(&key) {
                 return Ok(kind);
             }
         }
@@ -307,13 +339,13 @@ impl ClusterPool {
         self: &Rc<Self>,
         worker: &Worker,
         host: &Host,
-        purpose: Purpose,
+        asked: &Asked,
         (counted, permit): (Counted, Option<Permit>),
     ) -> Result<LeaseKind, ConnectError> {
-        let key = (host.address, purpose);
+        let key = (host.address, asked.clone());
         let stats = &self.cluster.stats;
         stats.upstream_cx_total.inc();
-        let opened = connect(&self.cluster, host, purpose, worker.shared.settings.mark).await.inspect_err(|error| {
+        let opened = connect(&self.cluster, host, asked, worker.shared.settings.mark).await.inspect_err(|error| {
             host.state.stats.cx_connect_fail.inc();
             match error {
                 ConnectError::Timeout => stats.upstream_cx_connect_timeout.inc(),
@@ -326,7 +358,7 @@ impl ClusterPool {
         let speaks_http2 = match tls.as_ref().and_then(|t| t.alpn.as_deref()) {
             Some("h2") => true,
             Some("http/1.1") => false,
-            _ => matches!(purpose, Purpose::Http2 { .. }),
+            _ => matches!(asked.purpose, Purpose::Http2 { .. }),
         };
         let meta = Rc::new(ConnectionMeta { local, tls });
         let kind = if speaks_http2 {
@@ -368,7 +400,7 @@ impl ClusterPool {
         max.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX)
     }
 
-    fn lease(self: &Rc<Self>, key: (SocketAddr, Purpose), host: Arc<Host>, kind: LeaseKind) -> Result<Lease, LeaseError> {
+    fn lease(self: &Rc<Self>, key: Key, host: Arc<Host>, kind: LeaseKind) -> Result<Lease, LeaseError> {
         let reused = match &kind {
             LeaseKind::H1(connection) => connection.as_ref().is_some_and(|c| c.connection.requests() > 0),
             LeaseKind::H2(shared) => shared.requests.get() > 0,
@@ -390,7 +422,7 @@ impl ClusterPool {
     }
 
     /// Gives a connection that has ended its exchange to a request that waits, or makes it idle, or closes it.
-    fn give_back(&self, key: (SocketAddr, Purpose), connection: PooledConnection) {
+    fn give_back(&self, key: Key, connection: PooledConnection) {
         // Whoever waits may open one in its place: dropping it wakes them.
         if !connection.connection.is_reusable()
             || !self.may_carry(connection.connection.requests(), connection.opened)
@@ -472,7 +504,7 @@ impl Lease {
         if let LeaseKind::H1(connection) = &mut self.kind
             && let Some(connection) = connection.take()
         {
-            self.pool.give_back(self.key, connection);
+            self.pool.give_back(self.key.clone(), connection);
         }
     }
 }

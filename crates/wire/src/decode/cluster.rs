@@ -14,6 +14,8 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
             name, alt_stat_name, cluster_discovery_type, eds_cluster_config, load_assignment, lb_config, lb_policy,
             connect_timeout, transport_socket, transport_socket_matches, typed_extension_protocol_options, circuit_breakers,
             outlier_detection, common_lb_config, upstream_connection_options, upstream_bind_config, filters, metadata,
+            dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers,
+            use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config,
         ],
         refuse: [
             transport_socket_matcher, health_checks, max_requests_per_connection, upstream_http_protocol_options,
@@ -21,9 +23,7 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
             load_balancing_policy, upstream_config, connection_pool_per_downstream_connection, queuing_policies,
         ],
         ignore: [
-            stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, dns_refresh_rate,
-            dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
-            dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval,
+            stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, wait_for_warm_on_init, cleanup_interval,
             close_connections_on_host_health_failure, ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics,
             track_timeout_budgets, track_cluster_stats, preconnect_policy,
         ],
@@ -31,7 +31,17 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
     if name.is_empty() {
         return cx.fail_at("name", "is required");
     }
-    let discovery = discovery(cx, &name, cluster_discovery_type, Endpoints { eds_cluster_config, load_assignment, lb_config })?;
+    let own_resolver = !dns_resolvers.is_empty() || use_tcp_for_dns_lookups || dns_resolution_config.is_some();
+    let dns = DnsSettings {
+        refresh: dns_refresh_rate,
+        jitter: dns_jitter,
+        failure: dns_failure_refresh_rate,
+        respect_ttl: respect_dns_ttl,
+        family: dns_lookup_family,
+        own_resolver: own_resolver || typed_dns_resolver_config.is_some(),
+    };
+    let fields = Endpoints { eds_cluster_config, load_assignment, lb_config, dns };
+    let discovery = discovery(cx, &name, cluster_discovery_type, fields)?;
     let lb_policy = self::lb_policy(cx, lb_policy, &discovery)?;
     let (healthy_panic_threshold, weighted_localities) =
         cx.optional("common_lb_config", common_lb_config, common_lb)?.unwrap_or_default();
@@ -59,6 +69,17 @@ struct Endpoints {
     eds_cluster_config: Option<cluster::cluster::EdsClusterConfig>,
     load_assignment: Option<crate::pb::endpoint::ClusterLoadAssignment>,
     lb_config: Option<cluster::cluster::LbConfig>,
+    dns: DnsSettings,
+}
+
+/// How names are resolved; of no meaning to other kinds of discovery.
+struct DnsSettings {
+    refresh: Option<google::Duration>,
+    jitter: Option<google::Duration>,
+    failure: Option<cluster::cluster::RefreshRate>,
+    respect_ttl: bool,
+    family: i32,
+    own_resolver: bool,
 }
 
 fn discovery(
@@ -68,7 +89,7 @@ fn discovery(
     fields: Endpoints,
 ) -> Result<m::Discovery> {
     use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig};
-    let Endpoints { eds_cluster_config, load_assignment, lb_config } = fields;
+    let Endpoints { eds_cluster_config, load_assignment, lb_config, dns } = fields;
     // Unset is zero, STATIC.
     let ty = match ty {
         None => DiscoveryType::Static,
@@ -77,7 +98,8 @@ fn discovery(
             Err(_) => return cx.fail_at("type", format!("{ty} is not known")),
         },
         Some(ClusterDiscoveryType::ClusterType(_)) => {
-            return cx.fail_at("cluster_type", "is not supported; types EDS, STATIC and ORIGINAL_DST are");
+            return cx
+                .fail_at("cluster_type", "is not supported; types EDS, STATIC, STRICT_DNS, LOGICAL_DNS and ORIGINAL_DST are");
         }
     };
     let mut port_override = None;
@@ -115,9 +137,56 @@ fn discovery(
         }
         DiscoveryType::OriginalDst => Ok(m::Discovery::OriginalDst { port_override }),
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-            cx.fail_at("type", "STRICT_DNS and LOGICAL_DNS are not supported; EDS, STATIC and ORIGINAL_DST are")
+            let kind = if ty == DiscoveryType::StrictDns { m::DnsKind::Strict } else { m::DnsKind::Logical };
+            let assignment = load_assignment.unwrap_or_default();
+            let localities = cx.at("load_assignment", |cx| endpoint::names(cx, assignment))?;
+            dns_discovery(cx, kind, localities, dns).map(|dns| m::Discovery::Dns(Box::new(dns)))
         }
     }
+}
+
+fn dns_discovery(
+    cx: &mut Cx,
+    kind: m::DnsKind,
+    localities: Vec<m::DnsLocality>,
+    settings: DnsSettings,
+) -> Result<m::DnsDiscovery> {
+    use cluster::cluster::DnsLookupFamily;
+    cx.refuse("dns_resolvers", settings.own_resolver)?;
+    let names = localities.iter().map(|l| l.endpoints.len()).sum::<usize>();
+    if kind == m::DnsKind::Logical && names != 1 {
+        return cx.fail_at("load_assignment", "LOGICAL_DNS needs exactly one endpoint");
+    }
+    let family = match DnsLookupFamily::try_from(settings.family) {
+        Ok(DnsLookupFamily::Auto) => m::DnsFamily::Auto,
+        Ok(DnsLookupFamily::V4Only) => m::DnsFamily::V4Only,
+        Ok(DnsLookupFamily::V6Only) => m::DnsFamily::V6Only,
+        Ok(DnsLookupFamily::V4Preferred) => m::DnsFamily::V4Preferred,
+        Ok(DnsLookupFamily::All) => m::DnsFamily::All,
+        Err(_) => return cx.fail_at("dns_lookup_family", format!("{} is not known", settings.family)),
+    };
+    let failure = cx.optional("dns_failure_refresh_rate", settings.failure, |cx, value| {
+        let base = cx.required("base_interval", value.base_interval, duration)?;
+        // Envoy's default is ten times the base.
+        let max = cx.optional("max_interval", value.max_interval, duration)?.unwrap_or(base.saturating_mul(10));
+        if base.is_zero() || max < base {
+            return cx.fail_at("max_interval", "must not be less than base_interval, which must not be zero");
+        }
+        Ok(m::DnsBackoff { base, max })
+    })?;
+    let refresh = cx.optional("dns_refresh_rate", settings.refresh, duration)?.unwrap_or(Duration::from_secs(5));
+    if refresh < Duration::from_millis(1) {
+        return cx.fail_at("dns_refresh_rate", "must be at least 1 ms");
+    }
+    Ok(m::DnsDiscovery {
+        kind,
+        localities,
+        family,
+        refresh,
+        respect_ttl: settings.respect_ttl,
+        failure,
+        jitter: cx.optional("dns_jitter", settings.jitter, duration)?.unwrap_or_default(),
+    })
 }
 
 fn lb_policy(cx: &Cx, value: i32, discovery: &m::Discovery) -> Result<m::LbPolicy> {
@@ -180,6 +249,8 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
         idle_timeout: None,
         max_requests_per_connection: None,
         max_connection_duration: None,
+        auto_sni: false,
+        auto_san_validation: false,
     };
     cx.at("typed_extension_protocol_options", |cx| {
         for (key, config) in sorted {
@@ -198,9 +269,9 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
 fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result<m::UpstreamHttp> {
     use upstream::http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig};
     fields!(cx, value => upstream::HttpProtocolOptions {
-        use: [common_http_protocol_options, upstream_protocol_options],
+        use: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options],
         refuse: [
-            upstream_http_protocol_options, http_filters, outlier_detection, request_mirror_policies, hash_policy, retry_policy,
+            http_filters, outlier_detection, request_mirror_policies, hash_policy, retry_policy,
         ],
         ignore: [header_validation_config],
     });
@@ -241,7 +312,23 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
         }
         None => return cx.fail("one of explicit_http_config and use_downstream_protocol_config is required"),
     };
-    Ok(m::UpstreamHttp { protocol, idle_timeout, max_requests_per_connection, max_connection_duration })
+    let by_request = upstream_http_protocol_options.unwrap_or_default();
+    let (auto_sni, auto_san_validation) = cx.at("upstream_http_protocol_options", |cx| {
+        fields!(cx, by_request => core::UpstreamHttpProtocolOptions {
+            use: [auto_sni, auto_san_validation],
+            refuse: [override_auto_sni_header],
+            ignore: [],
+        });
+        Ok((auto_sni, auto_san_validation))
+    })?;
+    Ok(m::UpstreamHttp {
+        protocol,
+        idle_timeout,
+        max_requests_per_connection,
+        max_connection_duration,
+        auto_sni,
+        auto_san_validation,
+    })
 }
 
 fn http1(cx: &mut Cx, value: core::Http1ProtocolOptions) -> Result<()> {

@@ -49,6 +49,32 @@ pub(super) fn address(cx: &mut Cx, value: core::Address) -> Result<SocketAddr> {
     }
 }
 
+/// A name (or an address as text) and a port.
+pub(super) fn name_address(cx: &mut Cx, value: core::Address) -> Result<(String, u16)> {
+    let Some(core::address::Address::SocketAddress(value)) = value.address else {
+        return cx.fail("is required: a socket_address");
+    };
+    cx.at("socket_address", |cx| {
+        fields!(cx, value => core::SocketAddress {
+            use: [protocol, address, port_specifier],
+            refuse: [resolver_name, network_namespace_filepath],
+            ignore: [ipv4_compat],
+        });
+        if protocol != i32::from(core::socket_address::Protocol::Tcp) {
+            return cx.fail_at("protocol", "only TCP is supported");
+        }
+        if address.is_empty() || address.len() > 255 {
+            return cx.fail_at("address", "must be a name of 1 to 255 characters, or an address");
+        }
+        match port_specifier {
+            Some(core::socket_address::PortSpecifier::PortValue(value)) => {
+                Ok((address, cx.at("port_value", |cx| port(cx, value))?))
+            }
+            _ => cx.fail_at("port_value", "is required"),
+        }
+    })
+}
+
 pub(super) fn socket_address(cx: &mut Cx, value: core::SocketAddress) -> Result<SocketAddr> {
     fields!(cx, value => core::SocketAddress {
         use: [protocol, address, port_specifier],

@@ -1,6 +1,6 @@
 //! Endpoints.
 
-use super::common::{address, metadata_str};
+use super::common::{address, metadata_str, name_address};
 use super::cx::{Cx, Result, fields};
 use crate::pb::{core, endpoint};
 use lateen_model::dataplane as m;
@@ -43,7 +43,59 @@ fn locality(cx: &mut Cx, value: endpoint::LocalityLbEndpoints) -> Result<m::Loca
     })
 }
 
+/// Names in place of addresses (`STRICT_DNS`, `LOGICAL_DNS`).
+pub(super) fn names(cx: &mut Cx, value: endpoint::ClusterLoadAssignment) -> Result<Vec<m::DnsLocality>> {
+    fields!(cx, value => endpoint::ClusterLoadAssignment {
+        use: [endpoints],
+        refuse: [policy],
+        ignore: [cluster_name, named_endpoints],
+    });
+    cx.each("endpoints", endpoints, |cx, value| {
+        fields!(cx, value => endpoint::LocalityLbEndpoints {
+            use: [locality, lb_endpoints, load_balancing_weight, priority],
+            refuse: [lb_config],
+            ignore: [metadata, proximity],
+        });
+        let core::Locality { region, zone, sub_zone } = locality.unwrap_or_default();
+        Ok(m::DnsLocality {
+            locality: m::Locality { region, zone, sub_zone },
+            priority,
+            weight: load_balancing_weight.map(|w| w.value),
+            endpoints: cx.each("lb_endpoints", lb_endpoints, |cx, value| {
+                let parts = parts(cx, value, name_address)?;
+                let (host, port) = parts.address;
+                Ok(m::DnsEndpoint {
+                    host,
+                    port,
+                    health: parts.health,
+                    weight: parts.weight,
+                    tls_mode: parts.tls_mode,
+                    workload: parts.workload,
+                })
+            })?,
+        })
+    })
+}
+
+/// What endpoints have in common, wherever they are.
+struct Parts<A> {
+    address: A,
+    health: m::EndpointHealth,
+    weight: u32,
+    tls_mode: m::TlsMode,
+    workload: Option<m::WorkloadRef>,
+}
+
 fn endpoint(cx: &mut Cx, value: endpoint::LbEndpoint) -> Result<m::Endpoint> {
+    let Parts { address, health, weight, tls_mode, workload } = parts(cx, value, address)?;
+    Ok(m::Endpoint { address, health, weight, tls_mode, workload })
+}
+
+fn parts<A>(
+    cx: &mut Cx,
+    value: endpoint::LbEndpoint,
+    address_of: impl FnOnce(&mut Cx, core::Address) -> Result<A>,
+) -> Result<Parts<A>> {
     use endpoint::lb_endpoint::HostIdentifier;
     let endpoint::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = value;
     let address = match host_identifier {
@@ -53,7 +105,7 @@ fn endpoint(cx: &mut Cx, value: endpoint::LbEndpoint) -> Result<m::Endpoint> {
                 refuse: [health_check_config],
                 ignore: [hostname, additional_addresses, observability_name],
             });
-            cx.required("address", address, self::address)
+            cx.required("address", address, address_of)
         })?,
         Some(HostIdentifier::EndpointName(_)) => return cx.fail_at("endpoint_name", "is not supported; endpoint is"),
         None => return cx.fail_at("endpoint", "is required"),
@@ -74,7 +126,7 @@ fn endpoint(cx: &mut Cx, value: endpoint::LbEndpoint) -> Result<m::Endpoint> {
         _ => m::TlsMode::Disabled,
     };
     let workload = metadata_str(&metadata, "istio", "workload").and_then(workload);
-    Ok(m::Endpoint { address, health, weight, tls_mode, workload })
+    Ok(Parts { address, health, weight, tls_mode, workload })
 }
 
 /// `workload;namespace;canonical name;canonical revision;cluster`, for telemetry only: what is not of that form names nobody.

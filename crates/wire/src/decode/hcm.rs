@@ -6,7 +6,8 @@ use super::cx::{Cx, Result, fields, is_set};
 use super::{istio, rbac, route, typed};
 use crate::istio::{AlpnConfig, PeerMetadataConfig, StatsConfig};
 use crate::pb::{
-    core, extensions::filters::http::grpc_stats::v3 as grpc_stats, extensions::filters::http::rbac::v3 as http_rbac,
+    core, extensions::filters::http::cors::v3 as cors, extensions::filters::http::fault::v3 as fault,
+    extensions::filters::http::grpc_stats::v3 as grpc_stats, extensions::filters::http::rbac::v3 as http_rbac,
     extensions::filters::http::router::v3 as router, extensions::filters::network::http_connection_manager::v3 as hcm, google,
     trace, tracing, typ,
 };
@@ -243,11 +244,7 @@ fn http_filters(cx: &mut Cx, values: Vec<hcm::HttpFilter>, direction: m::Directi
 }
 
 /// Filters that do nothing until a route configures them, which is refused there.
-const WITHOUT_EFFECT: [&str; 3] = [
-    "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
-    "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors",
-    "type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
-];
+const WITHOUT_EFFECT: [&str; 1] = ["type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSession"];
 
 fn http_filter(cx: &mut Cx, config: &google::Any, direction: m::Direction, optional: bool) -> Result<Option<m::HttpFilter>> {
     let url = istio::type_url(config);
@@ -267,6 +264,15 @@ fn http_filter(cx: &mut Cx, config: &google::Any, direction: m::Direction, optio
     if url == StatsConfig::type_url() {
         return Ok(Some(m::HttpFilter::Stats(istio::stats(cx, config, direction)?)));
     }
+    if url == fault::HttpFault::type_url() {
+        if !config.value.is_empty() {
+            return cx.fail("faults for all routes are not supported; a route's typed_per_filter_config is");
+        }
+        return Ok(Some(m::HttpFilter::Fault));
+    }
+    if url == cors::Cors::type_url() {
+        return Ok(Some(m::HttpFilter::Cors));
+    }
     if WITHOUT_EFFECT.contains(&url.as_str()) && config.value.is_empty() {
         cx.note("has no effect without configuration of its own or of a route");
         return Ok(None);
@@ -276,7 +282,7 @@ fn http_filter(cx: &mut Cx, config: &google::Any, direction: m::Direction, optio
         return Ok(None);
     }
     cx.fail(format!(
-        "{:?} is not supported; rbac, grpc_stats, router, istio.metadata_exchange, istio.alpn and istio.stats are",
+        "{:?} is not supported; rbac, grpc_stats, fault, cors, router, istio.metadata_exchange, istio.alpn and istio.stats are",
         short(&url)
     ))
 }

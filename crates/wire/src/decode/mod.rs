@@ -13,6 +13,7 @@ mod istio;
 mod listener;
 mod rbac;
 mod route;
+mod route_filters;
 mod tls;
 
 use crate::pb::google;

@@ -2,7 +2,7 @@
 
 use super::common::{duration, header_match, inline, metadata_str, non_zero, port, regex, short, string_match};
 use super::cx::{Cx, Result, fields, is_set};
-use super::typed;
+use super::{route_filters, typed};
 use crate::pb::{core, extensions::retry::priority::previous_priorities::v3 as priorities, matcher, route};
 use lateen_model::dataplane as m;
 use std::time::Duration;
@@ -45,9 +45,9 @@ fn unique_domains(cx: &Cx, hosts: &[m::VirtualHost]) -> Result<()> {
 
 fn virtual_host(cx: &mut Cx, value: route::VirtualHost) -> Result<m::VirtualHost> {
     fields!(cx, value => route::VirtualHost {
-        use: [name, domains, routes, include_request_attempt_count],
+        use: [name, domains, routes, include_request_attempt_count, require_tls],
         refuse: [
-            matcher, require_tls, rate_limits, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
+            matcher, rate_limits, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
             response_headers_to_remove, cors, typed_per_filter_config, include_attempt_count_in_response, retry_policy,
             retry_policy_typed_config, hedge_policy, include_is_timeout_retry_header, request_mirror_policies, route_specifiers,
         ],
@@ -57,7 +57,12 @@ fn virtual_host(cx: &mut Cx, value: route::VirtualHost) -> Result<m::VirtualHost
         return cx.fail_at("domains", "must not be empty");
     }
     let domains = cx.each("domains", domains, domain)?;
-    Ok(m::VirtualHost { name, domains, routes: cx.each("routes", routes, route)?, include_request_attempt_count })
+    let require_tls = match route::virtual_host::TlsRequirementType::try_from(require_tls) {
+        Ok(route::virtual_host::TlsRequirementType::None) => false,
+        Ok(route::virtual_host::TlsRequirementType::All) => true,
+        _ => return cx.fail_at("require_tls", "NONE and ALL are supported"),
+    };
+    Ok(m::VirtualHost { name, domains, routes: cx.each("routes", routes, route)?, include_request_attempt_count, require_tls })
 }
 
 /// Exact, `*.suffix` or `*-suffix`, `prefix.*`, or `*`.
@@ -74,9 +79,9 @@ fn route(cx: &mut Cx, value: route::Route) -> Result<m::Route> {
     fields!(cx, value => route::Route {
         use: [
             name, r#match, metadata, decorator, request_headers_to_add, request_headers_to_remove, response_headers_to_add,
-            response_headers_to_remove, action,
+            response_headers_to_remove, action, typed_per_filter_config,
         ],
-        refuse: [typed_per_filter_config, tracing, route_specifiers],
+        refuse: [tracing, route_specifiers],
         ignore: [per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit],
     });
     let matches = cx.required("match", r#match, route_match)?;
@@ -93,7 +98,9 @@ fn route(cx: &mut Cx, value: route::Route) -> Result<m::Route> {
     };
     let request = cx.at("request_headers_to_add", |cx| mutation(cx, request_headers_to_add, request_headers_to_remove))?;
     let response = cx.at("response_headers_to_add", |cx| mutation(cx, response_headers_to_add, response_headers_to_remove))?;
+    let filters = cx.at("typed_per_filter_config", |cx| route_filters::filters(cx, typed_per_filter_config))?;
     Ok(m::Route {
+        filters,
         name,
         matches,
         action,
@@ -187,11 +194,11 @@ fn forward(cx: &mut Cx, value: route::RouteAction) -> Result<m::Forward> {
     fields!(cx, value => route::RouteAction {
         use: [
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, timeout, idle_timeout, retry_policy, max_grpc_timeout,
-            max_stream_duration, cluster_specifier, host_rewrite_specifier, priority,
+            max_stream_duration, cluster_specifier, host_rewrite_specifier, priority, request_mirror_policies,
         ],
         refuse: [
             metadata_match, path_rewrite_policy, path_rewrite, append_x_forwarded_host, retry_policy_typed_config,
-            request_mirror_policies, rate_limits, cors, grpc_timeout_offset, upgrade_configs, internal_redirect_policy,
+            rate_limits, cors, grpc_timeout_offset, upgrade_configs, internal_redirect_policy,
             internal_redirect_action, max_internal_redirects, hedge_policy,
         ],
         ignore: [flush_timeout, early_data_policy, include_vh_rate_limits, hash_policy],
@@ -228,6 +235,7 @@ fn forward(cx: &mut Cx, value: route::RouteAction) -> Result<m::Forward> {
         max_grpc_timeout: max_grpc_timeout.or(grpc_limit),
         path_rewrite: rewritten_path(cx, prefix_rewrite, regex_rewrite)?,
         host_rewrite,
+        mirrors: cx.each("request_mirror_policies", request_mirror_policies, route_filters::mirror)?,
         retry: cx.optional("retry_policy", retry_policy, self::retry_policy)?.flatten(),
         cluster_not_found_status,
     })

@@ -44,6 +44,7 @@ fn downstream_context(cx: &mut Cx, value: tls::DownstreamTlsContext) -> Result<m
         ],
     });
     let common = cx.required("common_tls_context", common_tls_context, common)?;
+    cx.refuse("crl", common.crl_file.is_some())?;
     let Some(certificate) = common.certificate else {
         return cx.fail_at("common_tls_context", "tls_certificate_sds_secret_configs must name the server's certificate");
     };
@@ -75,6 +76,7 @@ fn upstream_context(cx: &mut Cx, value: tls::UpstreamTlsContext) -> Result<m::Up
         certificate: common.certificate,
         roots: common.roots,
         sans: common.sans,
+        crl_file: common.crl_file,
     })
 }
 
@@ -84,6 +86,7 @@ struct Common {
     certificate: Option<m::SecretRef>,
     roots: Option<m::SecretRef>,
     sans: Vec<m::StringMatch>,
+    crl_file: Option<String>,
 }
 
 fn common(cx: &mut Cx, value: tls::CommonTlsContext) -> Result<Common> {
@@ -101,10 +104,10 @@ fn common(cx: &mut Cx, value: tls::CommonTlsContext) -> Result<Common> {
     if certificates.len() > 1 {
         return cx.fail_at("tls_certificate_sds_secret_configs", "one certificate is supported");
     }
-    let (roots, sans) = match validation_context_type {
-        None => (None, Vec::new()),
+    let (roots, (sans, crl_file)) = match validation_context_type {
+        None => (None, (Vec::new(), None)),
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
-            (Some(cx.at("validation_context_sds_secret_config", |cx| secret_ref(cx, secret))?), Vec::new())
+            (Some(cx.at("validation_context_sds_secret_config", |cx| secret_ref(cx, secret))?), (Vec::new(), None))
         }
         Some(ValidationContextType::CombinedValidationContext(value)) => {
             cx.at("combined_validation_context", |cx| combined(cx, value))?
@@ -114,30 +117,33 @@ fn common(cx: &mut Cx, value: tls::CommonTlsContext) -> Result<Common> {
             return cx.fail_at("validation_context_type", supported);
         }
     };
-    Ok(Common { params, alpn: alpn_protocols, certificate: certificates.pop(), roots, sans })
+    Ok(Common { params, alpn: alpn_protocols, certificate: certificates.pop(), roots, sans, crl_file })
 }
 
 fn combined(
     cx: &mut Cx,
     value: tls::common_tls_context::CombinedCertificateValidationContext,
-) -> Result<(Option<m::SecretRef>, Vec<m::StringMatch>)> {
+) -> Result<(Option<m::SecretRef>, Expected)> {
     fields!(cx, value => tls::common_tls_context::CombinedCertificateValidationContext {
         use: [default_validation_context, validation_context_sds_secret_config],
         refuse: [validation_context_certificate_provider, validation_context_certificate_provider_instance],
         ignore: [],
     });
     let roots = cx.required("validation_context_sds_secret_config", validation_context_sds_secret_config, secret_ref)?;
-    let sans = cx.optional("default_validation_context", default_validation_context, expected_sans)?.unwrap_or_default();
-    Ok((Some(roots), sans))
+    let expected = cx.optional("default_validation_context", default_validation_context, expected)?.unwrap_or_default();
+    Ok((Some(roots), expected))
 }
 
-fn expected_sans(cx: &mut Cx, value: tls::CertificateValidationContext) -> Result<Vec<m::StringMatch>> {
+/// What a certificate is to be besides vouched for: its names, and the file of those that are revoked.
+type Expected = (Vec<m::StringMatch>, Option<String>);
+
+fn expected(cx: &mut Cx, value: tls::CertificateValidationContext) -> Result<Expected> {
     use tls::subject_alt_name_matcher::SanType;
     fields!(cx, value => tls::CertificateValidationContext {
-        use: [match_typed_subject_alt_names, match_subject_alt_names],
+        use: [match_typed_subject_alt_names, match_subject_alt_names, crl],
         refuse: [
             trusted_ca, ca_certificate_provider_instance, system_root_certs, watched_directory, verify_certificate_spki,
-            verify_certificate_hash, require_signed_certificate_timestamp, crl, allow_expired_certificate,
+            verify_certificate_hash, require_signed_certificate_timestamp, allow_expired_certificate,
             trust_chain_verification, custom_validator_config, max_verify_depth,
         ],
         ignore: [only_verify_leaf_cert_crl, suppress_client_ca_list],
@@ -156,7 +162,11 @@ fn expected_sans(cx: &mut Cx, value: tls::CertificateValidationContext) -> Resul
             sans.push(san);
         }
     }
-    Ok(sans)
+    let crl_file = cx.optional("crl", crl, |cx, value| match value.specifier {
+        Some(core::data_source::Specifier::Filename(path)) => Ok(path),
+        _ => cx.fail("must be a filename beside roots from SDS"),
+    })?;
+    Ok((sans, crl_file))
 }
 
 fn params(cx: &mut Cx, value: tls::TlsParameters) -> Result<m::TlsParams> {

@@ -22,8 +22,10 @@ const METADATA: u32 = 25;
 pub(super) fn cluster(value: &m::Cluster, options: EncodeOptions) -> Bytes {
     let mut buffer = BytesMut::new();
     put(&mut buffer, &base(value, options));
-    if let m::Discovery::Static(assignment) = &value.discovery {
-        message::encode(LOAD_ASSIGNMENT, &endpoint::assignment(assignment), &mut buffer);
+    match &value.discovery {
+        m::Discovery::Static(assignment) => message::encode(LOAD_ASSIGNMENT, &endpoint::assignment(assignment), &mut buffer),
+        m::Discovery::Dns(dns) => message::encode(LOAD_ASSIGNMENT, &endpoint::names(&value.name, dns), &mut buffer),
+        m::Discovery::Eds { .. } | m::Discovery::OriginalDst { .. } => {}
     }
     if let Some(metadata) = metadata(&value.metadata) {
         message::encode(METADATA, &metadata, &mut buffer);
@@ -42,6 +44,10 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
         m::Discovery::Eds { .. } => DiscoveryType::Eds,
         m::Discovery::Static(_) => DiscoveryType::Static,
         m::Discovery::OriginalDst { .. } => DiscoveryType::OriginalDst,
+        m::Discovery::Dns(ref dns) => match dns.kind {
+            m::DnsKind::Strict => DiscoveryType::StrictDns,
+            m::DnsKind::Logical => DiscoveryType::LogicalDns,
+        },
     };
     let mut cluster = cluster::Cluster {
         name: value.name.clone(),
@@ -79,6 +85,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
                 ..Default::default()
             }));
         }
+        m::Discovery::Dns(dns) => self::dns(&mut cluster, dns),
         m::Discovery::OriginalDst { port_override: None } | m::Discovery::Static(_) => {}
     }
     transport(&mut cluster, &value.transport, options);
@@ -90,6 +97,26 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
         });
     }
     cluster
+}
+
+/// How names are resolved. Envoy has a newer form of the same settings; this is the one that Istio sends.
+#[expect(deprecated, reason = "Istio's proxies, also older ones, read these")]
+fn dns(cluster: &mut cluster::Cluster, value: &m::DnsDiscovery) {
+    use cluster::cluster::{DnsLookupFamily, RefreshRate};
+    cluster.dns_refresh_rate = Some(duration(value.refresh));
+    cluster.respect_dns_ttl = value.respect_ttl;
+    cluster.dns_jitter = (!value.jitter.is_zero()).then(|| duration(value.jitter));
+    cluster.dns_failure_refresh_rate = value
+        .failure
+        .map(|failure| RefreshRate { base_interval: Some(duration(failure.base)), max_interval: Some(duration(failure.max)) });
+    cluster.dns_lookup_family = match value.family {
+        m::DnsFamily::Auto => DnsLookupFamily::Auto,
+        m::DnsFamily::V4Only => DnsLookupFamily::V4Only,
+        m::DnsFamily::V6Only => DnsLookupFamily::V6Only,
+        m::DnsFamily::V4Preferred => DnsLookupFamily::V4Preferred,
+        m::DnsFamily::All => DnsLookupFamily::All,
+    }
+    .into();
 }
 
 fn transport(cluster: &mut cluster::Cluster, value: &m::TransportSocket, options: EncodeOptions) {
@@ -144,7 +171,13 @@ fn http(value: &m::UpstreamHttp) -> upstream::HttpProtocolOptions {
         max_connection_duration: value.max_connection_duration.map(duration),
         ..Default::default()
     };
+    let by_request = core::UpstreamHttpProtocolOptions {
+        auto_sni: value.auto_sni,
+        auto_san_validation: value.auto_san_validation,
+        ..Default::default()
+    };
     upstream::HttpProtocolOptions {
+        upstream_http_protocol_options: (value.auto_sni || value.auto_san_validation).then_some(by_request),
         common_http_protocol_options: (common != core::HttpProtocolOptions::default()).then_some(common),
         upstream_protocol_options: Some(protocol),
         ..Default::default()

@@ -26,6 +26,16 @@ pub(super) fn address(value: SocketAddr) -> core::Address {
     core::Address { address: Some(core::address::Address::SocketAddress(socket_address(value))) }
 }
 
+/// A name that the proxy resolves.
+pub(super) fn name_address(host: &str, port: u16) -> core::Address {
+    let socket = core::SocketAddress {
+        address: host.to_owned(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
+        ..Default::default()
+    };
+    core::Address { address: Some(core::address::Address::SocketAddress(socket)) }
+}
+
 pub(super) fn socket_address(value: SocketAddr) -> core::SocketAddress {
     core::SocketAddress {
         address: value.ip().to_string(),

@@ -1,6 +1,6 @@
 //! Endpoints.
 
-use super::common::{address, uint32};
+use super::common::{address, name_address, uint32};
 use crate::any::{OrderedMetadata, OrderedStruct};
 use crate::pb::{core, endpoint, google};
 use lateen_model::dataplane as m;
@@ -45,6 +45,28 @@ pub(super) fn assignment(value: &m::ClusterLoadAssignment) -> Assignment {
     Assignment { cluster_name: value.cluster_name.clone(), endpoints: value.localities.iter().map(locality).collect() }
 }
 
+/// Names in place of addresses.
+pub(super) fn names(cluster: &str, value: &m::DnsDiscovery) -> Assignment {
+    Assignment { cluster_name: cluster.to_owned(), endpoints: value.localities.iter().map(names_of_locality).collect() }
+}
+
+fn names_of_locality(value: &m::DnsLocality) -> Locality {
+    let m::Locality { region, zone, sub_zone } = value.locality.clone();
+    let locality = (value.locality != m::Locality::default()).then_some(core::Locality { region, zone, sub_zone });
+    let lb_endpoints = value.endpoints.iter().map(|e| Endpoint {
+        endpoint: Some(endpoint::Endpoint { address: Some(name_address(&e.host, e.port)), ..Default::default() }),
+        health_status: health(e.health),
+        metadata: metadata(e.tls_mode, e.workload.as_ref()),
+        load_balancing_weight: uint32(e.weight.max(1)),
+    });
+    Locality {
+        locality,
+        lb_endpoints: lb_endpoints.collect(),
+        load_balancing_weight: value.weight.and_then(uint32),
+        priority: value.priority,
+    }
+}
+
 fn locality(value: &m::LocalityEndpoints) -> Locality {
     let m::Locality { region, zone, sub_zone } = value.locality.clone();
     let locality = (value.locality != m::Locality::default()).then_some(core::Locality { region, zone, sub_zone });
@@ -57,27 +79,31 @@ fn locality(value: &m::LocalityEndpoints) -> Locality {
 }
 
 fn endpoint(value: &m::Endpoint) -> Endpoint {
-    let health = match value.health {
-        m::EndpointHealth::Healthy => core::HealthStatus::Healthy,
-        m::EndpointHealth::Unhealthy => core::HealthStatus::Unhealthy,
-        m::EndpointHealth::Draining => core::HealthStatus::Draining,
-    };
     Endpoint {
         endpoint: Some(endpoint::Endpoint { address: Some(address(value.address)), ..Default::default() }),
-        health_status: health.into(),
-        metadata: metadata(value),
+        health_status: health(value.health),
+        metadata: metadata(value.tls_mode, value.workload.as_ref()),
         load_balancing_weight: uint32(value.weight.max(1)),
     }
 }
 
-fn metadata(value: &m::Endpoint) -> Option<OrderedMetadata> {
+fn health(value: m::EndpointHealth) -> i32 {
+    match value {
+        m::EndpointHealth::Healthy => core::HealthStatus::Healthy,
+        m::EndpointHealth::Unhealthy => core::HealthStatus::Unhealthy,
+        m::EndpointHealth::Draining => core::HealthStatus::Draining,
+    }
+    .into()
+}
+
+fn metadata(tls_mode: m::TlsMode, workload: Option<&m::WorkloadRef>) -> Option<OrderedMetadata> {
     let mut metadata = OrderedMetadata::default();
-    if value.tls_mode == m::TlsMode::Istio {
+    if tls_mode == m::TlsMode::Istio {
         let mut socket = OrderedStruct::default();
         socket.set_str("tlsMode", "istio");
         metadata.set("envoy.transport_socket_match", socket);
     }
-    if let Some(w) = &value.workload {
+    if let Some(w) = workload {
         let mut istio = OrderedStruct::default();
         let parts = [&w.workload, &w.namespace, &w.canonical_name, &w.canonical_revision, &w.cluster_id];
         istio.set_str("workload", &parts.map(String::as_str).join(";"));

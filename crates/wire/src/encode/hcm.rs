@@ -14,6 +14,8 @@ use prost::Name;
 pub(crate) const ROUTER: &str = "envoy.filters.http.router";
 pub(crate) const HTTP_RBAC: &str = "envoy.filters.http.rbac";
 pub(crate) const GRPC_STATS: &str = "envoy.filters.http.grpc_stats";
+pub(crate) const FAULT: &str = "envoy.filters.http.fault";
+pub(crate) const CORS: &str = "envoy.filters.http.cors";
 pub(crate) const OPENTELEMETRY: &str = "envoy.tracers.opentelemetry";
 
 pub(super) fn manager(value: &m::HttpConnectionManager) -> hcm::HttpConnectionManager {
@@ -111,6 +113,8 @@ fn http_filter(value: &m::HttpFilter) -> hcm::HttpFilter {
         m::HttpFilter::Rbac(rules) => filter(HTTP_RBAC, rbac::http(rules)),
         m::HttpFilter::GrpcStats => filter(GRPC_STATS, any(&grpc_stats_config())),
         m::HttpFilter::Alpn => optional(ALPN, AlpnConfig::type_url(), alpn()),
+        m::HttpFilter::Fault => filter(FAULT, empty_any("envoy.extensions.filters.http.fault.v3.HTTPFault")),
+        m::HttpFilter::Cors => filter(CORS, empty_any("envoy.extensions.filters.http.cors.v3.Cors")),
         m::HttpFilter::Stats(stats) => optional(STATS, StatsConfig::type_url(), self::stats(stats)),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod hcm;
 pub(crate) mod listener;
 mod rbac;
 mod route;
+mod route_filters;
 pub(crate) mod tls;
 
 use bytes::Bytes;
@@ -43,7 +44,7 @@ pub fn listener(value: &Listener, options: EncodeOptions) -> Bytes {
 
 /// Encodes a route configuration.
 pub fn route_configuration(value: &RouteConfiguration) -> Bytes {
-    route::configuration(value).encode_to_vec().into()
+    route::ordered(value).encode_to_vec().into()
 }
 
 /// Encodes a cluster.

@@ -81,11 +81,16 @@ fn typed_san(kind: tls::subject_alt_name_matcher::SanType, matcher: matcher::Str
     tls::SubjectAltNameMatcher { san_type: kind.into(), matcher: Some(matcher), oid: String::new() }
 }
 
-fn validation(roots: &m::SecretRef, sans: Vec<tls::SubjectAltNameMatcher>) -> tls::common_tls_context::ValidationContextType {
+fn validation(
+    roots: &m::SecretRef,
+    sans: Vec<tls::SubjectAltNameMatcher>,
+    crl_file: Option<&str>,
+) -> tls::common_tls_context::ValidationContextType {
     use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
     ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
         default_validation_context: Some(tls::CertificateValidationContext {
             match_typed_subject_alt_names: sans,
+            crl: crl_file.map(file),
             ..Default::default()
         }),
         validation_context_sds_secret_config: Some(sds(roots)),
@@ -93,14 +98,17 @@ fn validation(roots: &m::SecretRef, sans: Vec<tls::SubjectAltNameMatcher>) -> tl
     })
 }
 
+fn file(path: &str) -> core::DataSource {
+    core::DataSource { specifier: Some(core::data_source::Specifier::Filename(path.to_owned())), ..Default::default() }
+}
+
 pub(super) fn downstream(value: &m::DownstreamTls, options: EncodeOptions) -> core::TransportSocket {
-    use tls::subject_alt_name_matcher::SanType;
-    let sans = value.client_sans.iter().map(|san| typed_san(SanType::Uri, string_match(san))).collect();
+    let sans = value.client_sans.iter().map(san).collect();
     let common = tls::CommonTlsContext {
         tls_params: Some(params(&value.params)),
         tls_certificate_sds_secret_configs: vec![sds(&value.certificate)],
         alpn_protocols: alpn(&value.alpn, options),
-        validation_context_type: value.client_roots.as_ref().map(|roots| validation(roots, sans)),
+        validation_context_type: value.client_roots.as_ref().map(|roots| validation(roots, sans, None)),
         ..Default::default()
     };
     socket(
@@ -119,7 +127,7 @@ pub(super) fn upstream(value: &m::UpstreamTls, options: EncodeOptions) -> core::
         tls_params: Some(params(&value.params)),
         tls_certificate_sds_secret_configs: value.certificate.iter().map(sds).collect(),
         alpn_protocols: alpn(&value.alpn, options),
-        validation_context_type: value.roots.as_ref().map(|roots| validation(roots, sans)),
+        validation_context_type: value.roots.as_ref().map(|roots| validation(roots, sans, value.crl_file.as_deref())),
         ..Default::default()
     };
     socket(

@@ -2,9 +2,10 @@
 
 use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, upstream_tls};
 use lateen_model::dataplane::{
-    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
-    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
-    TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint,
+    DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints,
+    OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket, TransportSocketMatch, UpstreamHttp,
+    WeightedLocality, WorkloadRef,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -61,9 +62,16 @@ fn http() -> impl Strategy<Value = UpstreamHttp> {
         of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Http2 { max_concurrent_streams }),
         of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Downstream { max_concurrent_streams }),
     ];
-    (protocol, of(duration_or_zero()), of(1_u32..), of(duration())).prop_map(|(protocol, idle_timeout, requests, age)| {
-        UpstreamHttp { protocol, idle_timeout, max_requests_per_connection: requests, max_connection_duration: age }
-    })
+    (protocol, of(duration_or_zero()), of(1_u32..), of(duration()), any::<[bool; 2]>()).prop_map(
+        |(protocol, idle_timeout, requests, age, by_request)| UpstreamHttp {
+            protocol,
+            idle_timeout,
+            max_requests_per_connection: requests,
+            max_connection_duration: age,
+            auto_sni: by_request[0],
+            auto_san_validation: by_request[1],
+        },
+    )
 }
 
 fn circuit_breakers() -> impl Strategy<Value = CircuitBreakers> {
@@ -110,11 +118,40 @@ fn metadata() -> impl Strategy<Value = ClusterMetadata> {
     )
 }
 
+fn dns() -> impl Strategy<Value = DnsDiscovery> {
+    let family = select(vec![DnsFamily::Auto, DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::V4Preferred, DnsFamily::All]);
+    let backoff = (duration(), duration()).prop_map(|(a, b)| DnsBackoff { base: a.min(b), max: a.max(b) });
+    let times = (duration(), of(backoff), duration_or_zero());
+    let host = || {
+        ("[a-z0-9.-]{1,12}", 1_u16.., endpoint()).prop_map(|(host, port, e)| DnsEndpoint {
+            host,
+            port,
+            health: e.health,
+            weight: e.weight,
+            tls_mode: e.tls_mode,
+            workload: e.workload,
+        })
+    };
+    let place = || (part(), part(), part()).prop_map(|(region, zone, sub_zone)| Locality { region, zone, sub_zone });
+    let of_kind = move |kind: DnsKind| {
+        let count = if kind == DnsKind::Logical { 1..2 } else { 0..4 };
+        let localities = if kind == DnsKind::Logical { 1..2 } else { 0..3 };
+        let locality = (place(), 0_u32..4, of(any::<u32>()), vec(host(), count))
+            .prop_map(|(locality, priority, weight, endpoints)| DnsLocality { locality, priority, weight, endpoints });
+        vec(locality, localities).prop_map(move |localities| (kind, localities))
+    };
+    let named = prop_oneof![of_kind(DnsKind::Strict), of_kind(DnsKind::Logical)];
+    (named, family, times, any::<bool>()).prop_map(|((kind, localities), family, (refresh, failure, jitter), respect_ttl)| {
+        DnsDiscovery { kind, localities, family, refresh, respect_ttl, failure, jitter }
+    })
+}
+
 fn discovery() -> impl Strategy<Value = (Discovery, LbPolicy)> {
     let policy = || select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random]);
     prop_oneof![
         (name(), policy()).prop_map(|(service_name, policy)| (Discovery::Eds { service_name }, policy)),
         (cluster_load_assignment(), policy()).prop_map(|(endpoints, policy)| (Discovery::Static(endpoints), policy)),
+        (dns(), policy()).prop_map(|(dns, policy)| (Discovery::Dns(Box::new(dns)), policy)),
         of(any::<u16>()).prop_map(|port_override| (Discovery::OriginalDst { port_override }, LbPolicy::ClusterProvided)),
     ]
 }

@@ -115,10 +115,10 @@ pub(super) fn downstream_tls() -> impl Strategy<Value = DownstreamTls> {
 }
 
 pub(super) fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
-    (params(), vec(name(), 0..3), "[a-z._]{0,12}", of(secret_ref()), of((secret_ref(), sans()))).prop_map(
+    (params(), vec(name(), 0..3), "[a-z._]{0,12}", of(secret_ref()), of((secret_ref(), sans(), of("/[a-z/]{1,8}")))).prop_map(
         |(params, alpn, sni, certificate, roots)| {
-            let (roots, sans) = roots.map_or((None, Vec::new()), |(roots, sans)| (Some(roots), sans));
-            UpstreamTls { params, alpn, sni, certificate, roots, sans }
+            let (roots, sans, crl_file) = roots.map_or((None, Vec::new(), None), |(roots, sans, crl)| (Some(roots), sans, crl));
+            UpstreamTls { params, alpn, sni, certificate, roots, sans, crl_file }
         },
     )
 }

@@ -28,6 +28,8 @@ fn http_filter(side: Direction) -> impl Strategy<Value = HttpFilter> {
         http_rbac().prop_map(HttpFilter::Rbac),
         Just(HttpFilter::GrpcStats),
         Just(HttpFilter::Alpn),
+        Just(HttpFilter::Fault),
+        Just(HttpFilter::Cors),
         stats(side).prop_map(HttpFilter::Stats),
     ]
 }

@@ -2,9 +2,9 @@
 
 use super::common::{boxed, duration, duration_or_zero, header_match, header_name, name, regex, string_match, text};
 use lateen_model::dataplane::{
-    ClusterSpecifier, DirectResponse, Forward, HeaderAppend, HeaderMutation, HeaderValueOp, HostRewrite, PathMatch, PathRewrite,
-    QueryMatch, QueryPredicate, Redirect, RedirectPath, RetryBackOff, RetryOn, RetryPolicy, Route, RouteAction,
-    RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
+    ClusterSpecifier, Cors, DirectResponse, Fault, FaultAbort, FaultDelay, FaultError, Forward, HeaderAppend, HeaderMutation,
+    HeaderValueOp, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch, QueryPredicate, Redirect, RedirectPath, RetryBackOff,
+    RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, Share, VirtualHost, WeightedCluster,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
@@ -84,8 +84,11 @@ fn forward() -> impl Strategy<Value = Forward> {
     ];
     let host = prop_oneof![name().prop_map(HostRewrite::Literal), Just(HostRewrite::Auto)];
     let timeouts = (of(duration()), of(duration_or_zero()), of(duration_or_zero()));
-    (cluster_specifier(), timeouts, of(path), of(host), of(retry()), select(vec![404_u16, 500, 503])).prop_map(
-        |(cluster, (timeout, idle_timeout, max_grpc_timeout), path_rewrite, host_rewrite, retry, status)| Forward {
+    let mirror = (name(), share(), any::<bool>()).prop_map(|(cluster, share, keep_host)| Mirror { cluster, share, keep_host });
+    let rest = (of(retry()), vec(mirror, 0..3), select(vec![404_u16, 500, 503]));
+    (cluster_specifier(), timeouts, of(path), of(host), rest).prop_map(
+        |(cluster, (timeout, idle_timeout, max_grpc_timeout), path_rewrite, host_rewrite, (retry, mirrors, status))| Forward {
+            mirrors,
             cluster,
             timeout,
             idle_timeout,
@@ -109,6 +112,30 @@ fn redirect() -> impl Strategy<Value = Redirect> {
         .prop_map(|(scheme, host, port, path, status, strip_query)| Redirect { scheme, host, port, path, status, strip_query })
 }
 
+fn share() -> impl Strategy<Value = Share> {
+    (0_u32..=1_000_000).prop_map(|millionths| Share::of_million(millionths).unwrap_or(Share::ALL))
+}
+
+fn filters() -> impl Strategy<Value = RouteFilters> {
+    let delay = (duration(), share()).prop_map(|(duration, share)| FaultDelay { duration, share });
+    let error = prop_oneof![(200_u16..600).prop_map(FaultError::Http), (0_u32..17).prop_map(FaultError::Grpc)];
+    let abort = (error, share()).prop_map(|(error, share)| FaultAbort { error, share });
+    let fault = (of(delay), of(abort)).prop_map(|(delay, abort)| Fault { delay, abort });
+    let texts = ("[A-Z,]{0,8}", "[a-z,-]{0,8}", "[a-z,-]{0,8}", "[0-9]{0,4}");
+    let cors = (vec(string_match(), 0..3), texts, any::<bool>(), any::<bool>()).prop_map(
+        |(origins, (allow_methods, allow_headers, expose_headers, max_age), allow_credentials, forward)| Cors {
+            origins,
+            allow_methods,
+            allow_headers,
+            expose_headers,
+            max_age,
+            allow_credentials,
+            forward_unmatched_preflights: forward,
+        },
+    );
+    (of(fault), of(cors)).prop_map(|(fault, cors)| RouteFilters { fault, cors })
+}
+
 fn route() -> impl Strategy<Value = Route> {
     let action = prop_oneof![
         3 => boxed(forward().prop_map(|f| RouteAction::Forward(Box::new(f)))),
@@ -116,8 +143,9 @@ fn route() -> impl Strategy<Value = Route> {
         1 => boxed((200_u16..600, vec(any::<u8>(), 0..8))
             .prop_map(|(status, body)| RouteAction::DirectResponse(DirectResponse { status, body }))),
     ];
-    ("[a-z]{0,6}", route_match(), action, of(text()), mutation(), mutation(), of(text())).prop_map(
-        |(name, matches, action, operation, request_headers, response_headers, config_source)| Route {
+    ("[a-z]{0,6}", route_match(), action, of(text()), filters(), mutation(), mutation(), of(text())).prop_map(
+        |(name, matches, action, operation, filters, request_headers, response_headers, config_source)| Route {
+            filters,
             name,
             matches,
             action,
@@ -133,13 +161,19 @@ fn route() -> impl Strategy<Value = Route> {
 pub fn route_configuration() -> impl Strategy<Value = RouteConfiguration> {
     let domain = prop_oneof!["[a-z.]{1,10}(:[0-9]{1,4})?", "\\*[.][a-z.]{1,8}", "[a-z]{1,8}[.]\\*"];
     let domains = btree_set(domain, 1..7).prop_map(|domains| domains.into_iter().collect::<Vec<String>>());
-    let hosts = (domains, vec((name(), vec(route(), 0..4), any::<bool>()), 1..3)).prop_map(|(domains, hosts)| {
+    let hosts = (domains, vec((name(), vec(route(), 0..4), any::<bool>(), any::<bool>()), 1..3)).prop_map(|(domains, hosts)| {
         // Each host gets its share of the domains, none twice.
         let share = domains.len().div_ceil(hosts.len()).max(1);
         let chunks = domains.chunks(share).map(<[String]>::to_vec);
         chunks
             .zip(hosts)
-            .map(|(domains, (name, routes, count))| VirtualHost { name, domains, routes, include_request_attempt_count: count })
+            .map(|(domains, (name, routes, include_request_attempt_count, require_tls))| VirtualHost {
+                name,
+                domains,
+                routes,
+                include_request_attempt_count,
+                require_tls,
+            })
             .collect::<Vec<_>>()
     });
     (name(), hosts, any::<bool>(), any::<u32>()).prop_map(|(name, virtual_hosts, ignore_port, body)| RouteConfiguration {

@@ -8,7 +8,7 @@ use lateen_model::dataplane::{
     HostRewrite, HttpConnectionManager, HttpFilter, HttpInspector, HttpProtocolOptions, LbPolicy, Listener, ListenerFilters,
     Locality, LocalityEndpoints, NetworkFilter, OutlierDetection, PathMatch, PathNormalization, PathRewrite, PeerMetadata,
     Permission, Principal, QueryMatch, QueryPredicate, Rbac, RbacAction, RbacPolicy, Redirect, RedirectPath, RetryBackOff,
-    RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, RouteSource, SafeRegex, SecretRef,
+    RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, RouteSource, SafeRegex, SecretRef,
     SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination, TcpKeepalive, TcpProxy, Terminal,
     TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol, TransportSocket, TransportSocketMatch,
     UpstreamHttp, UpstreamTls, VirtualHost, WeightedCluster, WeightedLocality, WorkloadRef,
@@ -31,8 +31,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
             protocol: HttpProtocolOptions::Http1,
             idle_timeout: None,
             max_requests_per_connection: None,
-            max_connection_duration: None,
-        },
+            max_connection_duration: None, auto_sni: false, auto_san_validation: false },
         circuit_breakers: CircuitBreakers::default(),
         outlier_detection: None,
         healthy_panic_threshold: None,
@@ -60,6 +59,7 @@ fn mesh_tls() -> UpstreamTls {
             StringMatch::prefix("spiffe://other/"),
             StringMatch::exact("a.example.com"),
         ],
+        crl_file: None,
     }
 }
 
@@ -74,8 +74,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             protocol: HttpProtocolOptions::Downstream { max_concurrent_streams: None },
             idle_timeout: Some(300 * SECOND),
             max_requests_per_connection: None,
-            max_connection_duration: None,
-        },
+            max_connection_duration: None, auto_sni: false, auto_san_validation: false },
         ..cluster(name, original())
     };
     vec![
@@ -127,8 +126,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
                 protocol: HttpProtocolOptions::Http2 { max_concurrent_streams: Some(100) },
                 idle_timeout: Some(60 * SECOND),
                 max_requests_per_connection: Some(10),
-                max_connection_duration: Some(600 * SECOND),
-            },
+                max_connection_duration: Some(600 * SECOND), auto_sni: false, auto_san_validation: false },
             ..cluster(subset, eds(subset))
         },
         Cluster {
@@ -221,6 +219,7 @@ fn forward(cluster: ClusterSpecifier) -> Forward {
         path_rewrite: None,
         host_rewrite: None,
         retry: None,
+        mirrors: Vec::new(),
         cluster_not_found_status: 503,
     }
 }
@@ -231,6 +230,7 @@ fn route(name: &str, path: PathMatch, action: RouteAction) -> Route {
         matches: RouteMatch { path, case_sensitive: true, headers: Vec::new(), query: Vec::new() },
         action,
         operation: Some("a.ns.svc.cluster.local:80/*".to_owned()),
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: Some("/apis/networking.istio.io/v1/namespaces/ns/virtual-service/a".to_owned()),
@@ -294,6 +294,7 @@ fn all_routes() -> Vec<Route> {
         path_rewrite: Some(PathRewrite::Prefix("/new/".to_owned())),
         host_rewrite: Some(HostRewrite::Literal("other".to_owned())),
         retry: Some(retry()),
+        mirrors: Vec::new(),
         cluster_not_found_status: 500,
         ..forward(single())
     };
@@ -332,6 +333,7 @@ pub(crate) fn routes(name: &str) -> RouteConfiguration {
                 domains: ["a.ns.svc.cluster.local", "a", "a.ns", "*.a.ns", "10.96.0.1"].map(str::to_owned).to_vec(),
                 routes: all_routes(),
                 include_request_attempt_count: true,
+                require_tls: false,
             },
             VirtualHost {
                 name: "allow_any".to_owned(),
@@ -342,6 +344,7 @@ pub(crate) fn routes(name: &str) -> RouteConfiguration {
                     RouteAction::Forward(Box::new(forward(ClusterSpecifier::Single("PassthroughCluster".to_owned())))),
                 )],
                 include_request_attempt_count: false,
+                require_tls: false,
             },
         ],
         ignore_port_in_host_matching: true,

@@ -50,8 +50,33 @@ pub(super) fn outbound(world: &World, proxy: &Proxy, stat_prefix: String, route:
             HttpFilter::PeerMetadata(PeerMetadata { direction, skip_external_clusters: true }),
             HttpFilter::GrpcStats,
             HttpFilter::Alpn,
+            HttpFilter::Fault,
+            HttpFilter::Cors,
             HttpFilter::Stats(super::stats(direction)),
         ],
+        ..manager(world, proxy, direction, RouteSource::Rds(route.to_owned()))
+    }
+}
+
+/// From anywhere to the mesh. Who connects is the client itself, unless proxies in front are trusted.
+pub(super) fn gateway(
+    world: &World,
+    proxy: &Proxy,
+    stat_prefix: String,
+    (route, rbac): (&str, &[Rbac]),
+) -> HttpConnectionManager {
+    let direction = Direction::Outbound;
+    let topology = mesh::gateway_topology(world.mesh(), proxy);
+    let mut http_filters = vec![HttpFilter::PeerMetadata(PeerMetadata { direction, skip_external_clusters: true })];
+    http_filters.extend(rbac.iter().cloned().map(HttpFilter::Rbac));
+    http_filters.extend([HttpFilter::GrpcStats, HttpFilter::Alpn, HttpFilter::Fault, HttpFilter::Cors]);
+    http_filters.push(HttpFilter::Stats(super::stats(direction)));
+    HttpConnectionManager {
+        stat_prefix,
+        http_filters,
+        use_remote_address: true,
+        xff_num_trusted_hops: topology.trusted_proxies,
+        forward_client_cert: topology.forward_client_cert,
         ..manager(world, proxy, direction, RouteSource::Rds(route.to_owned()))
     }
 }

@@ -1,7 +1,10 @@
 //! Listeners (LDS).
 
+mod entry;
+pub mod gateway;
 mod http;
 pub mod inbound;
+mod l4;
 pub mod outbound;
 
 use crate::names;

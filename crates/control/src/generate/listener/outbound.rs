@@ -1,6 +1,6 @@
 //! Listeners for connections of the application.
 
-use super::{http, plain_http, tcp_chain, tcp_proxy};
+use super::{entry, http, l4, plain_http, tcp_chain, tcp_proxy};
 use crate::generate::destination::MergedRule;
 use crate::generate::mesh;
 use crate::generate::proxy::Proxy;
@@ -34,10 +34,13 @@ pub fn listeners(outbound: Outbound<'_>) -> (Vec<Listener>, u64) {
         for port in service.ports() {
             for listener in outbound.of_port(service, port) {
                 // Oldest first: who comes later does not get the address. HTTP listeners are the same for all services.
-                if made.contains_key(&listener.name) {
-                    conflicts += u64::from(!port.protocol.is_http());
-                } else {
-                    made.insert(listener.name.clone(), listener);
+                match made.get_mut(&listener.name) {
+                    None => {
+                        made.insert(listener.name.clone(), listener);
+                    }
+                    Some(first) => {
+                        conflicts += u64::from(!entry::merge(first, listener) && !port.protocol.is_http());
+                    }
                 }
             }
         }
@@ -59,6 +62,9 @@ impl Outbound<'_> {
         if port.protocol == Protocol::Udp {
             return Vec::new();
         }
+        if let Some(external) = &service.service.entry {
+            return self.of_entry_port(service, port, &external.networks);
+        }
         if service.service.headless {
             return self.pod_addresses(service).into_iter().map(|ip| self.address_listener(service, port, &[ip])).collect();
         }
@@ -68,12 +74,12 @@ impl Outbound<'_> {
 
     /// Clients of a headless service connect to its pods, so that each pod has a listener.
     fn pod_addresses(&self, service: &ScopedService) -> Vec<IpAddr> {
-        let pods = self.world.endpoints(&service.service.host).map(|e| e.ready.as_slice()).unwrap_or_default();
-        pods.iter().map(|p| p.ip).filter(|ip| self.proxy.families.has(*ip)).collect()
+        let pods = self.world.endpoints_of(&service.service).map(|e| e.ready.as_slice()).unwrap_or_default();
+        pods.iter().filter_map(|p| p.ip()).filter(|ip| self.proxy.families.has(*ip)).collect()
     }
 
     /// `0.0.0.0_80`: HTTP to any host; what is no HTTP goes where unknown traffic goes.
-    fn http_listener(&self, port: u16) -> Listener {
+    pub(super) fn http_listener(&self, port: u16) -> Listener {
         let wildcards = self.proxy.families.wildcards();
         let stat_prefix = format!("outbound_{}", names::listener(wildcards[0], port));
         let manager = http::outbound(self.world, self.proxy, stat_prefix, &port.to_string());
@@ -87,7 +93,7 @@ impl Outbound<'_> {
     }
 
     /// `10.96.0.1_443`: one service's own address.
-    fn address_listener(&self, service: &ScopedService, port: &ServicePort, ips: &[IpAddr]) -> Listener {
+    pub(super) fn address_listener(&self, service: &ScopedService, port: &ServicePort, ips: &[IpAddr]) -> Listener {
         let cluster = names::outbound_cluster(port.number, "", &service.service.host);
         let proxy = TcpProxy {
             idle_timeout: self.idle_timeout(service, port),
@@ -96,26 +102,32 @@ impl Outbound<'_> {
         let tcp = tcp_chain("", FilterChainMatch::default(), Direction::Outbound, proxy);
         let addresses: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, port.number)).collect();
         let name = names::listener(ips[0], port.number);
+        let routed = l4::routed(self, service, port, tcp);
         if !port.protocol.is_auto() {
-            return Listener { filter_chains: vec![tcp], ..self.listener(name, &addresses, false) };
+            let base = self.listener(name, &addresses, false);
+            return Listener {
+                filter_chains: routed.chains.into_iter().chain(routed.rest).collect(),
+                listener_filters: ListenerFilters { tls_inspector: routed.by_server_name, ..base.listener_filters.clone() },
+                ..base
+            };
         }
         let route = names::virtual_host(&service.service.host, port.number);
         let manager = http::outbound(self.world, self.proxy, format!("outbound_{name}"), &route);
         Listener {
-            filter_chains: vec![self.http_chain(Terminal::Http(Box::new(manager)))],
-            default_filter_chain: Some(tcp),
+            filter_chains: [self.http_chain(Terminal::Http(Box::new(manager)))].into_iter().chain(routed.chains).collect(),
+            default_filter_chain: routed.rest,
             ..self.listener(name, &addresses, true)
         }
     }
 
     /// `connectionPool.tcp.idleTimeout` of the service's DestinationRule.
-    fn idle_timeout(&self, service: &ScopedService, port: &ServicePort) -> Option<Duration> {
+    pub(super) fn idle_timeout(&self, service: &ScopedService, port: &ServicePort) -> Option<Duration> {
         let rule = MergedRule::lookup(self.world, &self.proxy.namespace, &service.service);
         let tcp = rule.policy(port.number, "").connection_pool?.tcp.as_ref()?;
         tcp.idle_timeout.map(Duration::from)
     }
 
-    fn http_chain(&self, terminal: Terminal) -> FilterChain {
+    pub(super) fn http_chain(&self, terminal: Terminal) -> FilterChain {
         let matches = FilterChainMatch {
             transport_protocol: Some(TransportProtocol::RawBuffer),
             application_protocols: plain_http(self.proxy.http10),
@@ -125,13 +137,17 @@ impl Outbound<'_> {
     }
 
     /// Where unknown traffic goes.
-    fn fallback(&self, name: &str) -> FilterChain {
-        let cluster = if self.scope.registry_only { names::BLACK_HOLE } else { names::PASSTHROUGH };
+    pub(super) fn fallback(&self, name: &str) -> FilterChain {
+        let cluster = match &self.scope.egress_proxy {
+            _ if self.scope.registry_only => names::BLACK_HOLE,
+            Some(proxy) => proxy,
+            None => names::PASSTHROUGH,
+        };
         let proxy = tcp_proxy(cluster, &mesh::access_log(self.world.mesh()));
         tcp_chain(name, FilterChainMatch::default(), Direction::Outbound, proxy)
     }
 
-    fn listener(&self, name: String, addresses: &[SocketAddr], inspects: bool) -> Listener {
+    pub(super) fn listener(&self, name: String, addresses: &[SocketAddr], inspects: bool) -> Listener {
         let timeout = mesh::protocol_detection_timeout(self.world.mesh());
         Listener {
             name,

@@ -29,7 +29,7 @@ impl DomainSet {
         if domains.is_empty() {
             return None;
         }
-        Some(VirtualHost { name, domains, routes, include_request_attempt_count: self.attempt_count })
+        Some(VirtualHost { name, domains, routes, include_request_attempt_count: self.attempt_count, require_tls: false })
     }
 }
 

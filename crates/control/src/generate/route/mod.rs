@@ -1,19 +1,21 @@
 //! Routes (RDS) of sidecars towards the mesh.
 
 mod domains;
+mod extras;
+mod gateway;
 mod rules;
 
 pub use rules::default_retry;
 
 use super::mesh;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, ProxyRole};
 use super::scope::{Scope, ScopedService};
 use crate::names;
 use crate::world::{Entry, Name, ServicePort, World};
 use domains::DomainSet;
 use lateen_model::dataplane::{
-    ClusterSpecifier, DirectResponse, Forward, HeaderMutation, PathMatch, Route, RouteAction, RouteConfiguration, RouteMatch,
-    VirtualHost,
+    ClusterSpecifier, DirectResponse, Forward, HeaderMutation, PathMatch, Route, RouteAction, RouteConfiguration, RouteFilters,
+    RouteMatch, VirtualHost,
 };
 use lateen_model::resource::{VirtualService, host};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,29 @@ pub struct RouteContext<'a> {
     pub scope: &'a Scope,
     /// For whom.
     pub proxy: &'a Proxy,
+    /// Where requests come from.
+    pub via: Via<'a>,
+}
+
+/// Where requests come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via<'a> {
+    /// The application beside the sidecar (Istio's gateway `mesh`).
+    Mesh,
+    /// Clients of a gateway.
+    Gateway {
+        /// `NAMESPACE/NAME`.
+        name: &'a str,
+        /// Whether they speak TLS.
+        tls: bool,
+    },
+}
+
+impl Via<'_> {
+    /// Whether clients speak TLS to the proxy.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Gateway { tls: true, .. })
+    }
 }
 
 /// Which routes a name asks for.
@@ -53,6 +78,7 @@ fn parse(name: &str) -> Option<Requested<'_>> {
 /// The routes of this name. An unknown name gets routes that lead nowhere, because a listener may wait for them.
 pub fn of_name(context: RouteContext<'_>, name: &str) -> RouteConfiguration {
     let virtual_hosts = match parse(name) {
+        _ if context.proxy.role == ProxyRole::Router => gateway::virtual_hosts(context, name),
         Some(Requested::Port(port)) => of_port(context, port),
         Some(Requested::Sniffed { host, port }) => of_sniffed(context, host, port),
         None => vec![catch_all(context)],
@@ -162,6 +188,7 @@ fn default_route(context: RouteContext<'_>, host: &str, port: u16) -> Route {
         matches: everything(),
         action: RouteAction::Forward(Box::new(forward)),
         operation: Some(format!("{host}:{port}/*")),
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: None,
@@ -178,6 +205,7 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> Forward {
         path_rewrite: None,
         host_rewrite: None,
         retry: None,
+        mirrors: Vec::new(),
         cluster_not_found_status: 503,
     }
 }
@@ -192,7 +220,8 @@ fn catch_all(context: RouteContext<'_>) -> VirtualHost {
     let (name, action) = if context.scope.registry_only {
         ("block_all", RouteAction::DirectResponse(DirectResponse { status: 502, body: Vec::new() }))
     } else {
-        let cluster = ClusterSpecifier::Single(names::PASSTHROUGH.to_owned());
+        let cluster = context.scope.egress_proxy.clone().unwrap_or_else(|| names::PASSTHROUGH.to_owned());
+        let cluster = ClusterSpecifier::Single(cluster);
         ("allow_any", RouteAction::Forward(Box::new(forward(cluster))))
     };
     let route = Route {
@@ -200,20 +229,27 @@ fn catch_all(context: RouteContext<'_>) -> VirtualHost {
         matches: everything(),
         action,
         operation: None,
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: None,
     };
     let include_request_attempt_count = mesh::headers(context.world.mesh()).attempt_count;
-    VirtualHost { name: name.into(), domains: vec!["*".into()], routes: vec![route], include_request_attempt_count }
+    VirtualHost {
+        name: name.into(),
+        domains: vec!["*".into()],
+        routes: vec![route],
+        include_request_attempt_count,
+        require_tls: false,
+    }
 }
 
 /// The one route of an inbound port, written in its listener.
 pub fn inbound(world: &World, port: &super::inbound::InboundPort) -> RouteConfiguration {
     let cluster = names::inbound_cluster(port.target);
     let retry = if port.protocol.is_grpc() { None } else { mesh::inbound_retry(world.mesh()) };
-    let operation = format!("{}:{}/*", port.services[0].host, port.service_port);
-    inbound_route((cluster, port.service_port), retry, Some(operation))
+    let operation = port.services.first().map(|s| format!("{}:{}/*", s.host, port.service_port));
+    inbound_route((cluster, port.service_port), retry, operation)
 }
 
 /// The route of inbound ports that no service names.
@@ -232,6 +268,7 @@ fn inbound_route(
         matches: everything(),
         action: RouteAction::Forward(Box::new(forward)),
         operation,
+        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         config_source: None,
@@ -244,6 +281,7 @@ fn inbound_route(
             routes: vec![route],
             // The application sees the client's tries; this proxy's own would overwrite their number.
             include_request_attempt_count: false,
+            require_tls: false,
         }],
         ignore_port_in_host_matching: false,
         max_direct_response_body_bytes: MAX_DIRECT_RESPONSE,

@@ -1,6 +1,8 @@
 //! A VirtualService's HTTP routes.
 
-use super::{RouteContext, everything, forward};
+use super::extras::{filters, mirrors};
+use super::{RouteContext, Via, everything, forward};
+use crate::generate::gateway;
 use crate::generate::scope::destination_host;
 use crate::generate::{mesh, retry};
 use crate::names;
@@ -13,7 +15,7 @@ use lateen_model::dataplane::{
 use lateen_model::mesh_config::MeshConfig;
 use lateen_model::resource::{
     Destination, HeaderOperations, Headers, HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRewrite, HttpRoute,
-    HttpRouteDestination, RedirectPortSelection, StringMatch, VirtualService, is_subset,
+    HttpRouteDestination, MESH_GATEWAY, RedirectPortSelection, StringMatch, VirtualService, is_subset,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +34,7 @@ pub(super) fn routes(context: RouteContext<'_>, entry: &Entry<VirtualService>, p
             some => some.iter().map(Some).collect(),
         };
         for request in matches {
-            if !request.is_none_or(|m| holds_here(context, m, port)) {
+            if !request.is_none_or(|m| holds_here(context, entry, m, port)) {
                 continue;
             }
             let Some(route) = route(context, entry, (http, request), port) else { continue };
@@ -47,19 +49,23 @@ pub(super) fn routes(context: RouteContext<'_>, entry: &Entry<VirtualService>, p
 }
 
 /// The conditions that are decided here and not by each request.
-fn holds_here(context: RouteContext<'_>, request: &HttpMatchRequest, port: u16) -> bool {
+fn holds_here(context: RouteContext<'_>, entry: &Entry<VirtualService>, request: &HttpMatchRequest, port: u16) -> bool {
     if request.port.is_some_and(|p| p != u32::from(port)) {
         return false;
     }
     // Where gateways are named, they alone decide.
     if !request.gateways.is_empty() {
-        return request.gateways.iter().any(|g| g == "mesh");
+        let here = match context.via {
+            Via::Mesh => MESH_GATEWAY,
+            Via::Gateway { name, .. } => name,
+        };
+        return request.gateways.iter().any(|g| gateway::full_name(g, entry.namespace()) == here);
     }
     let namespace = request.source_namespace.is_empty() || *request.source_namespace == *context.proxy.namespace;
     namespace && is_subset(&request.source_labels, &context.proxy.labels)
 }
 
-fn is_catch_all(matches: &RouteMatch) -> bool {
+pub(super) fn is_catch_all(matches: &RouteMatch) -> bool {
     let path = match &matches.path {
         PathMatch::Prefix(p) => p == "/" || p.is_empty(),
         PathMatch::Regex(r) => r.pattern() == ".*",
@@ -80,7 +86,7 @@ fn route(
     };
     let mut own = headers(http.headers.as_ref());
     let action = if let Some(redirect_spec) = &http.redirect {
-        RouteAction::Redirect(redirect(redirect_spec, &matches, port)?)
+        RouteAction::Redirect(redirect(redirect_spec, &matches, (port, context.via.is_tls()))?)
     } else if let Some(response) = &http.direct_response {
         RouteAction::DirectResponse(direct_response(response)?)
     } else {
@@ -96,6 +102,7 @@ fn route(
         action,
         request_headers: own.request,
         response_headers: own.response,
+        filters: filters(http),
         config_source: Some(names::config_source("virtual-service", entry.namespace(), entry.name())),
     })
 }
@@ -148,6 +155,7 @@ fn forward_to(
         path_rewrite: http.rewrite.as_ref().and_then(path_rewrite),
         host_rewrite: own.host.take().map(HostRewrite::Literal),
         retry: retry::policy(mesh::default_retry(context.world.mesh()), http.retries.as_ref()),
+        mirrors: mirrors(http, |destination| cluster_name(context, entry, destination, port)),
         ..forward(cluster)
     })
 }
@@ -304,7 +312,7 @@ fn path_rewrite(rewrite: &HttpRewrite) -> Option<PathRewrite> {
 }
 
 /// `None`: a status that Envoy has no redirect for.
-fn redirect(written: &HttpRedirect, matches: &RouteMatch, listener: u16) -> Option<Redirect> {
+fn redirect(written: &HttpRedirect, matches: &RouteMatch, (listener, tls): (u16, bool)) -> Option<Redirect> {
     let status = match written.redirect_code {
         None | Some(0) => 301,
         Some(code @ (301 | 302 | 303 | 307 | 308)) => u16::try_from(code).ok()?,
@@ -318,8 +326,8 @@ fn redirect(written: &HttpRedirect, matches: &RouteMatch, listener: u16) -> Opti
         _ => RedirectPath::Keep,
     };
     let scheme = (!written.scheme.is_empty()).then(|| written.scheme.to_ascii_lowercase());
-    // On a sidecar the listener is plain, so that the protocol's default is 80 unless a scheme says otherwise.
-    let secure = scheme.as_deref() == Some("https");
+    // Without a scheme it stays what it is: TLS only at a gateway that ends it.
+    let secure = scheme.as_deref().map_or(tls, |s| s == "https");
     let port = match (written.port, written.derive_port) {
         (Some(port), _) => u16::try_from(port).ok().filter(|p| *p != 0),
         // Routes are made for one port, which is the request's.

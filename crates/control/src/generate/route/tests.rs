@@ -42,7 +42,7 @@ fn bench(manifests: &str) -> Bench {
 
 impl Bench {
     fn routes(&self, name: &str) -> RouteConfiguration {
-        of_name(RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy }, name)
+        of_name(RouteContext { world: &self.world, scope: &self.scope, proxy: &self.proxy, via: Via::Mesh }, name)
     }
 
     fn host(&self, name: &str, host: &str) -> VirtualHost {

@@ -223,6 +223,10 @@ pub(super) fn tls(issues: &mut Issues, tls: &ClientTlsSettings) {
         ClientTlsMode::Mutual | ClientTlsMode::Simple | ClientTlsMode::Disable => {}
     }
     if has_credential {
+        issues.warn_at(
+            "credentialName",
+            "is for gateways: a sidecar verifies by the system's roots and shows no certificate; give it files",
+        );
         for (key, _) in files.iter().filter(|(_, value)| !value.is_empty()) {
             issues.error_at(key, "must not be set together with credentialName");
         }

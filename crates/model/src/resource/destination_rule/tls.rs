@@ -18,7 +18,7 @@ pub struct ClientTlsSettings {
     pub subject_alt_names: Vec<String>,
     /// The server name to ask for.
     pub sni: String,
-    /// A Secret instead of files.
+    /// A Secret instead of files; for gateways. A sidecar verifies by the system's roots then.
     pub credential_name: String,
     /// Does not verify the server at all.
     pub insecure_skip_verify: Option<bool>,
@@ -33,9 +33,9 @@ pub enum ClientTlsMode {
     /// Plain text.
     #[default]
     Disable,
-    /// The server has a certificate; not supported yet.
+    /// The server has a certificate.
     Simple,
-    /// Both have one, from files or a Secret; not supported yet.
+    /// Both have one, from files.
     Mutual,
     /// Both have the mesh's own.
     IstioMutual,

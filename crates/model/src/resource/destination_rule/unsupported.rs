@@ -1,9 +1,6 @@
 //! Fields of a DestinationRule that Istio implements and this version does not yet.
 
-use super::{
-    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, SimpleLb,
-    TrafficPolicy,
-};
+use super::{ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, SimpleLb, TrafficPolicy};
 use crate::resource::{FieldIssue, Issues};
 
 impl DestinationRule {
@@ -27,7 +24,6 @@ fn policy(issues: &mut Issues, policy: &TrafficPolicy) {
     issues.optional("loadBalancer", policy.load_balancer.as_ref(), load_balancer);
     issues.optional("connectionPool", policy.connection_pool.as_ref(), connection_pool);
     issues.optional("outlierDetection", policy.outlier_detection.as_ref(), outlier_detection);
-    issues.optional("tls", policy.tls.as_ref(), tls);
     issues.optional("retryBudget", policy.retry_budget.as_ref(), |issues, budget| {
         issues.unsupported_if(budget.budget_interval.is_some(), "budgetInterval");
     });
@@ -35,7 +31,6 @@ fn policy(issues: &mut Issues, policy: &TrafficPolicy) {
         issues.optional("loadBalancer", port.load_balancer.as_ref(), load_balancer);
         issues.optional("connectionPool", port.connection_pool.as_ref(), connection_pool);
         issues.optional("outlierDetection", port.outlier_detection.as_ref(), outlier_detection);
-        issues.optional("tls", port.tls.as_ref(), tls);
     });
 }
 
@@ -62,14 +57,5 @@ fn load_balancer(issues: &mut Issues, settings: &LoadBalancerSettings) {
             "simple",
             "PASSTHROUGH is not supported by this version of Lateen; LEAST_REQUEST, ROUND_ROBIN and RANDOM are",
         );
-    }
-}
-
-fn tls(issues: &mut Issues, settings: &ClientTlsSettings) {
-    match settings.mode {
-        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => {}
-        ClientTlsMode::Simple | ClientTlsMode::Mutual => {
-            issues.error_at("mode", "is not supported by this version of Lateen; DISABLE and ISTIO_MUTUAL are");
-        }
     }
 }

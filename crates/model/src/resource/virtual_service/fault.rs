@@ -95,3 +95,32 @@ pub enum UnmatchedPreflights {
     /// The proxy answers without cross-origin headers.
     Ignore,
 }
+
+/// gRPC's statuses, each at the place of its number.
+pub(super) const GRPC_STATUSES: &[&str] = &[
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+impl FaultAbort {
+    /// The number of `grpcStatus`; `None` if it is absent or no status.
+    pub fn grpc_code(&self) -> Option<u32> {
+        let name = self.grpc_status.as_deref()?;
+        u32::try_from(GRPC_STATUSES.iter().position(|status| *status == name)?).ok()
+    }
+}

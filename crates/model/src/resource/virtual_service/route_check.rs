@@ -1,5 +1,6 @@
 //! What makes one HTTP route valid, apart from its conditions.
 
+use super::fault::GRPC_STATUSES;
 use super::validate::{check_destination, check_destination_field};
 use super::{
     CorsPolicy, FaultInjection, HeaderOperations, Headers, HttpDirectResponse, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute,
@@ -32,27 +33,6 @@ const RETRY_CONDITIONS: &[&str] = &[
     "internal",
     "resource-exhausted",
     "unavailable",
-];
-
-/// Names of gRPC statuses.
-const GRPC_STATUSES: &[&str] = &[
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
 ];
 
 pub(super) fn check(route: &HttpRoute, is_delegate: bool, issues: &mut Issues) {

@@ -1,6 +1,6 @@
 //! Fields of a VirtualService that Istio implements and this version does not yet.
 
-use super::{HttpMatchRequest, HttpRoute, VirtualService};
+use super::{FaultInjection, HttpMatchRequest, HttpRoute, VirtualService};
 use crate::resource::{FieldIssue, Issues};
 
 impl VirtualService {
@@ -8,14 +8,6 @@ impl VirtualService {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
-            if !self.applies_to_mesh() {
-                issues.error_at(
-                    "gateways",
-                    "no sidecar applies it, and gateways are not supported by this version of Lateen: add \"mesh\"",
-                );
-            }
-            issues.unsupported_if(!self.spec.tls.is_empty(), "tls");
-            issues.unsupported_if(!self.spec.tcp.is_empty(), "tcp");
             issues.each("http", &self.spec.http, route);
         });
         issues.into_errors()
@@ -23,11 +15,7 @@ impl VirtualService {
 }
 
 fn route(issues: &mut Issues, route: &HttpRoute) {
-    issues.unsupported_if(route.delegate.is_some(), "delegate");
-    issues.unsupported_if(route.fault.is_some(), "fault");
-    issues.unsupported_if(route.mirror.is_some(), "mirror");
-    issues.unsupported_if(!route.mirrors.is_empty(), "mirrors");
-    issues.unsupported_if(route.cors_policy.is_some(), "corsPolicy");
+    issues.optional("fault", route.fault.as_ref(), fault);
     issues.each("match", &route.matches, condition);
     issues.optional("redirect", route.redirect.as_ref(), |issues, redirect| {
         // Istio takes any 3xx and makes a route of it that does nothing.
@@ -38,6 +26,19 @@ fn route(issues: &mut Issues, route: &HttpRoute) {
     issues.optional("directResponse", route.direct_response.as_ref(), |issues, response| {
         if response.status == 600 {
             issues.error_at("status", "600 is not supported: 200 to 599 are");
+        }
+    });
+}
+
+/// Istio takes both kinds and does nothing.
+fn fault(issues: &mut Issues, fault: &FaultInjection) {
+    issues.optional("delay", fault.delay.as_ref(), |issues, delay| {
+        issues.unsupported_if(delay.exponential_delay.is_some(), "exponentialDelay");
+    });
+    issues.optional("abort", fault.abort.as_ref(), |issues, abort| {
+        issues.unsupported_if(abort.http2_error.is_some(), "http2Error");
+        if abort.http_status == Some(600) {
+            issues.error_at("httpStatus", "600 is not supported: 200 to 599 are");
         }
     });
 }

@@ -22,12 +22,7 @@ impl VirtualService {
         issues.field("spec", |issues| {
             self.check_hosts(issues);
             self.check_presence(issues);
-            issues.each("gateways", &self.spec.gateways, |issues, gateway| {
-                check_gateway(gateway, issues);
-                if gateway != MESH_GATEWAY && self.applies_to_mesh() {
-                    issues.warn("gateways are not supported by this version of Lateen: only \"mesh\" has an effect");
-                }
-            });
+            issues.each("gateways", &self.spec.gateways, |issues, gateway| check_gateway(gateway, issues));
             issues.each("http", &self.spec.http, |issues, route| self.check_http(route, issues));
             issues.each("tls", &self.spec.tls, |issues, route| self.check_tls(route, issues));
             issues.each("tcp", &self.spec.tcp, check_tcp);
