@@ -7,6 +7,7 @@ use crate::config::{Hcm, Listener, Snapshot, Terminal};
 use crate::connection::Connection;
 use crate::http::ServerExchange;
 use crate::request::{self, RequestContext};
+use crate::sniff::H2_PREFACE;
 use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::{http1, http2};
@@ -78,15 +79,16 @@ impl HttpConnection {
 pub(crate) async fn serve_http(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    stream: Stream,
+    mut stream: Stream,
     listener: Arc<Listener>,
     hcm: Arc<Hcm>,
 ) {
     let http2 = match hcm.model.codec {
-        Codec::Http1 => false,
-        Codec::Http2 => true,
-        Codec::Auto => speaks_http2(&connection),
+        Codec::Http1 => Some(false),
+        Codec::Http2 => Some(true),
+        Codec::Auto => speaks_http2(&connection, &mut stream, &hcm).await,
     };
+    let Some(http2) = http2 else { return };
     let snapshot = worker.shared.snapshot.load_full();
     let in_force = RefCell::new(Rc::new(InForce { snapshot, listener, hcm: hcm.clone() }));
     let http = Rc::new(HttpConnection { worker, connection, in_force });
@@ -97,12 +99,25 @@ pub(crate) async fn serve_http(
     }
 }
 
-/// By ALPN where there is TLS, else by what the first bytes were.
-fn speaks_http2(connection: &Connection) -> bool {
-    match &connection.tls {
-        Some(tls) => tls.alpn.as_deref() == Some("h2"),
-        None => connection.protocols.iter().any(|p| p == "h2c"),
+/// By ALPN where there is TLS, else by the first bytes; nobody has looked at them where every plain connection gets the same
+/// chain. `None` if none come.
+async fn speaks_http2(connection: &Connection, stream: &mut Stream, hcm: &Hcm) -> Option<bool> {
+    let tcp = match (&connection.tls, stream) {
+        (Some(tls), _) => return Some(tls.alpn.as_deref() == Some("h2")),
+        (None, Stream::Plain(tcp)) => tcp,
+        (None, Stream::Tls(_)) => return Some(false),
+    };
+    if let Some(found) = connection.protocols.first() {
+        return Some(found == "h2c");
     }
+    let begun = match idle_timeout(hcm) {
+        Some(idle) => tokio::time::timeout(idle, tcp.has_begun()).await.ok()?,
+        None => tcp.has_begun().await,
+    };
+    if !begun.ok()? {
+        return None;
+    }
+    tokio::time::timeout(headers_timeout(hcm), tcp.starts_with(H2_PREFACE)).await.ok()?.ok()
 }
 
 async fn serve_http1(http: &HttpConnection, stream: Stream, hcm: &Hcm) {
@@ -111,7 +126,7 @@ async fn serve_http1(http: &HttpConnection, stream: Stream, hcm: &Hcm) {
         limits: head_limits(hcm),
         accept_http10: model.accept_http_10,
         idle_timeout: idle_timeout(hcm),
-        head_timeout: Some(model.request_headers_timeout.unwrap_or(HEADERS_TIMEOUT)),
+        head_timeout: Some(headers_timeout(hcm)),
     };
     let mut server = http1::ServerConnection::new(stream, config);
     loop {
@@ -177,6 +192,10 @@ async fn serve_http2(http: Rc<HttpConnection>, stream: Stream, hcm: &Hcm) {
 fn head_limits(hcm: &Hcm) -> http1::Limits {
     let bytes = usize::try_from(hcm.model.max_request_headers_kib).unwrap_or(60).saturating_mul(1024);
     http1::Limits { max_head_bytes: bytes, ..http1::Limits::default() }
+}
+
+fn headers_timeout(hcm: &Hcm) -> Duration {
+    hcm.model.request_headers_timeout.unwrap_or(HEADERS_TIMEOUT)
 }
 
 /// Zero is never.

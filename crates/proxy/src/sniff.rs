@@ -66,7 +66,8 @@ enum Parsed<T> {
     Not,
 }
 
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+pub(crate) const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The longest method that is taken for HTTP; the longest registered one has 16 letters (`UPDATEREDIRECTREF` has 17).
 const MAX_METHOD: usize = 24;

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -24,6 +24,27 @@ impl Tcp {
     /// A stream from which `sniffed` was read.
     pub(crate) fn with_sniffed(inner: TcpStream, sniffed: BytesMut) -> Self {
         Self { inner, sniffed }
+    }
+
+    /// Waits for the first byte, or the end; whether there was one.
+    pub(crate) async fn has_begun(&mut self) -> io::Result<bool> {
+        Ok(!self.sniffed.is_empty() || self.inner.read_buf(&mut self.sniffed).await? > 0)
+    }
+
+    /// Whether the first bytes are these; waits for no more of them than decide it, and leaves all to be read.
+    pub(crate) async fn starts_with(&mut self, prefix: &[u8]) -> io::Result<bool> {
+        loop {
+            let common = self.sniffed.len().min(prefix.len());
+            if self.sniffed[..common] != prefix[..common] {
+                return Ok(false);
+            }
+            if common == prefix.len() {
+                return Ok(true);
+            }
+            if self.inner.read_buf(&mut self.sniffed).await? == 0 {
+                return Ok(false);
+            }
+        }
     }
 }
 
