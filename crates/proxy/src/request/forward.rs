@@ -153,7 +153,6 @@ struct Forwarding<'a, 'c> {
     upload: Transfer,
     clock: Clock,
     responder: Responder<Stream>,
-    continued: bool,
 }
 
 /// Forwards a request and sends what comes of it.
@@ -173,7 +172,7 @@ pub(crate) async fn forward(
         upload.copy_to(mirror::start(ctx, &plan, head, info, upload.is_empty()));
     }
     let mut forwarding =
-        Forwarding { ctx, head, info, plan, upload, clock: Clock { deadline: None, global }, responder, continued: false };
+        Forwarding { ctx, head, info, plan, upload, clock: Clock { deadline: None, global }, responder };
     if forwarding.info.flags.contains(ResponseFlag::DelayInjected) {
         // Much may have changed while it was held up.
         forwarding.follow_cluster();
@@ -350,7 +349,6 @@ impl Forwarding<'_, '_> {
         if self.plan.attempt_count {
             self.head.set_number(KnownHeader::XEnvoyAttemptCount, u64::from(self.info.attempts));
         }
-        self.say_continue().await;
         let ClientExchange { writer, response } = match self.send(&mut lease, &mut try_timer).await {
             Ok(exchange) => exchange,
             Err(end) => return end,
@@ -454,17 +452,12 @@ impl Forwarding<'_, '_> {
         }
     }
 
-    /// Answers `Expect: 100-continue` once it is sure that the body is wanted.
-    async fn say_continue(&mut self) {
-        if self.continued || !self.head.expects_continue() {
-            return;
-        }
-        self.continued = true;
-        if let Ok(head) = Head::response(100) {
-            // A client that is gone is noticed by what follows.
-            let _ = self.responder.send_interim(&head).await;
-        }
-        self.head.remove(KnownHeader::Expect);
+    /// Passes an interim response on. Whether the body is wanted is the server's to say (Envoy's `proxy_100_continue`, which
+    /// Istio sets); as in Envoy, no other server is asked after one has said so.
+    async fn hint(&mut self, head: &Head) {
+        self.plan.retries = None;
+        // A client that is gone is noticed by what follows.
+        let _ = self.responder.send_interim(head).await;
     }
 
     /// Sends the body and waits for the response's final head.
@@ -500,12 +493,7 @@ impl Forwarding<'_, '_> {
             })
             .await;
             match event {
-                Ok(Ok(head)) if head.is_interim() => {
-                    // 100 was answered here already; others (103) are the application's to send.
-                    if head.status() != 100 {
-                        let _ = self.responder.send_interim(&head).await;
-                    }
-                }
+                Ok(Ok(head)) if head.is_interim() => self.hint(&head).await,
                 Ok(Ok(head)) => {
                     self.info.response_begun = Some(std::time::Instant::now());
                     return Try::Answered(Box::new(Answered { head, reader: response, lease }));
