@@ -208,6 +208,10 @@ fn resources_survive_json() {
             Resource::Sidecar(object) => assert_survives_json(object),
             Resource::PeerAuthentication(object) => assert_survives_json(object),
             Resource::AuthorizationPolicy(object) => assert_survives_json(object),
+            Resource::Gateway(object) => assert_survives_json(object),
+            Resource::ServiceEntry(object) => assert_survives_json(object),
+            Resource::WorkloadEntry(object) => assert_survives_json(object),
+            Resource::WorkloadGroup(object) => assert_survives_json(object),
             Resource::Namespace(_)
             | Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)

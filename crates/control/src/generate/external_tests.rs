@@ -299,3 +299,70 @@ fn tls_is_originated_as_the_rule_says() {
     let (tls, cluster) = origination("{mode: SIMPLE, insecureSkipVerify: true}");
     assert!(tls.roots.is_none() && tls.sans.is_empty() && cluster.http.auto_sni && !cluster.http.auto_san_validation);
 }
+
+fn sidecar(spec: &str) -> String {
+    format!("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: s, namespace: a}}\nspec: {spec}\n---\n")
+}
+
+const SERVICES: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 90}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: two, namespace: a}\nspec: {selector: {app: two}, ports: [{name: http, port: 80}, {name: http-more, port: 81}]}\n---\n";
+
+#[test]
+fn a_sidecar_s_ingress_takes_the_place_of_the_services_ports() {
+    let inbound = |spec: &str| -> Vec<(String, Discovery, u32)> {
+        let world = world(&[SERVICES, &sidecar(spec)].concat(), &[pod("a", "one-0", [10, 0, 0, 1], &[("app", "one")])]);
+        let all = cluster::inbound(&world, &proxy(&world, "a", "one-0"));
+        let all = all.into_iter().filter(|c| c.name.starts_with("inbound|"));
+        all.map(|c| (c.name, c.discovery, c.circuit_breakers.max_connections)).collect()
+    };
+    let original = |port_override| Discovery::OriginalDst { port_override };
+    let pool = "connectionPool: {tcp: {maxConnections: 3}}";
+    let listeners = inbound(&format!(
+        "{{ingress: [{{port: {{number: 8080, protocol: HTTP}}, {pool}}}, {{port: {{number: 9, protocol: TCP}}, defaultEndpoint: '0.0.0.0:10'}}, {{port: {{number: 11, protocol: TCP}}, defaultEndpoint: '127.0.0.1:12'}}], inboundConnectionPool: {{tcp: {{maxConnections: 5}}}}}}"
+    ));
+    assert_eq!(listeners[0], ("inbound|8080||".to_owned(), original(None), 3));
+    assert_eq!(listeners[1], ("inbound|9||".to_owned(), original(Some(10)), 5));
+    let Discovery::Static(fixed) = &listeners[2].1 else { panic!("{:?}", listeners[2]) };
+    assert_eq!(fixed.localities[0].endpoints[0].address.to_string(), "127.0.0.1:12");
+    assert_eq!(listeners.len(), 3, "the services' other ports are not added");
+    let of_services = inbound("{inboundConnectionPool: {tcp: {maxConnections: 5}}}");
+    assert_eq!(of_services.iter().map(|l| (l.0.as_str(), l.2)).collect::<Vec<_>>(), [("inbound|90||", 5), ("inbound|8080||", 5)]);
+}
+
+#[test]
+fn a_sidecar_s_egress_may_speak_of_single_ports() {
+    let known = |spec: &str| -> Vec<String> {
+        let (_, scope) = seen(&[SERVICES, &sidecar(spec)].concat());
+        let mut all: Vec<String> = scope
+            .visible()
+            .flat_map(|s| s.ports().map(|p| format!("{}:{}", s.service.name, p.number)).collect::<Vec<_>>())
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(known("{egress: [{hosts: ['./*']}]}"), ["one:80", "one:90", "two:80", "two:81"]);
+    let one = "'./one.a.svc.cluster.local'";
+    assert_eq!(known(&format!("{{egress: [{{port: {{number: 80, protocol: HTTP}}, hosts: [{one}]}}]}}")), ["one:80"]);
+    assert_eq!(
+        known(&format!("{{egress: [{{port: {{number: 80, protocol: HTTP}}, hosts: [{one}]}}, {{hosts: ['./*']}}]}}")),
+        ["one:80", "one:90", "two:81"],
+        "a port that is named is known by its listener alone"
+    );
+}
+
+#[test]
+fn unknown_destinations_go_nowhere_on_or_to_a_proxy() {
+    let fallback = |policy: &str| {
+        let (world, scope) = seen(&[SERVICES, &sidecar(&format!("{{outboundTrafficPolicy: {policy}}}"))].concat());
+        let proxy = proxy(&world, "a", "one-0");
+        let outbound = listener::outbound::Outbound { world: &world, scope: &scope, proxy: &proxy };
+        let all = listener::outbound::listeners(outbound).0;
+        let last = all.iter().find(|l| l.name == "virtualOutbound").unwrap();
+        chains(last).last().unwrap().clone()
+    };
+    assert_eq!(fallback("{}"), " -> BlackHoleCluster");
+    assert_eq!(fallback("{mode: ALLOW_ANY}"), " -> PassthroughCluster");
+    assert_eq!(
+        fallback("{mode: ALLOW_ANY, egressProxy: {host: two, port: {number: 81}}}"),
+        " -> outbound|81||two.a.svc.cluster.local"
+    );
+}

@@ -568,3 +568,6 @@ fn sidecars() {
         rows: &[("mode", "", Nothing("the base has it")), ("egressProxy", ", egressProxy: {host: one}", Changes)],
     });
 }
+
+#[path = "effect_tests_entries.rs"]
+mod entries;

@@ -121,7 +121,8 @@ fn metadata() -> impl Strategy<Value = ClusterMetadata> {
 fn dns() -> impl Strategy<Value = DnsDiscovery> {
     let family = select(vec![DnsFamily::Auto, DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::V4Preferred, DnsFamily::All]);
     let backoff = (duration(), duration()).prop_map(|(a, b)| DnsBackoff { base: a.min(b), max: a.max(b) });
-    let times = (duration(), of(backoff), duration_or_zero());
+    let refresh = (1_u64..100_000).prop_map(Duration::from_millis);
+    let times = (refresh, of(backoff), duration_or_zero());
     let host = || {
         ("[a-z0-9.-]{1,12}", 1_u16.., endpoint()).prop_map(|(host, port, e)| DnsEndpoint {
             host,

@@ -212,7 +212,7 @@ fn destination_port(context: RouteContext<'_>, destination: &Destination, host: 
     if let Some(port) = destination.port.as_ref().and_then(|p| u16::try_from(p.number).ok()) {
         return port;
     }
-    match context.world.service(host).map(|s| s.ports.as_slice()) {
+    match context.scope.service_or_visible(context.world, host).map(|s| s.ports.as_slice()) {
         Some([only]) => only.number,
         _ => listener,
     }

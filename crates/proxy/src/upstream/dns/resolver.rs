@@ -7,7 +7,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{Name, RData, RecordType};
 use lateen_model::dataplane::DnsFamily;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -246,9 +246,6 @@ impl Resolver {
         socket.set_nonblocking(true)?;
         if let Some(mark) = self.mark {
             lateen_capture::socket::set_mark(&socket, mark)?;
-        }
-        if to.ip().is_loopback() && to.is_ipv4() {
-            socket.bind(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0).into())?;
         }
         Ok(socket)
     }
