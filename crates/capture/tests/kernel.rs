@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use lateen_capture::link::{BridgeAddresses, PodAddresses, connect_pod, loopback_up, set_up_bridge};
+use lateen_capture::link::{BridgeAddresses, PodAddresses, connect_pod, has_ipv6, loopback_up, set_up_bridge};
 use lateen_capture::netns::NetNs;
 use lateen_capture::nft::{self, Action, Match, Table, Transport};
 use lateen_capture::process::{Launch, launch, user_namespace_advice};
@@ -377,5 +377,55 @@ fn a_refused_transaction_names_the_rule_and_changes_nothing() {
                 nft::remove(&["lateen-test"]).unwrap();
             })
             .unwrap();
+    });
+}
+
+/// Makes the calling thread, and those that it starts, see a kernel without IPv6: `socket(AF_INET6, …)` fails as there.
+fn forget_ipv6() {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Where `struct seccomp_data` has the call's number and its first argument.
+    const NUMBER: u32 = 0;
+    const ARGUMENT: u32 = 16;
+    let step = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
+    let mut program = [
+        step(LOAD, NUMBER, 0),
+        step(JUMP_IF_EQUAL, u32::try_from(libc::SYS_socket).unwrap(), 3),
+        step(LOAD, ARGUMENT, 0),
+        step(JUMP_IF_EQUAL, u32::try_from(libc::AF_INET6).unwrap(), 1),
+        step(RETURN, libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EAFNOSUPPORT).unwrap(), 0),
+        step(RETURN, libc::SECCOMP_RET_ALLOW, 0),
+    ];
+    let filter = libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
+    // SAFETY: the first call takes integers; the second reads the program, which is live, and touches this thread alone.
+    let installed = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::from_ref(&filter))
+    };
+    assert_eq!(installed, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn a_machine_without_ipv6_has_pods_with_ipv4() {
+    with_powers("a_machine_without_ipv6_has_pods_with_ipv4", || {
+        assert!(has_ipv6());
+        let without = std::thread::spawn(|| {
+            forget_ipv6();
+            assert!(!has_ipv6());
+            let lab = lab(2);
+            lab.pods[1].run(|| serve("0.0.0.0:80")).unwrap();
+            let addresses = || std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+            let (answer, v6) = lab.pods[0].run(|| (ask("10.244.0.3:80"), addresses())).unwrap();
+            assert!(answer.ends_with("10.244.0.2"), "{answer}");
+            let in_the_middle = lab.middle.run(addresses).unwrap();
+            for ours in ["fd006c61", "00000000000000000000000000000006 "] {
+                assert!(!v6.contains(ours) && !in_the_middle.contains(ours), "{v6}{in_the_middle}");
+            }
+        });
+        without.join().unwrap();
+        // With IPv6 the same pods have it.
+        let v6 = lab(1).pods[0].run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap()).unwrap();
+        assert!(v6.contains("fd006c61"), "{v6}");
     });
 }

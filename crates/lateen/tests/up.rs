@@ -237,7 +237,8 @@ fn at_terminal(mesh: &Mesh, command: &[&str], typed: &[(&str, &str)]) -> (String
 fn exec_at_a_terminal_gives_the_command_one_of_its_own() {
     let mut mesh = Mesh::start(SHOP);
     mesh.wait_ready(3);
-    let (text, code) = at_terminal(&mesh, &["sh", "-c", "test -t 0 -a -t 1 && stty -a && tr a-z A-Z; exit 6"], &[("echo", "hello\n\x04")]);
+    let (text, code) =
+        at_terminal(&mesh, &["sh", "-c", "test -t 0 -a -t 1 && echo now: && tr a-z A-Z; exit 6"], &[("now:", "hello\n\x04")]);
     assert!(text.contains("hello\r\nHELLO\r\n"), "the terminal echoes, and Ctrl-D ends the input: {text:?}");
     assert_eq!(code, Some(6));
     // Ctrl-C interrupts what runs in the foreground, not the shell that started it.
@@ -317,8 +318,11 @@ fn what_an_edit_does_is_told() {
     std::fs::remove_file(dir.join("twice.yaml")).unwrap();
     said("all manifests are in force");
     // A service outside of the network that there is.
-    std::fs::write(dir.join("other.yaml"), SHOP.replace("selector: {app: web}\n  ports", "clusterIP: 192.0.2.1\n  selector: {app: web}\n  ports"))
-        .unwrap();
+    std::fs::write(
+        dir.join("other.yaml"),
+        SHOP.replace("selector: {app: web}\n  ports", "clusterIP: 192.0.2.1\n  selector: {app: web}\n  ports"),
+    )
+    .unwrap();
     said("Service shop/web has no address: clusterIP 192.0.2.1 is not in the mesh's service networks");
     std::fs::remove_file(dir.join("other.yaml")).unwrap();
     said("Deployment shop/web deleted");

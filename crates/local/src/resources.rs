@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(second.changes_since(&third), ["Namespace b created"]);
         // Another file, another line: the same object. Another label: not.
         fs::remove_file(&file).unwrap();
-        let text = format!("# renamed\n{TWO}").replace("{name: b}", "{name: b, labels: {x: y}}");
+        let text = format!("# renamed\n{TWO}").replace("{name: b}", "{name: b, labels: {kept: no-more}}");
         fs::write(dir.path().join("m.yaml"), text).unwrap();
         assert_eq!(second.reread(&at(dir.path())).0.changes_since(&second), ["Namespace b changed"]);
     }
