@@ -9,6 +9,7 @@ use crate::http::{Head, KnownHeader, Scheme, Value};
 use lateen_model::dataplane::{Direction, ForwardClientCert, TransportProtocol};
 use lateen_policy::forwarded::{self, Client, Trust};
 use lateen_policy::path;
+use lateen_tls::AltName;
 use std::borrow::Cow;
 
 /// Who sends the request, as far as headers may tell.
@@ -144,7 +145,17 @@ fn client_certificate_element(ctx: &RequestContext<'_>, certificate: &lateen_tls
         element.push(c);
     });
     element.push_str("\";URI=");
-    element.push_str(certificate.identity().map_or("", |id| id.as_uri()));
+    let uri = certificate.names().iter().find_map(|name| match name {
+        AltName::Uri(uri) => Some(&**uri),
+        _ => None,
+    });
+    element.push_str(uri.unwrap_or_default());
+    for name in certificate.names() {
+        if let AltName::Dns(name) = name {
+            element.push_str(";DNS=");
+            element.push_str(name);
+        }
+    }
     element
 }
 
