@@ -30,7 +30,7 @@ pub fn judge<'r, R: RequestView>(rules: &Cors, request: &'r R) -> Verdict<'r> {
     }
 }
 
-/// Headers of the answer to a preflight.
+/// Headers of the answer to a preflight; the answer is a response too, and gets [`response_headers`] beside.
 pub fn preflight_headers<'a>(rules: &'a Cors, origin: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
     permission(rules, origin).chain(said([
         ("access-control-allow-methods", rules.allow_methods.as_str()),

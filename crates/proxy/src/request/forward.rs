@@ -171,8 +171,7 @@ pub(crate) async fn forward(
     if !plan.tunnel {
         upload.copy_to(mirror::start(ctx, &plan, head, info, upload.is_empty()));
     }
-    let mut forwarding =
-        Forwarding { ctx, head, info, plan, upload, clock: Clock { deadline: None, global }, responder };
+    let mut forwarding = Forwarding { ctx, head, info, plan, upload, clock: Clock { deadline: None, global }, responder };
     if forwarding.info.flags.contains(ResponseFlag::DelayInjected) {
         // Much may have changed while it was held up.
         forwarding.follow_cluster();

@@ -65,29 +65,25 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
     identify::normalize(ctx, head, info)?;
     info.trace = ctx.worker.telemetry.begin_trace(ctx, head);
 
+    // Route. Filters know it, and may answer before it is followed.
+    let found = find_route(ctx, head);
+    let target = found.as_ref().ok().and_then(|(route, _)| choose_target(ctx, route, info));
+
     // Filters, in the order of the configuration.
     for filter in &ctx.hcm.filters {
-        match filter {
-            CompiledHttpFilter::PeerMetadata(exchange) => receive_peer(ctx, *exchange, head, info),
-            CompiledHttpFilter::Rbac(rules) => authorize(ctx, rules, head, info)?,
-            // These act as the route says, or on what was learnt, at the end.
-            CompiledHttpFilter::Fault
-            | CompiledHttpFilter::Cors
-            | CompiledHttpFilter::GrpcStats
-            | CompiledHttpFilter::Stats(_) => {}
+        match (filter, &found) {
+            (CompiledHttpFilter::PeerMetadata(exchange), _) => receive_peer(ctx, *exchange, head, info),
+            (CompiledHttpFilter::Rbac(rules), _) => authorize(ctx, rules, head, info)?,
+            (CompiledHttpFilter::Fault, Ok((route, _))) => inject_fault(ctx, route, info)?,
+            (CompiledHttpFilter::Cors, Ok((route, _))) => cross_origin(route, head, info)?,
+            // Without a route they have nothing to do; the others act on what was learnt, at the end.
+            (CompiledHttpFilter::Fault | CompiledHttpFilter::Cors, Err(_)) => {}
+            (CompiledHttpFilter::GrpcStats | CompiledHttpFilter::Stats(_), _) => {}
         }
     }
 
-    // Route.
-    let (route, attempt_count) = find_route(ctx, head)?;
-    info.route = Some(route.clone());
-    for filter in &ctx.hcm.filters {
-        match filter {
-            CompiledHttpFilter::Fault => inject_fault(ctx, &route, info)?,
-            CompiledHttpFilter::Cors => cross_origin(&route, head, info)?,
-            _ => {}
-        }
-    }
+    // What the route says.
+    let (route, attempt_count) = found?;
     match route.action() {
         Action::Redirect(redirect) => {
             let view = View::of(head);
@@ -95,7 +91,7 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
             Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()).changed_by(&route, head))
         }
         Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone()).changed_by(&route, head)),
-        Action::Forward(_) => plan(ctx, &route, attempt_count, head, info),
+        Action::Forward(_) => plan(ctx, &route, target.unwrap_or_default(), attempt_count, head, info),
     }
 }
 
@@ -148,7 +144,10 @@ fn cross_origin(route: &CompiledRoute, head: &Head, info: &mut RequestInfo) -> R
             info.allowed_origin = Some(origin.into());
             Ok(())
         }
-        cors::Verdict::AnswerPreflight(origin) => Err(LocalReply::preflight(cors::preflight_headers(rules, origin))),
+        cors::Verdict::AnswerPreflight(origin) => {
+            info.allowed_origin = Some(origin.into());
+            Err(LocalReply::preflight(cors::preflight_headers(rules, origin)))
+        }
         cors::Verdict::RefusePreflight => Err(LocalReply::preflight(std::iter::empty())),
     }
 }
@@ -163,22 +162,35 @@ fn find_route(ctx: &RequestContext<'_>, head: &Head) -> Result<(Arc<CompiledRout
     Ok((found.route.clone(), found.virtual_host.include_request_attempt_count()))
 }
 
-/// Chooses the cluster and makes the changes to the request that the route asks for.
+/// Chooses among the clusters of a route that forwards, and notes it; the index into [`CompiledForward::targets`].
+///
+/// [`CompiledForward::targets`]: lateen_policy::route::CompiledForward::targets
+fn choose_target(ctx: &RequestContext<'_>, route: &Arc<CompiledRoute>, info: &mut RequestInfo) -> Option<usize> {
+    info.route = Some(route.clone());
+    let Action::Forward(forward) = route.action() else { return None };
+    let chosen = forward.choose_index(ctx.worker.random());
+    let name = forward.targets()[chosen].name();
+    match ctx.snapshot.clusters.get(name) {
+        Some(cluster) => info.cluster = Some(cluster.clone()),
+        None => info.missing_cluster = Some(name.to_owned()),
+    }
+    Some(chosen)
+}
+
+/// Makes the changes to the request that the route asks for.
 fn plan(
     ctx: &RequestContext<'_>,
     route: &Arc<CompiledRoute>,
+    chosen: usize,
     attempt_count: bool,
     head: &mut Head,
     info: &mut RequestInfo,
 ) -> Result<Plan, LocalReply> {
     let Action::Forward(forward) = route.action() else { return Err(LocalReply::no_route()) };
-    let chosen = forward.choose_index(ctx.worker.random());
     let target = &forward.targets()[chosen];
-    let Some(cluster) = ctx.snapshot.clusters.get(target.name()) else {
-        info.missing_cluster = Some(target.name().to_owned());
+    let Some(cluster) = info.cluster.clone() else {
         return Err(LocalReply::no_cluster(forward.model().cluster_not_found_status));
     };
-    info.cluster = Some(cluster.clone());
 
     // The branch's operations, then the route's; values see the request as it was.
     for ops in [target.request_headers(), route.request_headers()] {
@@ -194,7 +206,7 @@ fn plan(
         HostChange::Keep | HostChange::Auto => {}
         HostChange::Literal(host) => head.set_authority(host).map_err(|_| LocalReply::bad_request("host_rewrite_failed"))?,
     }
-    send_own_metadata(ctx, cluster, head);
+    send_own_metadata(ctx, &cluster, head);
     ctx.worker.telemetry.inject_trace(info, head);
     let mut plan = Plan::new(route.clone(), chosen, cluster.clone(), ctx, head, info);
     plan.attempt_count = attempt_count;

@@ -28,7 +28,15 @@ pub(crate) struct LocalReply {
 impl LocalReply {
     /// An answer with this status, text and `%RESPONSE_CODE_DETAILS%`.
     pub(crate) fn new(status: u16, body: impl Into<Cow<'static, [u8]>>, details: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, body: body.into(), details: details.into(), flag: None, headers: Vec::new(), grpc_status: None, request: None }
+        Self {
+            status,
+            body: body.into(),
+            details: details.into(),
+            flag: None,
+            headers: Vec::new(),
+            grpc_status: None,
+            request: None,
+        }
     }
 
     fn with_flag(mut self, flag: ResponseFlag) -> Self {
@@ -72,7 +80,8 @@ impl LocalReply {
     pub(crate) fn fault(error: FaultError) -> Self {
         let (status, grpc_status) = match error {
             FaultError::Http(status) => (status, None),
-            FaultError::Grpc(code) => (http_status(code), Some(code)),
+            // For a client that does not speak gRPC it is no error, as in Envoy.
+            FaultError::Grpc(code) => (200, Some(code)),
         };
         let reply = Self::new(status, &b"fault filter abort"[..], "fault_filter_abort").with_flag(ResponseFlag::FaultInjected);
         Self { grpc_status, ..reply }
@@ -220,24 +229,6 @@ fn grpc_code(status: u16) -> u64 {
         404 => 12,
         429 | 502..=504 => 14,
         _ => 2,
-    }
-}
-
-/// The HTTP status of a gRPC status, for clients that do not speak gRPC (google.rpc.Code).
-fn http_status(grpc: u32) -> u16 {
-    match grpc {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
     }
 }
 
