@@ -2,7 +2,7 @@
 
 use super::body::{BodyReader, BodyWriter, stream_error};
 use super::gate::{Gate, Passage};
-use super::server::SEND_BUFFER;
+use super::server::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use super::websocket::{self, Upgrade};
 use crate::http::{
     BodyWriter as AnyWriter, ClientExchange, Head, Io, KnownHeader, ResponseReader as AnyResponse, Scheme, StreamError,
@@ -35,7 +35,12 @@ pub struct ClientConfig {
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { limits: Limits::default(), stream_window: 256 * 1024, connection_window: 1024 * 1024, scheme: Scheme::Http }
+        Self {
+            limits: Limits::default(),
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            scheme: Scheme::Http,
+        }
     }
 }
 

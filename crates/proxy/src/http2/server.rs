@@ -26,9 +26,24 @@ pub struct ServerConfig {
     pub connection_window: u32,
 }
 
+/// Streams that a connection carries at a time.
+const STREAMS: u32 = 256;
+
+/// Bytes that a peer may send ahead of us on a stream.
+pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for a whole connection: room for all its streams. With less, a few streams that nobody reads would hold the window, and
+/// all others up, for ever.
+pub(super) const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
+
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { limits: Limits::default(), max_concurrent_streams: 256, stream_window: 256 * 1024, connection_window: 1024 * 1024 }
+        Self {
+            limits: Limits::default(),
+            max_concurrent_streams: STREAMS,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+        }
     }
 }
 
