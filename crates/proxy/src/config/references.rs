@@ -85,6 +85,7 @@ impl References {
                 ClusterSpecifier::Single(name) => self.add_cluster(name),
                 ClusterSpecifier::Weighted(clusters) => clusters.iter().for_each(|cluster| self.add_cluster(&cluster.name)),
             }
+            forward.mirrors.iter().for_each(|mirror| self.add_cluster(&mirror.cluster));
         }
     }
 

@@ -5,7 +5,8 @@ use crate::config::warming::{LINGER, PATIENCE};
 use crate::testing::{self, Encode, assignment, cluster, http, listener, routes, tcp};
 use ResourceType::{Cds, Eds, Lds, Rds, Sds};
 use lateen_model::dataplane::{
-    ClusterSpecifier, RouteAction, Secret, SecretKind, SecretRef, SecretSource, TlsParams, TransportSocket, UpstreamTls,
+    ClusterSpecifier, Mirror, RouteAction, Secret, SecretKind, SecretRef, SecretSource, Share, TlsParams, TransportSocket,
+    UpstreamTls,
 };
 use lateen_tls::WorkloadIdentity;
 use std::time::Duration;
@@ -109,6 +110,20 @@ fn a_weight_on_a_new_subset_waits_for_its_endpoints() {
     assert!(bench.send(Eds, &[&assignment("v2", &["10.0.0.2:80"])]));
     assert_eq!(bench.routed("80"), ["v1", "v2"]);
     assert!(bench.has_cluster("v2"));
+}
+
+#[test]
+fn a_mirror_waits_for_its_cluster_too() {
+    let mut bench = Bench::serving();
+    bench.send(Cds, &[&cluster("copy", None)]);
+    let mut mirrored = routes("80", &["v1"]);
+    if let RouteAction::Forward(forward) = &mut mirrored.virtual_hosts[0].routes[0].action {
+        forward.mirrors.push(Mirror { cluster: "copy".to_owned(), share: Share::ALL, keep_host: false });
+    }
+    assert!(!bench.send(Rds, &[&mirrored]));
+    assert_eq!(bench.store.warming().routes, 1);
+    assert!(bench.send(Eds, &[&assignment("copy", &["10.0.0.2:80"])]));
+    assert_eq!(bench.store.warming(), WarmingCounts::default());
 }
 
 #[test]

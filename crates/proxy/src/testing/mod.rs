@@ -102,7 +102,6 @@ pub(crate) fn route(clusters: &[&str]) -> Route {
     let weighted = |name: &&str| WeightedCluster {
         name: (*name).to_owned(),
         weight: 1,
-        filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),
         response_headers: HeaderMutation::default(),
         host_rewrite: None,
