@@ -10,7 +10,7 @@ use crate::mesh::Mesh;
 use crate::pod::Pod;
 use crate::report::Kind;
 use crate::state_dir::flag;
-use crate::status::{Status, status};
+use crate::status::{PodStatus, Status, status};
 
 /// Seconds after which to say what is still missing.
 const IMPATIENT: f32 = 10.0;
@@ -123,6 +123,9 @@ fn closing_words(mesh: &Mesh, status: &Status) -> String {
     text.push_str("edit the manifests and they are in force; Ctrl-C stops everything. In another terminal try:\n");
     text.push_str(&format!("  lateen status{flag}\n"));
     let resources = mesh.resources();
+    // A deployment's name is shorter than its pods', and stays.
+    let workloads: BTreeMap<String, String> = mesh.pods().iter().map(|p| (p.key(), p.identity.workload.name.clone())).collect();
+    let short = |pod: &PodStatus| workloads.get(&format!("{}/{}", pod.namespace, pod.name)).unwrap_or(&pod.name).clone();
     let pods = status.pods.iter().filter(|p| p.proxy_pid.is_some()).chain(&status.pods);
     // A pod, and a service of its namespace that is not its own.
     let example = pods.clone().find_map(|pod| {
@@ -132,11 +135,11 @@ fn closing_words(mesh: &Mesh, status: &Status) -> String {
     });
     if let Some((pod, service)) = example {
         let port = service.spec.ports.first().map(|p| p.port).filter(|p| *p != 80).map(|p| format!(":{p}")).unwrap_or_default();
-        let (ns, pod, service) = (&pod.namespace, &pod.name, &service.metadata.name);
+        let (ns, pod, service) = (&pod.namespace, short(pod), &service.metadata.name);
         text.push_str(&format!("  lateen exec{flag} -n {ns} {pod} -- lateen echo get http://{service}{port}/\n"));
     }
     if let Some(pod) = pods.into_iter().find(|p| p.proxy_pid.is_some()) {
-        text.push_str(&format!("  lateen config routes{flag} -n {} {}\n", pod.namespace, pod.name));
+        text.push_str(&format!("  lateen config routes{flag} -n {} {}\n", pod.namespace, short(pod)));
     }
     text.push_str(&format!("  lateen down{flag}"));
     text

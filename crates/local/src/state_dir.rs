@@ -234,7 +234,11 @@ impl StateDir {
             .filter(|name| *name != self.name && Self { name: name.clone(), base: self.base.clone() }.holder().is_some())
             .map(|name| format!("`{}`", name.as_str()))
             .collect();
-        if names.is_empty() { String::new() } else { format!(" ({} is; choose with --name)", names.join(", ")) }
+        match names.as_slice() {
+            [] => String::new(),
+            [one] => format!(" ({one} is; choose with --name)"),
+            several => format!(" ({} are; choose with --name)", several.join(", ")),
+        }
     }
 }
 
