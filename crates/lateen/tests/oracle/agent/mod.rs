@@ -1,0 +1,126 @@
+//! The suite's hand in a pod: the test's own binary, run there by `lateen exec`. It does what it is told on standard input, a line of
+//! JSON each, and says on standard output what it observed. One process a pod, so that a request costs no process.
+
+mod http1;
+mod http2;
+mod raw;
+
+pub(crate) use http1::parse;
+
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::op::{Answer, Exchange, Http, Op, Version};
+
+/// How long a name may stay unknown: it may be new.
+const RESOLUTION: Duration = Duration::from_secs(5);
+
+/// Serves until the end of standard input.
+pub(crate) fn run() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        let answer = match serde_json::from_str(&line) {
+            Ok(op) => runtime.block_on(carry_out(op)),
+            Err(error) => Answer::Failed(error.to_string()),
+        };
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{}", serde_json::to_string(&answer).unwrap()).and_then(|()| out.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+async fn carry_out(op: Op) -> Answer {
+    match op {
+        Op::Resolve(name) => match resolve(&format!("{name}:1")).await {
+            Ok(address) => Answer::Resolved(address.ip().to_string()),
+            Err(error) => Answer::Failed(error),
+        },
+        Op::Bytes(all) => {
+            let tasks: Vec<_> = all.into_iter().map(|bytes| tokio::spawn(async move { raw::exchange(&bytes).await })).collect();
+            let mut exchanges = Vec::new();
+            for task in tasks {
+                exchanges.push(task.await.unwrap());
+            }
+            Answer::Exchanges(exchanges)
+        }
+        Op::Http(http) => Answer::Exchanges(requests(http).await),
+    }
+}
+
+async fn requests(http: Http) -> Vec<Exchange> {
+    let http = Arc::new(http);
+    let mut workers = Vec::new();
+    let count = http.parallel.max(1);
+    for worker in 0..count {
+        // The first ones take what does not divide evenly.
+        let share = http.times / count + u32::from(worker < http.times % count);
+        let http = Arc::clone(&http);
+        workers.push(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(http.stagger * u64::from(worker))).await;
+            match http.version {
+                Version::Http2 => http2::requests(&http, share).await,
+                Version::Http10 | Version::Http11 => http1::requests(&http, share).await,
+            }
+        }));
+    }
+    let mut exchanges = Vec::new();
+    for worker in workers {
+        exchanges.extend(worker.await.unwrap());
+    }
+    exchanges
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, String> {
+    let deadline = Instant::now() + RESOLUTION;
+    loop {
+        match tokio::net::lookup_host(address).await {
+            Ok(mut found) => {
+                if let Some(found) = found.find(SocketAddr::is_ipv4) {
+                    return Ok(found);
+                }
+            }
+            Err(_) if Instant::now() < deadline => {}
+            Err(error) => return Err(format!("{address}: {error}")),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn connect(address: &str) -> Result<(TcpStream, String), String> {
+    let address = resolve(address).await?;
+    let stream = match timeout(Duration::from_secs(10), TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(|error| name(&error).to_owned())?,
+        Err(_) => return Err("no connection in time".to_owned()),
+    };
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    let local = stream.local_addr().map_err(|e| e.to_string())?.to_string();
+    Ok((stream, local))
+}
+
+/// An error in words that do not depend on the machine.
+fn name(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "refused",
+        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => "reset",
+        std::io::ErrorKind::UnexpectedEof => "closed",
+        std::io::ErrorKind::TimedOut => "timed out",
+        _ => "failed",
+    }
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,357 @@
+//! Scenarios as they are written: `NAME/*.yaml` are manifests, `NAME/client.yaml` is the script.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::op::{Body, Bytes, Http, Op, Version};
+use crate::yaml;
+
+/// A scenario.
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    /// One text of several documents.
+    pub(crate) manifests: String,
+    pub(crate) script: Script,
+}
+
+/// A client's script.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Script {
+    /// What it shows.
+    pub(crate) about: String,
+    /// Whether all steps, which then send bytes, run at once.
+    #[serde(default)]
+    pub(crate) together: bool,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A request, or several, and what is looked at.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Step {
+    /// By which differences are listed. The request itself, if left out.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// The fields of the API that decide what happens here; `A.b.*` is every field below that the manifests set.
+    #[serde(default)]
+    pub(crate) covers: Vec<String>,
+    /// Who sends: a pod, or a deployment's first.
+    #[serde(default = "client")]
+    pub(crate) from: String,
+    /// What the servers are to do, until the end of the step.
+    #[serde(default)]
+    pub(crate) prepare: Vec<Order>,
+    /// Short for `http: {url: …}`.
+    pub(crate) get: Option<String>,
+    pub(crate) http: Option<HttpStep>,
+    pub(crate) grpc: Option<GrpcStep>,
+    pub(crate) send: Option<SendStep>,
+    /// How many requests.
+    #[serde(default = "one")]
+    pub(crate) times: u32,
+    /// How many at once.
+    #[serde(default = "one")]
+    pub(crate) parallel: u32,
+    /// Milliseconds between the starts of parallel ones.
+    #[serde(default)]
+    pub(crate) stagger: u64,
+    /// How many tries the servers saw.
+    #[serde(default)]
+    pub(crate) tries: bool,
+    /// Numbers of the observation (`millis`, `statuses.503`) that need only lie in a range, both ends included.
+    #[serde(default)]
+    pub(crate) within: BTreeMap<String, (u64, u64)>,
+    /// The share of answers that each version gives, of those of many requests; checked with the exact bound of one false alarm in a
+    /// million.
+    #[serde(default)]
+    pub(crate) share: BTreeMap<String, f64>,
+    /// Whether to see if the connection is ended.
+    #[serde(default)]
+    pub(crate) end: bool,
+    /// Whether the access logs of the clients' and servers' sidecars are compared.
+    #[serde(default = "yes")]
+    pub(crate) log: bool,
+    /// Parts of the observation that mean nothing here, as in the list of differences.
+    #[serde(default)]
+    pub(crate) ignore: Vec<String>,
+    /// What both engines have to show, so that they do not agree on something else than is meant.
+    #[serde(default)]
+    pub(crate) expect: BTreeMap<String, Value>,
+}
+
+fn client() -> String {
+    "client".to_owned()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What `POST /control` of the test application takes, and who gets it.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Order {
+    /// A deployment.
+    pub(crate) at: String,
+    #[serde(flatten)]
+    pub(crate) order: serde_json::Map<String, Value>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HttpStep {
+    url: String,
+    #[serde(default)]
+    version: Version,
+    method: Option<String>,
+    /// Instead of the URL's path.
+    target: Option<String>,
+    /// Instead of the URL's; empty is none.
+    host: Option<String>,
+    /// One value or a list of them.
+    #[serde(default)]
+    headers: serde_json::Map<String, Value>,
+    body: Option<String>,
+    chunks: Option<Vec<String>>,
+    expect: Option<String>,
+    #[serde(default)]
+    trailers: BTreeMap<String, String>,
+    #[serde(default)]
+    anew: bool,
+    patience: Option<u64>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrpcStep {
+    /// HOST:PORT
+    to: String,
+    /// Unary if left out.
+    call: Option<String>,
+    #[serde(default)]
+    message: String,
+    /// The status to be answered with.
+    #[serde(default)]
+    status: u8,
+    #[serde(default)]
+    delay: u16,
+    #[serde(default)]
+    count: u8,
+    #[serde(default)]
+    headers: serde_json::Map<String, Value>,
+    patience: Option<u64>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SendStep {
+    to: String,
+    /// Texts; a silence is waited for between them. `\r\n` are written as such.
+    parts: Vec<String>,
+    /// As hexadecimal digits, before the texts.
+    hex: Option<String>,
+    #[serde(default)]
+    finish: bool,
+    #[serde(default = "quiet")]
+    quiet: u64,
+    /// So many bytes `x` after the first text.
+    #[serde(default)]
+    pad: usize,
+}
+
+fn quiet() -> u64 {
+    400
+}
+
+impl Step {
+    /// What its pod has to do.
+    pub(crate) fn op(&self) -> Result<Op, String> {
+        let mut http = match (&self.get, &self.http, &self.grpc, &self.send) {
+            (Some(url), None, None, None) => simple(url)?,
+            (None, Some(step), None, None) => step.op()?,
+            (None, None, Some(step), None) => step.op()?,
+            (None, None, None, Some(step)) => return Ok(Op::Bytes(vec![step.op()?])),
+            _ => return Err("needs exactly one of get, http, grpc and send".to_owned()),
+        };
+        (http.times, http.parallel, http.stagger, http.watch_end) = (self.times, self.parallel, self.stagger, self.end);
+        Ok(Op::Http(http))
+    }
+
+    /// What it is called.
+    pub(crate) fn title(&self) -> String {
+        if !self.name.is_empty() {
+            return self.name.clone();
+        }
+        match (&self.get, &self.http, &self.grpc, &self.send) {
+            (Some(url), ..) => url.clone(),
+            (_, Some(step), ..) => format!("{} {}", step.method.as_deref().unwrap_or("GET"), step.url),
+            (_, _, Some(step), _) => format!("gRPC {} {}", step.to, step.message),
+            (.., Some(step)) => format!("{} {:?}", step.to, step.parts),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether it is about HTTP as a whole, and not about bytes.
+    pub(crate) fn is_bytes(&self) -> bool {
+        self.send.is_some()
+    }
+}
+
+fn simple(url: &str) -> Result<Http, String> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url}: not http://HOST[:PORT]/PATH"))?;
+    let (authority, target) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    Ok(Http {
+        address,
+        version: Version::Http11,
+        method: "GET".to_owned(),
+        target: target.to_owned(),
+        authority: Some(authority.to_owned()),
+        headers: Vec::new(),
+        body: Body::None,
+        trailers: Vec::new(),
+        times: 1,
+        parallel: 1,
+        stagger: 0,
+        anew: false,
+        watch_end: false,
+        patience: 10_000,
+    })
+}
+
+fn pairs(map: &serde_json::Map<String, Value>) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let values = |value: &Value| value.as_array().map_or_else(|| vec![text(value)], |list| list.iter().map(text).collect());
+    map.iter().flat_map(|(name, value)| values(value).into_iter().map(move |v| (name.clone(), v))).collect()
+}
+
+impl HttpStep {
+    fn op(&self) -> Result<Http, String> {
+        let mut http = simple(&self.url)?;
+        http.version = self.version;
+        if let Some(host) = &self.host {
+            http.authority = Some(host.clone()).filter(|host| !host.is_empty());
+        }
+        http.headers = pairs(&self.headers);
+        http.body = match (&self.body, &self.chunks, &self.expect) {
+            (None, None, None) => Body::None,
+            (Some(text), None, None) => Body::Text(text.clone()),
+            (None, Some(chunks), None) => Body::Chunked(chunks.clone()),
+            (None, None, Some(text)) => Body::Expect(text.clone()),
+            _ => return Err("only one of body, chunks and expect".to_owned()),
+        };
+        http.method = self.method.clone().unwrap_or_else(|| if http.body == Body::None { "GET" } else { "POST" }.to_owned());
+        if let Some(target) = &self.target {
+            http.target.clone_from(target);
+        }
+        http.trailers = self.trailers.clone().into_iter().collect();
+        http.anew = self.anew;
+        http.patience = self.patience.unwrap_or(http.patience);
+        Ok(http)
+    }
+}
+
+impl GrpcStep {
+    /// `lateen.echo.v1.Echo/Unary` with an `EchoRequest`, encoded by hand: five small fields need no code generator.
+    fn op(&self) -> Result<Http, String> {
+        let call = self.call.as_deref().unwrap_or("Unary");
+        let mut http = simple(&format!("http://{}/lateen.echo.v1.Echo/{call}", self.to))?;
+        let length = u8::try_from(self.message.len()).ok().filter(|n| *n < 128).ok_or("the message is too long")?;
+        let mut message = [&[0x0a, length], self.message.as_bytes()].concat();
+        for (tag, number) in [(0x10, u16::from(self.count)), (0x20, u16::from(self.status)), (0x28, self.delay)] {
+            if number > 0 {
+                message.push(tag);
+                // A varint of at most 14 bits.
+                let (low, high) = (number & 0x7f, (number >> 7) & 0x7f);
+                if high > 0 { message.extend([low as u8 | 0x80, high as u8]) } else { message.push(low as u8) }
+            }
+        }
+        let mut framed = vec![0, 0, 0, 0, u8::try_from(message.len()).map_err(|e| e.to_string())?];
+        framed.extend(message);
+        http.version = Version::Http2;
+        http.method = "POST".to_owned();
+        http.headers = vec![("content-type".to_owned(), "application/grpc".to_owned()), ("te".to_owned(), "trailers".to_owned())];
+        http.headers.extend(pairs(&self.headers));
+        http.body = Body::Grpc(framed);
+        http.patience = self.patience.unwrap_or(http.patience);
+        Ok(http)
+    }
+}
+
+impl SendStep {
+    fn op(&self) -> Result<Bytes, String> {
+        let mut parts: Vec<Vec<u8>> = self.parts.iter().map(|part| part.clone().into_bytes()).collect();
+        if let Some(first) = parts.first_mut() {
+            first.extend(std::iter::repeat_n(b'x', self.pad));
+        }
+        if let Some(digits) = &self.hex {
+            let digits: Vec<u32> = digits.chars().filter_map(|c| c.to_digit(16)).collect();
+            let bytes = digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum * 16 + digit) as u8);
+            parts.insert(0, bytes.collect());
+        }
+        Ok(Bytes { address: self.to.clone(), parts, finish: self.finish, quiet: self.quiet })
+    }
+}
+
+/// Every scenario of a directory, by name.
+pub(crate) fn load(directory: &Path) -> Result<Vec<Scenario>, String> {
+    let mut names: Vec<_> = read_dir(directory)?;
+    names.sort();
+    names.iter().map(|path| read(path).map_err(|e| format!("{}: {e}", path.display()))).collect()
+}
+
+fn read_dir(directory: &Path) -> Result<Vec<std::path::PathBuf>, String> {
+    let entries = fs::read_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+}
+
+fn read(directory: &Path) -> Result<Scenario, String> {
+    let name = directory.file_name().and_then(|n| n.to_str()).ok_or("no name")?.to_owned();
+    let mut files = read_dir(directory)?;
+    files.sort();
+    let (mut manifests, mut script) = (String::new(), None);
+    for file in files {
+        let text = fs::read_to_string(&file).map_err(|e| e.to_string())?;
+        if file.file_name().is_some_and(|n| n == "client.yaml") {
+            let documents = yaml::documents(&text)?;
+            let [document] = documents.as_slice() else { return Err("client.yaml is not one document".to_owned()) };
+            script = Some(Script::deserialize(document).map_err(|e| format!("client.yaml: {e}"))?);
+        } else {
+            manifests.push_str(&text);
+            manifests.push_str("\n---\n");
+        }
+    }
+    let script = script.ok_or("no client.yaml")?;
+    let scenario = Scenario { name, manifests, script };
+    scenario.check()?;
+    Ok(scenario)
+}
+
+impl Scenario {
+    /// Refuses what would make the run worth less than it looks.
+    fn check(&self) -> Result<(), String> {
+        let mut titles = BTreeSet::new();
+        for step in &self.script.steps {
+            let title = step.title();
+            step.op().map_err(|e| format!("{title}: {e}"))?;
+            if !titles.insert(title.clone()) {
+                return Err(format!("two steps are called {title:?}"));
+            }
+        }
+        if self.script.together && !self.script.steps.iter().all(|s| s.is_bytes() && s.prepare.is_empty() && !s.tries) {
+            return Err("only steps that send bytes, and ask nothing of servers, run together".to_owned());
+        }
+        for document in lateen_model::manifest::read(&self.manifests, &self.name) {
+            document.map_err(|rejection| rejection.to_string())?;
+        }
+        Ok(())
+    }
+}
