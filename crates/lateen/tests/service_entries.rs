@@ -10,6 +10,7 @@ use std::path::Path;
 
 use common::{Mesh, eventually};
 use lateen_testkit::certificates::TestCa;
+use lateen_testkit::envoy::EnvoyBinary;
 
 /// The mesh's own pods, and the world: HTTP on 8080, TCP on 9000, TLS on 8443, TLS that wants a certificate on 8444.
 const PODS: &str = r#"
@@ -171,12 +172,12 @@ struct World {
 }
 
 impl World {
-    fn start() -> Self {
+    fn start(options: &[String]) -> Self {
         let files = tempfile::tempdir().unwrap();
         certificates(files.path());
         let dir = files.path().to_str().unwrap().to_owned();
         let pods = PODS.replace("DIR", &dir);
-        let mut mesh = Mesh::start(&pods);
+        let mut mesh = Mesh::start_with(&pods, options);
         let status = mesh.wait_ready(3);
         let all = status["pods"].as_array().unwrap().clone();
         let ip = |app: &str| {
@@ -236,7 +237,7 @@ spec:
 
 #[test]
 fn names_are_followed_and_applications_found_where_sidecars_say() {
-    let world = World::start();
+    let world = World::start(&[]);
     world.mesh.write(&format!("{}{INGRESS}", world.manifests));
     let body = world.until("http://shy/", 200);
     assert!(body.contains("\"shy\""), "{body}");
@@ -255,7 +256,16 @@ fn names_are_followed_and_applications_found_where_sidecars_say() {
 
 #[test]
 fn the_world_outside_is_reached_as_entries_say_and_no_other_way() {
-    let world = World::start();
+    reached(&World::start(&[]));
+}
+
+#[test]
+fn a_real_envoy_reaches_the_same() {
+    let envoy = EnvoyBinary::locate().unwrap();
+    reached(&World::start(&[format!("--sidecar=envoy={}", envoy.path().display())]));
+}
+
+fn reached(world: &World) {
     // An address that the host was given, which the sidecar knows too.
     let body = world.until("http://static.example.com/", 200);
     assert!(body.contains("\"world-"), "{body}");
@@ -272,8 +282,8 @@ fn the_world_outside_is_reached_as_entries_say_and_no_other_way() {
     let body = world.until("http://vm/", 200);
     assert!(body.contains("\"vm\""), "{body}");
 
-    tls(&world);
-    registry_only(&world);
+    tls(world);
+    registry_only(world);
 }
 
 /// The application speaks HTTP, the world TLS.
@@ -283,7 +293,7 @@ fn tls(world: &World) {
     // The same server, whose certificate is for another name; and one whose issuer the system does not know.
     for host in ["other.example.com", "public.example.com"] {
         let body = world.until(&format!("http://{host}/"), 503);
-        assert!(body.contains("transport failure reason: TLS"), "{host}: {body}");
+        assert!(body.contains("remote connection failure"), "{host}: {body}");
     }
     let body = world.until("http://mutual.example.com:81/", 200);
     assert!(body.contains("the client"), "{body}");

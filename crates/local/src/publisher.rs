@@ -35,7 +35,7 @@ pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
         let state = mesh.cluster_state(version);
         let pods = Pods { all: &state.pods, own_names: &own_names(&mesh) };
         let names = Zone::new(resources.services(), &state.cluster_ips, pods, mesh.network.node_ip())
-            .with_entries(resources.service_entries());
+            .with_entries(resources.service_entries(), mesh.network.ipv6);
         zone.send_if_modified(|old| {
             let changed = **old != names;
             if changed {

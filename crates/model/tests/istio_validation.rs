@@ -39,10 +39,7 @@ fn virtual_service_hosts_and_shape() {
         (format!("{{hosts: [a.1], {http}}}"), "spec.hosts[0]: \"a.1\" is not a host name: its last part"),
         (format!("{{hosts: [web], gateways: ['a b'], {http}}}"), "spec.gateways[0]: \"a b\" must be a DNS name"),
         (format!("{{hosts: [web], gateways: [mesh], {http}}}"), ""),
-        (
-            format!("{{hosts: [web], gateways: ['ns/g', './g', mesh], {http}}}"),
-            "",
-        ),
+        (format!("{{hosts: [web], gateways: ['ns/g', './g', mesh], {http}}}"), ""),
         (
             format!("{{hosts: [web], gateways: [mesh, g.ns.svc.cluster.local], {http}}}"),
             "warning spec.gateways[1]: is read as NAME.NAMESPACE",
@@ -258,10 +255,7 @@ fn virtual_service_parts_for_later_are_validated_and_refused() {
         NETWORKING,
         "VirtualService",
         &[
-            (
-                "{hosts: [a.b], tls: [{match: [{sniHosts: [a.b], port: 443}], route: [{destination: {host: c}}]}]}",
-                "",
-            ),
+            ("{hosts: [a.b], tls: [{match: [{sniHosts: [a.b], port: 443}], route: [{destination: {host: c}}]}]}", ""),
             ("{hosts: [a.b], tls: [{route: [{destination: {host: c}}]}]}", "spec.tls[0].match: must not be empty"),
             (
                 "{hosts: [a.b], tls: [{match: [{}], route: [{destination: {host: c}}]}]}",
@@ -509,9 +503,14 @@ fn sidecar() {
                 "spec.egress[0]: has no port and so must be the last",
             ),
             ("{egress: [{port: {number: 80, protocol: HTTP}, hosts: ['./b']}]}", ""),
+            ("{egress: [{port: {number: 80, protocol: HTTP}, bind: 127.0.0.1, captureMode: NONE, hosts: ['./b']}]}", ""),
             (
-                "{egress: [{port: {number: 80, protocol: HTTP}, bind: 127.0.0.1, hosts: ['./b']}]}",
-                "spec.egress[0].bind: is not supported",
+                "{egress: [{port: {protocol: HTTP}, bind: 'unix:///a', hosts: ['./b']}]}",
+                "spec.egress[0].bind: Unix sockets are not supported",
+            ),
+            (
+                "{egress: [{port: {number: 80, protocol: HTTP_PROXY}, hosts: ['./b']}]}",
+                "spec.egress[0].port: HTTP_PROXY is not supported",
             ),
             (
                 "{egress: [{port: {number: 80, protocol: HTTP}, hosts: ['./b']}, {port: {number: 80, protocol: HTTP}, hosts: ['./b']}]}",

@@ -84,7 +84,7 @@ fn resolutions_and_endpoints() {
             spec("resolution: STATIC, endpoints: [{address: 'unix:///a'}]"),
             "spec.endpoints[0].address: Unix sockets are not supported",
         ),
-        (spec("resolution: STATIC, endpoints: [{address: 10.0.0.1, network: n}]"), "spec.endpoints[0].network: is not supported"),
+        (spec("resolution: STATIC, endpoints: [{address: 10.0.0.1, network: other}]"), "spec.endpoints[0].network: is not supported"),
         (spec("resolution: NONE, endpoints: [{address: 10.0.0.1}]"), "spec.endpoints: contradict resolution: NONE"),
         (spec("resolution: DNS"), ""),
         (spec("resolution: DNS, endpoints: [{address: b.org}, {address: 10.0.0.1}]"), ""),
@@ -119,7 +119,7 @@ fn workload_entries_and_groups() {
             ("{}", "spec.address: is required"),
             ("{address: 'unix:///a', ports: {http: 80}}", "spec.ports: have no meaning for a Unix socket"),
             ("{address: 'unix://a'}", "spec.address: the path of a Unix socket must be absolute"),
-            ("{address: 10.0.0.1, labels: {'a b': c}}", "spec.labels.a b: the key"),
+            ("{address: 10.0.0.1, labels: {'a b': c}}", "spec.labels[a b]: the key"),
             ("{address: 10.0.0.1, serviceAccount: 'a b'}", "spec.serviceAccount: \"a b\" must be a DNS name"),
         ],
     );

@@ -245,16 +245,31 @@ fn a_bare_cluster_has_envoys_defaults() {
 #[test]
 fn fields_of_clusters_that_would_change_behaviour() {
     type Edit = fn(&mut cluster::Cluster);
-    let edits: [(Edit, &str); 7] = [
+    let edits: [(Edit, &str); 9] = [
         (|c| c.lb_policy = cluster::cluster::LbPolicy::RingHash.into(), "lb_policy: ROUND_ROBIN, LEAST_REQUEST, RANDOM and"),
         (|c| c.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into(), "lb_policy: CLUSTER_PROVIDED goes with type"),
         (|c| c.health_checks = vec![core::HealthCheck::default()], "health_checks: is not supported"),
         (
             |c| {
                 c.cluster_discovery_type =
-                    Some(cluster::cluster::ClusterDiscoveryType::Type(cluster::cluster::DiscoveryType::StrictDns.into()));
+                    Some(cluster::cluster::ClusterDiscoveryType::ClusterType(cluster::cluster::CustomClusterType::default()));
             },
-            "type: STRICT_DNS and LOGICAL_DNS are not supported; EDS, STATIC and ORIGINAL_DST are",
+            "cluster_type: is not supported; types EDS, STATIC, STRICT_DNS, LOGICAL_DNS and ORIGINAL_DST are",
+        ),
+        (
+            |c| {
+                c.cluster_discovery_type =
+                    Some(cluster::cluster::ClusterDiscoveryType::Type(cluster::cluster::DiscoveryType::LogicalDns.into()));
+            },
+            "load_assignment: LOGICAL_DNS needs exactly one endpoint",
+        ),
+        (
+            |c| {
+                c.cluster_discovery_type =
+                    Some(cluster::cluster::ClusterDiscoveryType::Type(cluster::cluster::DiscoveryType::StrictDns.into()));
+                c.typed_dns_resolver_config = Some(core::TypedExtensionConfig::default());
+            },
+            "dns_resolvers: is not supported",
         ),
         (
             |c| c.outlier_detection = Some(cluster::OutlierDetection::default()),

@@ -366,3 +366,23 @@ fn unknown_destinations_go_nowhere_on_or_to_a_proxy() {
         " -> outbound|81||two.a.svc.cluster.local"
     );
 }
+
+#[test]
+fn a_sidecar_s_egress_may_have_addresses_of_its_own() {
+    let all = listeners(
+        &[
+            SERVICES,
+            &sidecar(
+                "{egress: [{port: {number: 80, protocol: HTTP}, bind: 127.0.0.1, captureMode: NONE, hosts: ['./*']}, {port: {number: 90, protocol: TCP}, captureMode: NONE, hosts: ['./*']}, {hosts: ['./*']}]}",
+            ),
+        ]
+        .concat(),
+    );
+    let text = |l: &Listener| format!("{} {} {}", l.name, l.bind_to_port, chains(l).join("; "));
+    let lines: Vec<String> = all.iter().map(text).collect();
+    for expected in ["127.0.0.1_80 true  -> http", "127.0.0.1_90 true  -> outbound|90||one.a.svc.cluster.local"] {
+        assert!(lines.iter().any(|l| l == expected), "{expected} is not among {lines:#?}");
+    }
+    assert!(lines.iter().any(|l| l.starts_with("0.0.0.0_81 ")), "{lines:#?}");
+    assert!(!lines.iter().any(|l| l.starts_with("0.0.0.0_80 ")), "{lines:#?}");
+}

@@ -4,7 +4,8 @@ use super::delegate;
 use super::proxy::{Proxy, ProxyRole};
 use crate::world::{Entry, Name, Rev, Service, ServicePort, World};
 use lateen_model::resource::{
-    Destination, EgressHost, EgressNamespace, IstioEgressListener, MESH_GATEWAY, OutboundTrafficMode, Sidecar, VirtualService, host,
+    Destination, EgressHost, EgressNamespace, IstioEgressListener, MESH_GATEWAY, OutboundTrafficMode, Sidecar, VirtualService,
+    host,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

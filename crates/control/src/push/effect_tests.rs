@@ -555,8 +555,8 @@ fn sidecars() {
         spec: "{egress: [{hosts: ['./*'] @}]}",
         rows: &[
             ("port", ", port: {number: 81, protocol: HTTP}", Changes),
-            ("bind", ", bind: 127.0.0.1", LATER),
-            ("captureMode", ", captureMode: NONE", LATER),
+            ("bind", ", port: {number: 80, protocol: HTTP}, bind: 127.0.0.1", Changes),
+            ("captureMode", ", port: {number: 80, protocol: HTTP}, captureMode: NONE", Changes),
             ("hosts", "", Nothing("the base has it")),
         ],
     });

@@ -47,7 +47,7 @@ fn service_entries() {
             ("address", "", Nothing("the base has it")),
             ("ports", ", ports: {http: 81}", Changes),
             ("labels", ", labels: {app: x}", Changes),
-            ("network", ", network: n", Refused("is not supported by this version of Lateen")),
+            ("network", ", network: other", Refused("is not supported by this version of Lateen")),
             ("locality", ", locality: a/b", Changes),
             ("weight", ", weight: 3", Changes),
             ("serviceAccount", ", serviceAccount: vm", Changes),

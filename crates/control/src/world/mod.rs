@@ -175,9 +175,11 @@ impl World {
     /// namespace with ServiceEntries.
     pub fn services_of(&self, host: &str) -> impl Iterator<Item = &Arc<Service>> {
         let platform = self.split_host(host).and_then(|(name, namespace)| self.namespaces.get(namespace)?.services.get(name));
-        let key = entry::key(host);
-        let namespaces = self.entry_hosts.get(host).into_iter().flatten();
-        platform.into_iter().chain(namespaces.filter_map(move |ns| self.namespaces.get(ns)?.services.get(&key)))
+        let keyed = self.entry_hosts.get(host).map(|namespaces| (namespaces, entry::key(host)));
+        let of_entries = keyed.into_iter().flat_map(move |(namespaces, key)| {
+            namespaces.iter().filter_map(move |ns| self.namespaces.get(ns)?.services.get(&key))
+        });
+        platform.into_iter().chain(of_entries)
     }
 
     /// The endpoints of the service of a host; see [`Self::service`].

@@ -37,6 +37,7 @@ pub(crate) struct Mesh {
     pub(crate) dir: tempfile::TempDir,
     child: Child,
     as_user: Option<u32>,
+    options: Vec<String>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -47,39 +48,44 @@ impl Mesh {
         Self::start_as(manifest, None)
     }
 
+    /// Starts it with further options.
+    pub(crate) fn start_with(manifest: &str, options: &[String]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), manifest, None, options.to_vec())
+    }
+
     /// Starts it as another user.
     pub(crate) fn start_as(manifest: &str, as_user: Option<u32>) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), manifest, as_user)
+        Self::start_in(tempfile::tempdir().unwrap(), manifest, as_user, Vec::new())
     }
 
     /// Starts it with the runtime directory of another mesh.
     pub(crate) fn start_beside(other: &Self, manifest: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(other.dir.path().join("runtime"), dir.path().join("runtime")).unwrap();
-        Self::start_in(dir, manifest, other.as_user)
+        Self::start_in(dir, manifest, other.as_user, Vec::new())
     }
 
-    fn start_in(dir: tempfile::TempDir, manifest: &str, as_user: Option<u32>) -> Self {
+    fn start_in(dir: tempfile::TempDir, manifest: &str, as_user: Option<u32>, options: Vec<String>) -> Self {
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let manifests = dir.path().join("manifests");
         fs::create_dir(&manifests).unwrap();
         fs::write(manifests.join("all.yaml"), manifest).unwrap();
         open_to_all(dir.path());
         open_to_all(&manifests);
-        let child = Self::spawn(&name, dir.path(), as_user);
-        Self { name, dir, child, as_user }
+        let child = Self::spawn(&name, dir.path(), as_user, &options);
+        Self { name, dir, child, as_user, options }
     }
 
-    fn spawn(name: &str, dir: &Path, as_user: Option<u32>) -> Child {
+    fn spawn(name: &str, dir: &Path, as_user: Option<u32>, options: &[String]) -> Child {
         let out = fs::File::create(dir.join("up.out")).unwrap();
         let mut command = command(as_user, dir);
-        command.arg("up").arg("--name").arg(name).arg(dir.join("manifests"));
+        command.arg("up").args(options).arg("--name").arg(name).arg(dir.join("manifests"));
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap()
     }
 
     /// Starts it again after [`Self::kill`].
     pub(crate) fn start_again(&mut self) {
-        self.child = Self::spawn(&self.name, self.dir.path(), self.as_user);
+        self.child = Self::spawn(&self.name, self.dir.path(), self.as_user, &self.options);
     }
 
     /// What `lateen up` has printed.

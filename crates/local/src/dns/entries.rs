@@ -13,7 +13,7 @@ pub(crate) struct EntryNames(BTreeMap<String, Vec<IpAddr>>);
 impl EntryNames {
     /// Addresses that are written, else those that are given, which the control plane works out alike. Of several entries of
     /// one name the first in the order of namespaces counts.
-    pub(crate) fn new<'a>(entries: impl Iterator<Item = &'a ServiceEntry> + Clone) -> Self {
+    pub(crate) fn new<'a>(entries: impl Iterator<Item = &'a ServiceEntry> + Clone, ipv6: bool) -> Self {
         let pairs = |e: &'a ServiceEntry| hosts_to_allocate(e).map(|name| (e.metadata.namespace.clone(), name));
         let given = allocate(&entries.clone().flat_map(pairs).collect::<BTreeSet<_>>());
         let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
@@ -22,11 +22,12 @@ impl EntryNames {
             for name in &entry.spec.hosts {
                 let name = name.trim_end_matches('.').to_ascii_lowercase();
                 let key = (entry.metadata.namespace.clone(), name);
-                let addresses = match (written.is_empty(), given.get(&key)) {
+                let mut addresses = match (written.is_empty(), given.get(&key)) {
                     (false, _) => written.clone(),
                     (true, Some(given)) if entry.spec.wants_addresses(&entry.metadata.labels) => given.both().to_vec(),
                     _ => continue,
                 };
+                addresses.retain(|ip| ipv6 || ip.is_ipv4());
                 names.entry(format!("{}.", key.1)).or_insert(addresses);
             }
         }
@@ -78,7 +79,9 @@ mod tests {
         ]
         .concat();
         let resources = Resources::from_text(&text);
-        let names = EntryNames::new(resources.service_entries());
+        let names = EntryNames::new(resources.service_entries(), true);
+        let without = EntryNames::new(resources.service_entries(), false);
+        assert_eq!(without.get("api.example.com.").unwrap().len(), 1);
         let of = |name: &str| names.get(name).map(|ips| ips.iter().map(ToString::to_string).collect::<Vec<_>>());
         let given = of("api.example.com.").unwrap();
         assert!(given[0].starts_with("240.240.") && given[1].starts_with("2001:2::"), "{given:?}");

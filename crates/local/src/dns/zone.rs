@@ -108,9 +108,9 @@ impl Zone {
         self.addresses.insert(host, ips);
     }
 
-    /// With the names of ServiceEntries, which do not hide the others.
-    pub(crate) fn with_entries<'a>(mut self, entries: impl Iterator<Item = &'a ServiceEntry> + Clone) -> Self {
-        self.entries = EntryNames::new(entries);
+    /// With the names of ServiceEntries, which do not hide the others. Without IPv6 only their IPv4 addresses.
+    pub(crate) fn with_entries<'a>(mut self, entries: impl Iterator<Item = &'a ServiceEntry> + Clone, ipv6: bool) -> Self {
+        self.entries = EntryNames::new(entries, ipv6);
         self
     }
 

@@ -56,9 +56,9 @@ pub struct IstioIngressListener {
 pub struct IstioEgressListener {
     /// For services with this port only; such a port is then known to no listener without one.
     pub port: Option<SidecarPort>,
-    /// Address to listen on; not supported yet.
+    /// Address to listen on, instead of every address of the services.
     pub bind: String,
-    /// How traffic gets there; not supported yet.
+    /// How traffic gets there; with `NONE` the application connects itself.
     pub capture_mode: CaptureMode,
     /// Services that are known, as `NAMESPACE/HOST`; `~NAMESPACE/HOST` takes them out again.
     pub hosts: Vec<String>,
@@ -156,8 +156,16 @@ impl Sidecar {
                 }
             });
             issues.each("egress", &self.spec.egress, |issues, listener| {
-                issues.unsupported_if(!listener.bind.is_empty(), "bind");
-                issues.unsupported_if(listener.capture_mode == CaptureMode::None, "captureMode");
+                if listener.bind.starts_with("unix://") {
+                    issues.error_at("bind", "Unix sockets are not supported by this version of Lateen; IP addresses are");
+                }
+                let own = !listener.bind.is_empty() || listener.capture_mode == CaptureMode::None;
+                if own && listener.port.is_none() {
+                    issues.error_at("port", "is required with bind or captureMode: NONE");
+                }
+                if listener.port.as_ref().is_some_and(|port| port.protocol.eq_ignore_ascii_case("http_proxy")) {
+                    issues.error_at("port", "HTTP_PROXY is not supported by this version of Lateen; HTTP and TCP are");
+                }
             });
         });
         issues.into_errors()

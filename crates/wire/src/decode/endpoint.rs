@@ -46,10 +46,12 @@ fn locality(cx: &mut Cx, value: endpoint::LocalityLbEndpoints) -> Result<m::Loca
 /// Names in place of addresses (`STRICT_DNS`, `LOGICAL_DNS`).
 pub(super) fn names(cx: &mut Cx, value: endpoint::ClusterLoadAssignment) -> Result<Vec<m::DnsLocality>> {
     fields!(cx, value => endpoint::ClusterLoadAssignment {
-        use: [endpoints],
+        use: [cluster_name, endpoints],
         refuse: [policy],
-        ignore: [cluster_name, named_endpoints],
+        ignore: [named_endpoints],
     });
+    // The cluster that it is written in has the name.
+    drop(cluster_name);
     cx.each("endpoints", endpoints, |cx, value| {
         fields!(cx, value => endpoint::LocalityLbEndpoints {
             use: [locality, lb_endpoints, load_balancing_weight, priority],

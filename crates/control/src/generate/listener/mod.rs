@@ -1,5 +1,6 @@
 //! Listeners (LDS).
 
+mod egress;
 mod entry;
 pub mod gateway;
 mod http;

@@ -30,8 +30,9 @@ pub struct Outbound<'a> {
 pub fn listeners(outbound: Outbound<'_>) -> (Vec<Listener>, u64) {
     let mut made: BTreeMap<String, Listener> = BTreeMap::new();
     let mut conflicts = 0;
+    let (own, taken) = outbound.of_sidecar();
     for service in outbound.scope.visible() {
-        for port in service.ports() {
+        for port in service.ports().filter(|p| !taken.contains(&p.number)) {
             for listener in outbound.of_port(service, port) {
                 // Oldest first: who comes later does not get the address. HTTP listeners are the same for all services.
                 match made.get_mut(&listener.name) {
@@ -45,7 +46,7 @@ pub fn listeners(outbound: Outbound<'_>) -> (Vec<Listener>, u64) {
             }
         }
     }
-    let mut all: Vec<Listener> = made.into_values().collect();
+    let mut all: Vec<Listener> = made.into_values().chain(own).collect();
     all.push(outbound.virtual_outbound());
     (all, conflicts)
 }
