@@ -31,8 +31,12 @@ async fn settled(mesh: &Mesh, name: &str) -> Value {
 }
 
 async fn accepts_all(binary: &EnvoyBinary, mesh: &Mesh, mode: AdsMode, name: &str) {
+    accepts_all_as("sidecar", (binary, mode), mesh, name).await;
+}
+
+async fn accepts_all_as(role: &str, (binary, mode): (&EnvoyBinary, AdsMode), mesh: &Mesh, name: &str) {
     let node = json!({
-        "id": format!("sidecar~10.0.0.1~{name}.production~production.svc.cluster.local"),
+        "id": format!("{role}~10.0.0.1~{name}.production~production.svc.cluster.local"),
         "cluster": format!("{name}.production"),
         "metadata": {"NAMESPACE": "production", "CLUSTER_ID": "Kubernetes"},
     });
@@ -87,4 +91,16 @@ async fn envoy_accepts_rules_and_ports_of_every_kind() {
     mesh.ready().await;
     assert_eq!(mesh.json("/debug/rejections").await, json!([]));
     accepts_all(&binary, &mesh, AdsMode::Delta, "frontend-0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_accepts_gateways_with_servers_of_every_kind() {
+    let binary = tokio::task::spawn_blocking(EnvoyBinary::locate).await.unwrap().unwrap();
+    let mesh = Mesh::start(DebounceConfig::default()).await;
+    mesh.write("gateways.yaml", include_str!("gateways.yaml"));
+    mesh.pods(1, &pods()).await;
+    mesh.ready().await;
+    assert_eq!(mesh.json("/debug/rejections").await, json!([]));
+    accepts_all_as("router", (&binary, AdsMode::Delta), &mesh, "order-v1-0").await;
+    accepts_all_as("router", (&binary, AdsMode::StateOfTheWorld), &mesh, "order-v1-0").await;
 }

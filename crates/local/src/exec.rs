@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lateen_capture::fdpass::receive_with_fds;
+use lateen_model::resource::Container;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
@@ -21,7 +22,9 @@ pub(crate) use call::call;
 use crate::container::container_variables;
 use crate::find::find_pod;
 use crate::init::{Place, Role, Spec};
+use crate::injection::PROXY;
 use crate::mesh::Mesh;
+use crate::pod::Pod;
 use crate::spawn::{Process, SpawnError, Stdio};
 
 /// The largest request: a command line.
@@ -126,21 +129,8 @@ async fn receive(stream: &UnixStream) -> io::Result<(Request, [OwnedFd; 3])> {
 
 async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Result<Process, Failure> {
     let pod = find_pod(mesh, &request.namespace, &request.pod)?;
-    let containers = &pod.identity.spec.containers;
-    let index = match &request.container {
-        None => 0,
-        Some(name) => containers.iter().position(|c| c.name == *name).ok_or_else(|| {
-            let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
-            format!("pod {} has no container `{name}`; it has {}", pod.key(), names.join(", "))
-        })?,
-    };
-    let container = containers.get(index).ok_or_else(|| format!("pod {} has no container", pod.key()))?;
-    let beside = pod.state().containers.get(index).and_then(|c| c.process.clone());
-    let beside = beside.ok_or_else(|| {
-        let why = pod.state().message.lines().next().map(|line| format!(" ({line})")).unwrap_or_default();
-        format!("container {} of pod {} does not run{why}", container.name, pod.key())
-    })?;
-    let mut vars = container_variables(mesh, &pod, container)?;
+    let (container, beside) = target(&pod, request.container.as_deref())?;
+    let mut vars = container_variables(mesh, &pod, &container)?;
     if let Some(term) = &request.term {
         vars.set("TERM", term);
     }
@@ -156,6 +146,31 @@ async fn start(mesh: &Arc<Mesh>, request: &Request, fds: &[OwnedFd; 3]) -> Resul
     let [stdin, stdout, stderr] = fds;
     let stdio = Stdio::Given([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
     mesh.spawner.spawn(&spec, None, stdio).await.map_err(Failure::from)
+}
+
+/// The container that is meant and its process: of a gateway without containers that of the proxy.
+fn target(pod: &Pod, name: Option<&str>) -> Result<(Container, Process), Failure> {
+    let containers = &pod.identity.spec.containers;
+    let index = match name {
+        None => 0,
+        Some(name) if containers.is_empty() && name == PROXY => 0,
+        Some(name) => containers.iter().position(|c| c.name == *name).ok_or_else(|| {
+            let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
+            format!("pod {} has no container `{name}`; it has {}", pod.key(), names.join(", "))
+        })?,
+    };
+    let (container, process) = match containers.get(index) {
+        Some(container) => (container.clone(), pod.state().containers.get(index).and_then(|c| c.process.clone())),
+        None => {
+            let proxy = pod.identity.proxy_container.clone().unwrap_or_default();
+            (Container { name: PROXY.to_owned(), ..proxy }, pod.state().proxy.clone())
+        }
+    };
+    let Some(process) = process else {
+        let why = pod.state().message.lines().next().map(|line| format!(" ({line})")).unwrap_or_default();
+        return Err(format!("container {} of pod {} does not run{why}", container.name, pod.key()).into());
+    };
+    Ok((container, process))
 }
 
 /// Passes signals on until the command ends. A caller that goes away takes the command with it.

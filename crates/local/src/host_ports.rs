@@ -4,13 +4,12 @@
 //! on the loopback address and hands them in; the supervisor, which lives inside, accepts on them and connects to the pod. No
 //! root is needed, and with the last of the two the sockets are gone.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use lateen_capture::process::inherited;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use lateen_capture::fdpass::{receive_with_fds, send_with_fds};
 
 /// Where unprivileged ports begin.
 const FIRST_UNPRIVILEGED: u16 = 1024;
@@ -23,12 +22,12 @@ pub(crate) fn preferred(port: u16) -> u16 {
 }
 
 /// The launcher's side: opens what is asked for, until the supervisor is gone.
-pub(crate) fn serve(stream: &UnixStream) {
-    while let Ok(port) = read_port(stream) {
-        let opened = open(port);
-        let sent = match &opened {
-            Ok(listener) => send(stream, Some(listener.as_raw_fd())),
-            Err(_) => send(stream, None),
+pub(crate) fn serve(mut stream: &UnixStream) {
+    let mut port = [0; 2];
+    while stream.read_exact(&mut port).is_ok() {
+        let sent = match open(u16::from_be_bytes(port)) {
+            Ok(listener) => send_with_fds(stream, &[1], &[listener.as_raw_fd()]),
+            Err(_) => stream.write_all(&[0]),
         };
         if sent.is_err() {
             return;
@@ -40,21 +39,6 @@ pub(crate) fn serve(stream: &UnixStream) {
 fn open(port: u16) -> io::Result<TcpListener> {
     let bind = |port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     bind(port).or_else(|_| bind(0))
-}
-
-fn read_port(mut stream: &UnixStream) -> io::Result<u16> {
-    let mut bytes = [0; 2];
-    io::Read::read_exact(&mut stream, &mut bytes)?;
-    Ok(u16::from_be_bytes(bytes))
-}
-
-fn send(stream: &UnixStream, fd: Option<RawFd>) -> io::Result<()> {
-    let said = [u8::from(fd.is_some())];
-    let fds: Vec<RawFd> = fd.into_iter().collect();
-    let rights = [ControlMessage::ScmRights(&fds)];
-    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&said)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-    Ok(())
 }
 
 /// The supervisor's side.
@@ -72,17 +56,10 @@ impl HostPorts {
     /// # Errors
     /// If the launcher could not open any, or is gone.
     pub(crate) fn open(&self, port: u16) -> io::Result<TcpListener> {
-        io::Write::write_all(&mut &self.0, &port.to_be_bytes())?;
-        let mut said = [0];
-        let mut space = nix::cmsg_space!(RawFd);
-        let mut buffers = [IoSliceMut::new(&mut said)];
-        let message = recvmsg::<()>(self.0.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        let rights = message.cmsgs()?.find_map(|c| match c {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        let Some(fd) = rights else { return Err(io::Error::other("no port of this machine could be opened")) };
-        Ok(TcpListener::from(inherited(fd)?))
+        (&self.0).write_all(&port.to_be_bytes())?;
+        let (_, fds) = receive_with_fds(&self.0, &mut [0])?;
+        let socket = fds.into_iter().next().ok_or_else(|| io::Error::other("no port of this machine could be opened"))?;
+        Ok(TcpListener::from(socket))
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) const TLS_MODE: &str = "security.istio.io/tlsMode";
 /// Which templates are injected.
 const TEMPLATES: &str = "inject.istio.io/templates";
 /// The name of the proxy's container.
-const PROXY: &str = "istio-proxy";
+pub(crate) const PROXY: &str = "istio-proxy";
 
 /// Whether the proxy is a gateway and no sidecar.
 pub(crate) fn is_gateway(annotations: &StringMap) -> bool {

@@ -13,6 +13,14 @@ use tokio::time::Instant;
 
 /// The world of these manifests and pods. Every document must be good.
 pub(crate) fn world(manifests: &str, pods: &[PodRecord]) -> World {
+    let mut events = events(manifests);
+    events.push(WorldEvent::Cluster(Arc::new(cluster(1, pods))));
+    events.push(WorldEvent::Roots(Arc::from(*b"-----BEGIN CERTIFICATE-----\n")));
+    World::new(Settings::default()).apply(events, Instant::now()).0
+}
+
+/// What these manifests bring. Every document must be good.
+pub(crate) fn events(manifests: &str) -> Vec<WorldEvent> {
     let mut store = Store::new();
     let documents = manifest::read(manifests, "test.yaml");
     for document in &documents {
@@ -20,10 +28,7 @@ pub(crate) fn world(manifests: &str, pods: &[PodRecord]) -> World {
             panic!("{rejection}");
         }
     }
-    let (mut events, _) = store.apply(vec![FileContent { file: "test.yaml".into(), documents }]);
-    events.push(WorldEvent::Cluster(Arc::new(cluster(1, pods))));
-    events.push(WorldEvent::Roots(Arc::from(*b"-----BEGIN CERTIFICATE-----\n")));
-    World::new(Settings::default()).apply(events, Instant::now()).0
+    store.apply(vec![FileContent { file: "test.yaml".into(), documents }]).0
 }
 
 /// A state of the platform with these pods; each service has the address 10.96.0.N by its place in the alphabet.

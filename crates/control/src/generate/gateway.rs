@@ -82,7 +82,7 @@ impl BoundServer<'_> {
 
     /// Whether plain requests are sent to the same URL with `https`.
     pub fn redirects_to_https(&self) -> bool {
-        self.server.tls.as_ref().is_some_and(|t| t.https_redirect)
+        self.protocol == ServerProtocol::Http && self.server.tls.as_ref().is_some_and(|t| t.https_redirect)
     }
 
     /// The server names of its TLS clients; empty: any.

@@ -3,7 +3,8 @@
 //! The tables below name every field of every message; a field that is added to the model and to no table fails the test.
 
 use super::View;
-use crate::generate::fixture;
+use crate::generate::proxy::ProxyRole;
+use crate::generate::{Proxy, fixture};
 use lateen_model::manifest;
 use lateen_model::resource as r;
 use lateen_xds::server::Watch;
@@ -16,7 +17,7 @@ const MESH: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: one, namespace: a}
-spec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: grpc, port: 81}, {name: tcp, port: 82}]}
+spec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: grpc, port: 81}, {name: tcp, port: 82}, {name: tls, port: 83}]}
 ---
 apiVersion: v1
 kind: Service
@@ -79,9 +80,11 @@ fn sent(kind: &str, spec: &str) -> Result<String, Vec<String>> {
         .map(|((name, ip), labels)| fixture::pod("a", name, [10, 0, 0, ip], labels))
         .collect();
     let world = fixture::world(&format!("{MESH}{document}"), &pods);
-    let proxy = Arc::new(fixture::proxy(&world, "a", "one-0"));
+    let role = if kind == "Gateway" { ProxyRole::Router } else { ProxyRole::Sidecar };
+    let proxy = Arc::new(Proxy { role, ..fixture::proxy(&world, "a", "one-0") });
     let view = View::new(Generation(1), &world, proxy, &Arc::default());
-    let _ = view.generate(ResourceType::Rds, Watch::Names(&["80".into(), "81".into()]));
+    let routes = if role == ProxyRole::Router { ["http.8080", "https.443.p.x.a"] } else { ["80", "81"] };
+    let _ = view.generate(ResourceType::Rds, Watch::Names(&routes.map(Into::into)));
     Ok(serde_json::to_string_pretty(&crate::server::debug::config_dump(&view)).unwrap())
 }
 
@@ -119,9 +122,9 @@ fn virtual_services() {
         rows: &[
             ("hosts", "", Nothing("the base has it")),
             ("http", "", Nothing("the base has it")),
-            ("gateways", ", gateways: [g]", Refused("gateways are not supported by this version of Lateen")),
-            ("tls", ", tls: [{match: [{sniHosts: [one]}], route: [{destination: {host: one}}]}]", LATER),
-            ("tcp", ", tcp: [{route: [{destination: {host: one}}]}]", LATER),
+            ("gateways", ", gateways: [g]", Changes),
+            ("tls", ", tls: [{match: [{sniHosts: [one]}], route: [{destination: {host: two}}]}]", Changes),
+            ("tcp", ", tcp: [{route: [{destination: {host: two}}]}]", Changes),
             ("exportTo", ", exportTo: [b]", Changes),
         ],
     });
@@ -571,3 +574,6 @@ fn sidecars() {
 
 #[path = "effect_tests_entries.rs"]
 mod entries;
+
+#[path = "effect_tests_gateways.rs"]
+mod gateways;

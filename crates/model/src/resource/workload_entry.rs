@@ -97,7 +97,8 @@ pub(super) fn check_entry(entry: &WorkloadEntrySpec, issues: &mut Issues) {
         }
         None if entry.address.is_empty() => {}
         None => {
-            issues.error_at("address", format!("{:?} must be an IP address, a DNS name or unix:///PATH", shorten(&entry.address)))
+            issues
+                .error_at("address", format!("{:?} must be an IP address, a DNS name or unix:///PATH", shorten(&entry.address)));
         }
         Some(WorkloadAddress::Unix(path)) => {
             if !path.starts_with('/') && !path.starts_with('@') {

@@ -103,7 +103,6 @@ impl WorkloadGroup {
     }
 
     /// Fields that are set and not implemented.
-    #[expect(clippy::unused_self, reason = "as for every kind")]
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         Vec::new()
     }
@@ -141,7 +140,7 @@ fn check_probe(issues: &mut Issues, probe: &ReadinessProbe) {
             issues.error_at("scheme", "must be HTTP or HTTPS");
         }
         issues.each("httpHeaders", &http.http_headers, |issues, header| {
-            report_at(issues, "name", check::header_name(&header.name))
+            report_at(issues, "name", check::header_name(&header.name));
         });
     });
     issues

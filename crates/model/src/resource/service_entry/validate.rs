@@ -164,7 +164,7 @@ fn resolution(spec: &ServiceEntrySpec, issues: &mut Issues) {
                     issues.error_at("address", "is required");
                 }
                 _ => {}
-            })
+            });
         }
         ServiceEntryResolution::Dns | ServiceEntryResolution::DnsRoundRobin => {
             if spec.endpoints.is_empty() && spec.workload_selector.is_none() && wildcard {
