@@ -70,10 +70,10 @@ impl TrustBundle {
     /// Like [`from_pem`](Self::from_pem), with certificate revocation lists in PEM, which may be empty. With any list given,
     /// each certificate of a chain must be covered by one (`trusted_ca` and `crl` of Envoy's `CertificateValidationContext`).
     pub fn from_pem_with_crls(roots: &[u8], crls: &[u8]) -> Result<Self, TrustBundleError> {
-        Self::from_ders(bundle_from_pem(roots)?, crls)
+        Self::from_ders(&bundle_from_pem(roots)?, crls)
     }
 
-    fn from_ders(ders: Vec<CertificateDer<'static>>, crls: &[u8]) -> Result<Self, TrustBundleError> {
+    fn from_ders(ders: &[CertificateDer<'static>], crls: &[u8]) -> Result<Self, TrustBundleError> {
         let mut anchors = Vec::with_capacity(ders.len());
         for (index, der) in ders.iter().enumerate() {
             let anchor =
@@ -88,7 +88,7 @@ impl TrustBundle {
             hashed.extend_from_slice(&sha256(&der));
             lists.push(OwnedCertRevocationList::from_der(&der).map_err(|e| fail(e.to_string()))?.into());
         }
-        Ok(Self { anchors, crls: lists, pem: canonical_pem(&ders).into(), fingerprint: fingerprint(&ders, &hashed) })
+        Ok(Self { anchors, crls: lists, pem: canonical_pem(ders).into(), fingerprint: fingerprint(ders, &hashed) })
     }
 
     /// Like [`from_pem_with_crls`](Self::from_pem_with_crls), without those certificates that cannot be a root: the operating
@@ -102,7 +102,7 @@ impl TrustBundle {
         if usable.is_empty() {
             return Err(CertificateError::NoCertificate.into());
         }
-        Self::from_ders(usable, crls)
+        Self::from_ders(&usable, crls)
     }
 
     /// The roots as PEM, one block after another.

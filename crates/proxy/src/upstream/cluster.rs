@@ -33,6 +33,8 @@ pub(crate) struct Cluster {
     changed: Notify,
     /// Whether its names were resolved, or tried to be.
     resolved: AtomicBool,
+    /// Further addresses of the name that a host stands for (`LOGICAL_DNS`), in the order in which they are tried.
+    further: ArcSwap<HashMap<SocketAddr, Vec<SocketAddr>>>,
 }
 
 /// How bytes travel to an endpoint.
@@ -150,6 +152,7 @@ impl Cluster {
             Some(previous) => previous.detector.clone(),
             None => config.outlier_detection.clone().map(|o| Arc::new(Detector::new(o, 0))),
         };
+        let further = same_rules.map(|p| p.further.load_full()).unwrap_or_default();
         let names = |c: &dataplane::Cluster| matches!(&c.discovery, Discovery::Dns(dns) if !dns.localities.is_empty());
         let same_names = !names(&config) || same_rules.is_some_and(|p| p.config.discovery == config.discovery && p.is_resolved());
         let cluster = Self {
@@ -161,6 +164,7 @@ impl Cluster {
             hosts: ArcSwap::new(hosts),
             changed: Notify::new(),
             resolved: AtomicBool::new(same_names),
+            further: ArcSwap::new(further),
             references: References::of_cluster(&config),
             config,
         };
@@ -184,9 +188,15 @@ impl Cluster {
     }
 
     /// Takes the hosts that names stand for.
-    pub(crate) fn set_resolved(&self, assignment: &ClusterLoadAssignment) {
+    pub(crate) fn set_resolved(&self, assignment: &ClusterLoadAssignment, further: HashMap<SocketAddr, Vec<SocketAddr>>) {
+        self.further.store(Arc::new(further));
         self.set_endpoints(assignment);
         self.resolved.store(true, Ordering::Relaxed);
+    }
+
+    /// Where else the name of the host at this address leads.
+    pub(crate) fn further_addresses(&self, address: SocketAddr) -> Vec<SocketAddr> {
+        self.further.load().get(&address).cloned().unwrap_or_default()
     }
 
     /// Whether Istio's ALPN filter may choose the ALPN (`metadata.istio.alpn_override`).

@@ -4,11 +4,14 @@ use super::cluster::{Cluster, Host, Transport};
 use super::pool::Asked;
 use crate::http::Version;
 use crate::stream::{Stream, Tcp};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use lateen_model::dataplane::{HttpProtocolOptions, TcpKeepalive};
 use lateen_tls::{ConnectOptions, HandshakeError, PeerInfo, ServerName};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpStream;
 
 /// What the connection will carry; chooses the ALPN that is offered (Istio's `istio.alpn` filter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,8 +92,7 @@ pub(crate) async fn connect(cluster: &Cluster, host: &Host, asked: &Asked, mark:
 }
 
 async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, mark: Option<u32>) -> Result<Opened, ConnectError> {
-    let socket = open_socket(host.address, cluster.config.bind_source, cluster.config.tcp_keepalive, mark)?;
-    let stream = socket.connect(host.address).await?;
+    let stream = open_tcp(cluster, host.address, mark).await?;
     let local = stream.local_addr()?;
     let tcp = Tcp::new(stream);
     let Some(tls) = cluster.transport.for_endpoint(host.endpoint.tls_mode) else {
@@ -102,6 +104,39 @@ async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, mark: Op
     let options = ConnectOptions { server_name, alpn: alpn.map(|names| names.iter().map(|n| n.as_bytes().to_vec()).collect()) };
     let (stream, peer) = Box::pin(lateen_tls::connect(tcp, tls, options)).await?;
     Ok(Opened { stream: Stream::Tls(Box::new(stream.into())), local, tls: Some(Rc::new(peer)) })
+}
+
+/// How long an address is waited for before the next one of the same name is tried beside it (Envoy's
+/// `connection_attempt_delay`).
+const NEXT_ADDRESS: Duration = Duration::from_millis(300);
+
+/// Connects to an address, or to another one of its name if that is faster (RFC 8305, section 5).
+async fn open_tcp(cluster: &Cluster, address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+    let one = async |to: SocketAddr| {
+        let socket = open_socket(to, cluster.config.bind_source, cluster.config.tcp_keepalive, mark)?;
+        socket.connect(to).await
+    };
+    let mut further = cluster.further_addresses(address).into_iter();
+    if further.len() == 0 {
+        return one(address).await;
+    }
+    let mut tries = FuturesUnordered::new();
+    tries.push(one(address));
+    loop {
+        let patience = tokio::time::sleep(NEXT_ADDRESS);
+        let failed = tokio::select! {
+            Some(result) = tries.next() => match result {
+                Ok(stream) => return Ok(stream),
+                Err(error) => Some(error),
+            },
+            () = patience, if further.len() > 0 => None,
+        };
+        match (further.next(), failed) {
+            (Some(next), _) => tries.push(one(next)),
+            (None, Some(error)) if tries.is_empty() => return Err(error),
+            (None, _) => {}
+        }
+    }
 }
 
 fn open_socket(

@@ -9,7 +9,8 @@ mod target;
 use super::Cluster;
 use lateen_model::dataplane::{ClusterLoadAssignment, Discovery, DnsDiscovery, DnsKind, Endpoint, LocalityEndpoints};
 use resolver::Resolver;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use target::Target;
@@ -80,8 +81,9 @@ async fn follow(cluster: Weak<Cluster>, resolver: Rc<Resolver>, resolved: Rc<Not
         let Some(cluster) = cluster.upgrade() else { return };
         let first = !cluster.is_resolved();
         if targets.iter_mut().fold(first, |changed, t| t.take_changed() | changed) {
-            let name = cluster.config.name.clone();
-            cluster.set_resolved(&assignment(name, &dns, &targets));
+            let name = &cluster.config.name;
+            let further = further(&dns, &targets);
+            cluster.set_resolved(&assignment(name.to_string(), &dns, &targets), further);
         }
         if first {
             resolved.notify_one();
@@ -102,7 +104,7 @@ fn assignment(cluster_name: String, dns: &DnsDiscovery, targets: &[Target]) -> C
         for (written, target) in locality.endpoints.iter().zip(&mut targets) {
             let count = if dns.kind == DnsKind::Logical { 1 } else { usize::MAX };
             for ip in target.addresses().iter().take(count) {
-                let address = std::net::SocketAddr::new(*ip, written.port);
+                let address = SocketAddr::new(*ip, written.port);
                 if seen.insert(address) {
                     endpoints.push(Endpoint {
                         address,
@@ -122,6 +124,25 @@ fn assignment(cluster_name: String, dns: &DnsDiscovery, targets: &[Target]) -> C
         });
     }
     ClusterLoadAssignment { cluster_name, localities }
+}
+
+/// What a logical name leads to beside its first address, the families in turn, so that one that does not work costs little.
+fn further(dns: &DnsDiscovery, targets: &[Target]) -> HashMap<SocketAddr, Vec<SocketAddr>> {
+    if dns.kind != DnsKind::Logical {
+        return HashMap::new();
+    }
+    let endpoints = dns.localities.iter().flat_map(|l| &l.endpoints);
+    let of_name = |(target, port): (&Target, u16)| {
+        let (first, rest) = target.addresses().split_first()?;
+        let (same, other): (Vec<IpAddr>, Vec<IpAddr>) = rest.iter().partition(|ip| ip.is_ipv4() == first.is_ipv4());
+        let (mut same, mut other) = (same.into_iter(), other.into_iter());
+        let mut turns = Vec::with_capacity(rest.len());
+        while turns.len() < rest.len() {
+            turns.extend(other.next().into_iter().chain(same.next()));
+        }
+        Some((SocketAddr::new(*first, port), turns.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()))
+    };
+    targets.iter().zip(endpoints.map(|e| e.port)).filter_map(of_name).collect()
 }
 
 #[cfg(test)]

@@ -97,9 +97,13 @@ async fn questions_are_answered_by_files_udp_and_tcp() {
 }
 
 fn cluster_of(hosts: &[&str]) -> Arc<Cluster> {
+    cluster_like(DnsKind::Strict, 80, hosts)
+}
+
+fn cluster_like(kind: DnsKind, port: u16, hosts: &[&str]) -> Arc<Cluster> {
     let endpoint = |host: &&str| DnsEndpoint {
         host: (*host).to_owned(),
-        port: 80,
+        port,
         health: EndpointHealth::Healthy,
         weight: 1,
         tls_mode: TlsMode::Disabled,
@@ -109,7 +113,7 @@ fn cluster_of(hosts: &[&str]) -> Arc<Cluster> {
         DnsLocality { locality: Locality::default(), priority: 0, weight: None, endpoints: hosts.iter().map(endpoint).collect() };
     let mut model = crate::testing::cluster("names", None);
     model.discovery = Discovery::Dns(Box::new(DnsDiscovery {
-        kind: DnsKind::Strict,
+        kind,
         localities: vec![locality],
         family: DnsFamily::V4Only,
         refresh: Duration::from_millis(20),
@@ -163,6 +167,29 @@ async fn a_cluster_follows_its_names() {
 
             follower.follow(std::iter::empty());
             assert!(follower.followed.is_empty());
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_logical_name_leads_to_whichever_of_its_addresses_answers() {
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            // Nobody listens at the first two.
+            let records = [[127, 53, 9, 1], [127, 53, 9, 2], [127, 0, 0, 1]].map(|ip| a("api.example.", ip, 1)).to_vec();
+            let zone: Zone = Rc::new(RefCell::new(Ok(records)));
+            let (resolver, _files) = server([127, 53, 0, 3], zone).await;
+            let mut follower = Follower { resolver: Rc::new(resolver), resolved: Rc::default(), followed: Vec::new() };
+            let cluster = cluster_like(DnsKind::Logical, port, &["api.example"]);
+            let resolved = follower.resolved();
+            follower.follow([&cluster].into_iter());
+            resolved.notified().await;
+            assert_eq!(addresses(&cluster), [format!("127.53.9.1:{port}")]);
+            let host = cluster.hosts().iter().next().unwrap().clone();
+            let opened = crate::upstream::connect(&cluster, &host, &crate::upstream::Purpose::Tcp.into(), None).await;
+            assert_eq!(opened.unwrap().local.ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
         })
         .await;
 }
