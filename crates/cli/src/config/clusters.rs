@@ -10,7 +10,11 @@ pub(super) fn table(clusters: &[Value]) -> Table {
     let mut table = Table::new(&["SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE"]);
     for cluster in clusters {
         let (direction, port, subset, host) = parse(text(cluster, "name"));
-        let kind = variant(&cluster["discovery"]).map_or("", |(kind, _)| kind).to_uppercase();
+        let kind = match variant(&cluster["discovery"]) {
+            Some(("dns", dns)) => format!("{}_DNS", text(dns, "kind").to_uppercase()),
+            Some((kind, _)) => kind.to_uppercase(),
+            None => String::new(),
+        };
         let rule = source(text(&cluster["metadata"], "config_source"));
         // An inbound cluster has no host in its name; its service is known from the metadata.
         let service = if host.is_empty() { text(&cluster["metadata"]["services"][0], "host") } else { host };
@@ -38,6 +42,7 @@ mod tests {
         let text = table(&[
             json!({"name": "BlackHoleCluster", "discovery": {"static": {}}, "metadata": {}}),
             json!({"name": "inbound|8080||", "discovery": {"original_dst": {}}, "metadata": {"services": [{"host": "web.shop.svc"}]}}),
+            json!({"name": "outbound|80||api.example.com", "discovery": {"dns": {"kind": "strict"}}, "metadata": {}}),
             json!({"name": "outbound|80|v1|web.shop.svc", "discovery": {"eds": {}},
                 "metadata": {"config_source": "/apis/networking.istio.io/v1/namespaces/shop/destination-rule/web"}}),
         ])
@@ -45,6 +50,7 @@ mod tests {
         let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(rows[0], ["BlackHoleCluster", "-", "-", "-", "STATIC", "-"]);
         assert_eq!(rows[1], ["web.shop.svc", "8080", "-", "inbound", "ORIGINAL_DST", "-"]);
-        assert_eq!(rows[2], ["web.shop.svc", "80", "v1", "outbound", "EDS", "web.shop"]);
+        assert_eq!(rows[2], ["api.example.com", "80", "-", "outbound", "STRICT_DNS", "-"]);
+        assert_eq!(rows[3], ["web.shop.svc", "80", "v1", "outbound", "EDS", "web.shop"]);
     }
 }
