@@ -2,6 +2,9 @@
 //!
 //! - [`parse_request`], [`parse_response`], [`ChunkDecoder`]: what bytes mean, without I/O.
 //! - [`ServerConnection`], [`ClientConnection`]: the two sides of a connection, whose exchanges are those of [`crate::http`].
+//!
+//! Trailers pass (RFC 9110 §6.5); Envoy drops those of HTTP/1.1 unless `enable_trailers` is set, which would lose what
+//! applications say.
 
 mod body;
 mod chunked;
