@@ -166,7 +166,7 @@ impl Scope {
         let sidecar = sidecar_of(world, proxy);
         let own: &str = &proxy.namespace;
         let egress = Egress::new(sidecar.map(|s| &**s), own);
-        let (virtual_services, delegates) = with_delegates(world, virtual_services(world, proxy, &egress));
+        let (virtual_services, delegates) = with_delegates(world, &virtual_services(world, proxy, &egress));
 
         let visible = |s: &Service| s.visibility.includes(own, &s.namespace, &world.mesh().default_service_export_to);
         let mut known: BTreeMap<&Name, ScopedService> = BTreeMap::new();
@@ -310,7 +310,7 @@ fn virtual_services(world: &World, proxy: &Proxy, egress: &Egress<'_>) -> Vec<Ar
 }
 
 /// Their delegates' routes in their places, and the revisions of those, in order.
-fn with_delegates(world: &World, roots: Vec<Arc<Entry<VirtualService>>>) -> (Vec<Arc<Entry<VirtualService>>>, Vec<Vec<Rev>>) {
+fn with_delegates(world: &World, roots: &[Arc<Entry<VirtualService>>]) -> (Vec<Arc<Entry<VirtualService>>>, Vec<Vec<Rev>>) {
     roots.iter().map(|root| delegate::expand(world, root)).unzip()
 }
 

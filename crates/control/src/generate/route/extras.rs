@@ -34,8 +34,7 @@ pub(super) fn mirrors(http: &HttpRoute, cluster: impl Fn(&Destination) -> String
     let share = |percentage: Option<Percent>| percentage.map_or(Share::ALL, |p| Share::of_percent(p.value));
     let copy = |destination: &Destination, share| Mirror { cluster: cluster(destination), share, keep_host: true };
     let of_one = http.mirror.as_ref().map(|destination| {
-        #[expect(clippy::cast_precision_loss, reason = "0 to 100")]
-        let deprecated = http.mirror_percent.map(|p| Percent { value: p as f64 });
+        let deprecated = http.mirror_percent.map(|p| Percent { value: f64::from(p) });
         copy(destination, share(http.mirror_percentage.or(deprecated)))
     });
     let of_several = http.mirrors.iter().filter_map(|mirror| Some(copy(mirror.destination.as_ref()?, share(mirror.percentage))));
