@@ -2,7 +2,7 @@
 
 use super::destination::{MergedRule, Policy};
 use super::external;
-use super::proxy::{Families, Proxy};
+use super::proxy::{Proxy, ProxyRole};
 use super::scope::{ScopedService, sidecar_of};
 use super::{inbound, mesh, tls};
 use crate::names;
@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// All clusters of one service: each known port, whole and by subset.
-pub fn of_service(world: &World, families: Families, scoped: &ScopedService, rule: &MergedRule) -> Vec<Cluster> {
+pub fn of_service(world: &World, proxy: &Proxy, scoped: &ScopedService, rule: &MergedRule) -> Vec<Cluster> {
     let service = &*scoped.service;
     if service.alias.is_some() {
         return Vec::new();
@@ -25,20 +25,14 @@ pub fn of_service(world: &World, families: Families, scoped: &ScopedService, rul
     let subsets = rule.subsets();
     let mut out = Vec::new();
     for port in scoped.ports() {
-        let made = |subset| outbound(world, families, (service, port), rule, subset);
+        let made = |subset| outbound(world, proxy, (service, port), rule, subset);
         out.push(made(""));
         out.extend(subsets.iter().map(|subset| made(&subset.name)));
     }
     out
 }
 
-fn outbound(
-    world: &World,
-    families: Families,
-    (service, port): (&Service, &ServicePort),
-    rule: &MergedRule,
-    subset: &str,
-) -> Cluster {
+fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePort), rule: &MergedRule, subset: &str) -> Cluster {
     let policy = rule.policy(port.number, subset);
     let name = names::outbound_cluster(port.number, subset, &service.host);
     let protocol = outbound_protocol(world, port.protocol, policy.connection_pool);
@@ -51,11 +45,12 @@ fn outbound(
             subset,
             http2: matches!(protocol, HttpProtocolOptions::Http2 { .. }),
             settings: policy.tls,
+            own_secrets: proxy.role == ProxyRole::Router || rule.selects(),
         },
     );
     let discovery = match service.is_passthrough() {
         true => Discovery::OriginalDst { port_override: external::port_override(service, port) },
-        false => match external::dns(world, families, (service, port), rule, subset) {
+        false => match external::dns(world, proxy.families, (service, port), rule, subset) {
             Some(dns) => Discovery::Dns(Box::new(dns)),
             None => Discovery::Eds { service_name: name.clone() },
         },

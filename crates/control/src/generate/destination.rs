@@ -1,5 +1,6 @@
 //! Which DestinationRule holds for a service, and what it says for a port and a subset.
 
+use super::proxy::Proxy;
 use crate::world::{Entry, List, Rev, Service, World};
 use lateen_model::resource::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
@@ -33,13 +34,25 @@ pub struct Policy<'a> {
 impl MergedRule {
     /// The rules for `service` as a proxy in `namespace` sees them. The first of these places that has any wins: the
     /// proxy's namespace, the service's, the root namespace; nothing is merged across them.
+    ///
+    /// Rules for single workloads are left out.
     pub fn lookup(world: &World, namespace: &str, service: &Service) -> Self {
+        Self::find(world, (namespace, None), service)
+    }
+
+    /// The same as one proxy sees them: a rule of its own namespace that selects its workload comes before those for all.
+    pub fn lookup_for(world: &World, proxy: &Proxy, service: &Service) -> Self {
+        Self::find(world, (&proxy.namespace, Some(&proxy.labels)), service)
+    }
+
+    fn find(world: &World, (namespace, labels): (&str, Option<&StringMap>), service: &Service) -> Self {
         let default = &world.mesh().default_destination_rule_export_to;
         let root = world.root_namespace();
         let in_place = |place: &str, only_private: bool| {
             let list = &world.namespace(place)?.destination_rules;
-            let seen = |e: &&Rule| {
-                e.visibility.includes(namespace, place, default) && !(only_private && e.visibility.is_public(default))
+            let seen = |e: &&Rule| match &e.resource.spec.workload_selector {
+                Some(selector) => place == namespace && labels.is_some_and(|l| selector.matches(l)),
+                None => e.visibility.includes(namespace, place, default) && !(only_private && e.visibility.is_public(default)),
             };
             Self::of_host(list, &service.host, seen)
         };
@@ -59,11 +72,19 @@ impl MergedRule {
             list.iter().filter(|e| e.hosts.iter().any(|h| host::subset_of(needle, h))).filter(seen).collect();
         let hosts = candidates.iter().flat_map(|e| &e.hosts).map(|h| &**h);
         let host = host::most_specific(needle, hosts)?;
-        let mut same_host = candidates.into_iter().filter(|e| e.hosts.iter().any(|h| **h == *host));
-        let first = same_host.next()?;
+        let selector = |e: &Rule| e.resource.spec.workload_selector.clone();
+        let mut same_host: Vec<&Rule> = candidates.into_iter().filter(|e| e.hosts.iter().any(|h| **h == *host)).collect();
+        // Those that select come first, each group oldest first.
+        same_host.sort_by_key(|e| selector(e).is_none());
+        let (first, others) = same_host.split_first()?;
         // Rules that others see too are kept apart: what is merged must be seen by the same namespaces.
-        let others = same_host.filter(|e| e.visibility == first.visibility);
-        Some(Self { rules: std::iter::once(first).chain(others).cloned().collect() })
+        let others = others.iter().filter(|e| e.visibility == first.visibility && selector(e) == selector(first));
+        Some(Self { rules: std::iter::once(first).chain(others).map(|e| Arc::clone(e)).collect() })
+    }
+
+    /// Whether it is for single workloads, which may then have Secrets of their namespace.
+    pub fn selects(&self) -> bool {
+        self.base().is_some_and(|r| r.resource.spec.workload_selector.is_some())
     }
 
     /// What this was made from.

@@ -3,11 +3,11 @@
 use super::destination::{MergedRule, Policy};
 use super::proxy::Families;
 use super::tls::Upstream;
-use super::{endpoint, mesh};
+use super::{endpoint, mesh, secret};
 use crate::world::{EndpointAddress, Service, ServicePod, ServicePort, Target, World};
 use lateen_model::dataplane::{
-    DnsDiscovery, DnsEndpoint, DnsFamily, DnsKind, DnsLocality, EndpointHealth, Locality, SecretRef, StringMatch, TlsMode,
-    TlsParams, UpstreamHttp, UpstreamTls,
+    DnsDiscovery, DnsEndpoint, DnsFamily, DnsKind, DnsLocality, EndpointHealth, Locality, SecretRef, SecretSource, StringMatch,
+    TlsMode, TlsParams, UpstreamHttp, UpstreamTls,
 };
 use lateen_model::resource::{ClientTlsMode, ClientTlsSettings, ServiceEntryResolution, is_subset};
 use std::collections::BTreeMap;
@@ -96,13 +96,16 @@ fn host_of(pod: &ServicePod) -> String {
 
 /// TLS that the application does not do itself (`SIMPLE`, `MUTUAL`).
 ///
-/// A `credentialName` is for gateways: a sidecar may read only what its workload has, so that without files it verifies by the
-/// system's roots and shows no certificate.
+/// A `credentialName` is for gateways and for workloads that the rule selects: another sidecar may read only what its workload
+/// has, so that without files it verifies by the system's roots and shows no certificate.
 pub fn origination(upstream: &Upstream<'_>) -> UpstreamTls {
     let settings: &ClientTlsSettings = upstream.settings.unwrap_or(&DEFAULT);
     let skips = settings.insecure_skip_verify == Some(true);
+    let credential = Some(settings.credential_name.as_str()).filter(|name| upstream.own_secrets && !name.is_empty());
+    let secret = |suffix: &str| credential.map(|name| secret_ref(&format!("{name}{suffix}")));
     let roots = match (skips, settings.ca_certificates.as_str()) {
         (true, _) => None,
+        (false, "") if credential.is_some() => secret(secret::CA_SUFFIX),
         (false, "") => Some(SecretRef::system_roots()),
         (false, path) => Some(SecretRef::file_roots(path)),
     };
@@ -118,11 +121,16 @@ pub fn origination(upstream: &Upstream<'_>) -> UpstreamTls {
         // HTTP/2 has to be agreed on; for the rest nothing is offered, as by Istio.
         alpn: if upstream.http2 { vec!["h2".to_owned()] } else { Vec::new() },
         sni: settings.sni.clone(),
-        certificate: files,
+        certificate: files.or_else(|| secret("").filter(|_| settings.mode == ClientTlsMode::Mutual)),
         crl_file: Some(settings.ca_crl.clone()).filter(|path| !path.is_empty() && roots.is_some()),
         roots,
         sans,
     }
+}
+
+/// A Secret of the proxy's namespace, under the name by which proxies ask for it.
+fn secret_ref(name: &str) -> SecretRef {
+    SecretRef { name: format!("{}{name}", secret::KUBERNETES), source: SecretSource::Ads }
 }
 
 /// What stands where a rule has no TLS settings; never asked for then.

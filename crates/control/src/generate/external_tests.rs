@@ -33,7 +33,7 @@ fn seen(manifests: &str) -> (World, Scope) {
 fn clusters(world: &World, scope: &Scope, host: &str) -> Vec<Cluster> {
     let proxy = proxy(world, "a", "one-0");
     let scoped: &ScopedService = scope.service(host).unwrap_or_else(|| panic!("{host} is not known"));
-    cluster::of_service(world, proxy.families, scoped, &MergedRule::lookup(world, "a", &scoped.service))
+    cluster::of_service(world, &proxy, scoped, &MergedRule::lookup_for(world, &proxy, &scoped.service))
 }
 
 fn cluster_of(manifests: &str, host: &str) -> Cluster {
@@ -385,4 +385,26 @@ fn a_sidecar_s_egress_may_have_addresses_of_its_own() {
     }
     assert!(lines.iter().any(|l| l.starts_with("0.0.0.0_81 ")), "{lines:#?}");
     assert!(!lines.iter().any(|l| l.starts_with("0.0.0.0_80 ")), "{lines:#?}");
+}
+
+#[test]
+fn a_rule_for_single_workloads_comes_first_and_may_name_secrets() {
+    let entry = entry(
+        "e",
+        "a",
+        "{hosts: [api.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP, targetPort: 443}]}",
+    );
+    let rules = |selector: &str| {
+        let own = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: own, namespace: a}}\nspec: {{host: api.example.com, workloadSelector: {{matchLabels: {{app: {selector}}}}}, trafficPolicy: {{tls: {{mode: MUTUAL, credentialName: mine}}}}}}\n---\n"
+        );
+        let all = rule("a", "{host: api.example.com, trafficPolicy: {tls: {mode: SIMPLE, credentialName: other}}}");
+        let TransportSocket::Tls(tls) = cluster_of(&[entry.clone(), all, own].concat(), "api.example.com").transport else {
+            panic!("TLS is originated");
+        };
+        let name = |secret: Option<SecretRef>| secret.map(|s| s.name).unwrap_or_default();
+        (name(tls.certificate), name(tls.roots))
+    };
+    assert_eq!(rules("one"), ("kubernetes://mine".to_owned(), "kubernetes://mine-cacert".to_owned()));
+    assert_eq!(rules("elsewhere"), (String::new(), "file-root:system".to_owned()), "a sidecar may not name Secrets by itself");
 }

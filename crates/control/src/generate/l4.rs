@@ -79,6 +79,7 @@ impl L4Context<'_> {
             return Some(TcpProxy {
                 stat_prefix: cluster.clone(),
                 idle_timeout: self.idle_timeout(&cluster),
+                hash_source_ip: false,
                 destination: TcpDestination::Cluster(cluster),
                 access_log,
             });
@@ -92,7 +93,13 @@ impl L4Context<'_> {
             return None;
         }
         let stat_prefix = format!("{}.{}", entry.name(), entry.namespace());
-        Some(TcpProxy { stat_prefix, destination: TcpDestination::Weighted(weighted), idle_timeout: None, access_log })
+        Some(TcpProxy {
+            stat_prefix,
+            destination: TcpDestination::Weighted(weighted),
+            idle_timeout: None,
+            hash_source_ip: false,
+            access_log,
+        })
     }
 
     fn cluster(&self, entry: &Entry<VirtualService>, destination: &Destination) -> String {
@@ -108,7 +115,8 @@ impl L4Context<'_> {
     /// `connectionPool.tcp.idleTimeout` of the DestinationRule.
     fn idle_timeout(&self, cluster: &str) -> Option<Duration> {
         let name = names::OutboundName::parse(cluster)?;
-        let rule = MergedRule::lookup(self.world, &self.proxy.namespace, self.world.service(name.host)?);
+        let rule =
+            MergedRule::lookup_for(self.world, self.proxy, self.world.service_seen_from(&self.proxy.namespace, name.host)?);
         let tcp = rule.policy(name.port, name.subset).connection_pool?.tcp.as_ref()?;
         tcp.idle_timeout.map(Duration::from)
     }

@@ -118,6 +118,8 @@ pub struct Upstream<'a> {
     pub http2: bool,
     /// What the DestinationRule says.
     pub settings: Option<&'a ClientTlsSettings>,
+    /// Whether the proxy may name Secrets of its namespace: a gateway, or a workload that the rule selects.
+    pub own_secrets: bool,
 }
 
 /// How bytes travel to a service.

@@ -363,7 +363,7 @@ fn destination_rules() {
             ("trafficPolicy", ", trafficPolicy: {loadBalancer: {simple: RANDOM}}", Changes),
             ("subsets", ", subsets: [{name: v1, labels: {version: v1}}]", Changes),
             ("exportTo", ", exportTo: [b]", Changes),
-            ("workloadSelector", ", workloadSelector: {matchLabels: {app: one}}", LATER),
+            ("workloadSelector", ", workloadSelector: {matchLabels: {app: other}}", Changes),
         ],
     });
     check(&Message {

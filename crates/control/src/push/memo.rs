@@ -2,7 +2,7 @@
 //!
 //! Each entry is kept with a fingerprint of all that it was made from. A request with another fingerprint makes a new one.
 
-use crate::generate::proxy::Families;
+use crate::generate::proxy::{Families, ProxyRole};
 use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster, endpoint};
 use crate::names::OutboundName;
 use crate::world::{Kind, Name, Rev, World};
@@ -44,6 +44,8 @@ struct ClusterKey {
     flavor: ProxyFlavor,
     /// Decides which addresses of names are asked for.
     families: Option<Families>,
+    /// Gateways may name Secrets.
+    role: ProxyRole,
 }
 
 type ClusterBundle = Arc<[Arc<Resource>]>;
@@ -79,7 +81,7 @@ impl Memo {
     /// The clusters of one service.
     pub fn clusters(&self, world: &World, proxy: &Proxy, scoped: &ScopedService) -> ClusterBundle {
         let (service, flavor) = (&scoped.service, proxy.flavor);
-        let rule = MergedRule::lookup(world, &proxy.namespace, service);
+        let rule = MergedRule::lookup_for(world, proxy, service);
         let endpoints = world.endpoints_of(service);
         let mut print = vec![service.rev.get(), world.mesh_rev().get()];
         print.extend(endpoints.map(|e| e.accounts_rev.get()));
@@ -94,22 +96,22 @@ impl Memo {
             only_ports: scoped.only_ports.clone(),
             flavor,
             families: by_name.then_some(proxy.families),
+            role: proxy.role,
         };
         self.get(&self.clusters, key, print, || {
             let options = EncodeOptions { flavor };
             let encode = |c: &lateen_model::dataplane::Cluster| resource(&c.name, encode::cluster(c, options));
-            cluster::of_service(world, proxy.families, scoped, &rule).iter().map(encode).collect()
+            cluster::of_service(world, proxy, scoped, &rule).iter().map(encode).collect()
         })
     }
 
     /// The endpoints of one cluster.
-    pub fn endpoints(&self, world: &World, scope: &Scope, name: &Arc<str>) -> Arc<Resource> {
-        let namespace = &scope.key.namespace;
+    pub fn endpoints(&self, world: &World, (scope, proxy): (&Scope, &Proxy), name: &Arc<str>) -> Arc<Resource> {
         let Some(service) = OutboundName::parse(name).and_then(|n| scope.service_or_visible(world, n.host)) else {
             let nothing = endpoint::of_cluster(world, None, &MergedRule::default(), name);
             return resource(name, encode::cluster_load_assignment(&nothing));
         };
-        let rule = MergedRule::lookup(world, namespace, service);
+        let rule = MergedRule::lookup_for(world, proxy, service);
         let mut print = vec![service.rev.get(), world.mesh_rev().get()];
         print.extend(world.endpoints_of(service).map(|e| e.rev.get()));
         print.extend(peer_authentication_revs(world, &service.namespace));

@@ -203,7 +203,9 @@ impl View {
         let resources = match ty {
             ResourceType::Cds => self.cluster_set.select(watch),
             ResourceType::Lds => self.listener_set.select(watch),
-            ResourceType::Eds => names.iter().map(|name| self.memo.endpoints(&self.world, &self.scope, name)).collect(),
+            ResourceType::Eds => {
+                names.iter().map(|name| self.memo.endpoints(&self.world, (&self.scope, &self.proxy), name)).collect()
+            }
             ResourceType::Rds => names.iter().map(|name| self.route(name)).collect(),
             ResourceType::Sds => names.iter().filter_map(|name| self.secret(name)).collect(),
             ResourceType::Nds => super::nds::table(self).into_iter().collect(),
@@ -218,9 +220,8 @@ impl View {
 
     /// All clusters, for people.
     pub fn clusters(&self) -> Vec<Cluster> {
-        let rule = |s: &ScopedService| MergedRule::lookup(&self.world, &self.proxy.namespace, &s.service);
-        let services =
-            self.scope.services.iter().flat_map(|s| cluster::of_service(&self.world, self.proxy.families, s, &rule(s)));
+        let rule = |s: &ScopedService| MergedRule::lookup_for(&self.world, &self.proxy, &s.service);
+        let services = self.scope.services.iter().flat_map(|s| cluster::of_service(&self.world, &self.proxy, s, &rule(s)));
         services.chain(own_clusters(&self.world, &self.scope, &self.proxy)).collect()
     }
 
@@ -241,7 +242,7 @@ impl View {
             Discovery::Eds { service_name } => {
                 let name = OutboundName::parse(&service_name)?;
                 let service = self.scope.service_or_visible(&self.world, name.host)?;
-                let rule = MergedRule::lookup(&self.world, &self.proxy.namespace, service);
+                let rule = MergedRule::lookup_for(&self.world, &self.proxy, service);
                 Some(endpoint::of_cluster(&self.world, Some(service), &rule, &service_name))
             }
             Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::Dns(_) => None,

@@ -123,7 +123,7 @@ impl Outbound<'_> {
 
     /// `connectionPool.tcp.idleTimeout` of the service's DestinationRule.
     pub(super) fn idle_timeout(&self, service: &ScopedService, port: &ServicePort) -> Option<Duration> {
-        let rule = MergedRule::lookup(self.world, &self.proxy.namespace, &service.service);
+        let rule = MergedRule::lookup_for(self.world, self.proxy, &service.service);
         let tcp = rule.policy(port.number, "").connection_pool?.tcp.as_ref()?;
         tcp.idle_timeout.map(Duration::from)
     }

@@ -225,7 +225,7 @@ pub(super) fn tls(issues: &mut Issues, tls: &ClientTlsSettings) {
     if has_credential {
         issues.warn_at(
             "credentialName",
-            "is for gateways: a sidecar verifies by the system's roots and shows no certificate; give it files",
+            "is for gateways and rules with a workloadSelector: other sidecars verify by the system's roots and show no certificate",
         );
         for (key, _) in files.iter().filter(|(_, value)| !value.is_empty()) {
             issues.error_at(key, "must not be set together with credentialName");

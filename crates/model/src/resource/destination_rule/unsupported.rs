@@ -8,7 +8,6 @@ impl DestinationRule {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
-            issues.unsupported_if(self.spec.workload_selector.is_some(), "workloadSelector");
             issues.optional("trafficPolicy", self.spec.traffic_policy.as_ref(), policy);
             issues.each("subsets", &self.spec.subsets, |issues, subset| {
                 issues.optional("trafficPolicy", subset.traffic_policy.as_ref(), policy);
