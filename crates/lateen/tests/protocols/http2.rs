@@ -134,8 +134,8 @@ async fn two_hundred_streams_share_a_connection_and_those_that_are_not_read_stop
 #[tokio::test]
 async fn a_stream_that_its_client_resets_is_reset_at_the_server_and_the_connection_goes_on() {
     let lab = lab();
-    let (mut send, driver) = connect(&lab, "client", "full:80").await;
-    let active = || lab.sh("full", "curl -s -m 20 http://127.0.0.1:15000/stats | grep -F server.requests_active:");
+    let (mut send, driver) = connect(&lab, "client", "lone:80").await;
+    let active = || lab.sh("lone", "curl -s -m 20 http://127.0.0.1:15000/stats | grep -F server.requests_active:");
     let mut bodies = Vec::new();
     for _ in 0..20 {
         std::future::poll_fn(|cx| send.poll_ready(cx)).await.unwrap();

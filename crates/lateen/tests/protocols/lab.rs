@@ -16,7 +16,7 @@ use super::support::{eventually, lateen};
 pub(crate) const LAB: &str = "lab";
 
 /// Cluster names of the services of the laboratory that a sidecar knows, one a port.
-const PORTS: usize = 7 + 16 + 2 + 3;
+const PORTS: usize = 7 + 16 + 2 + 1 + 3;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
