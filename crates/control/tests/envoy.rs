@@ -54,7 +54,10 @@ async fn accepts_all_as(role: &str, (binary, mode): (&EnvoyBinary, AdsMode), mes
         assert_eq!(entry["types"][ty]["nacks"], 0, "{name} {ty}: {entry:#}");
     }
     assert!(entry["types"]["CDS"]["resources"].as_u64().unwrap() >= 5, "{entry:#}");
-    envoy.wait_ready().await.unwrap();
+    // A gateway also waits for Secrets, which are for proven identities only, and nobody proves any on a plaintext port.
+    if role == "sidecar" {
+        envoy.wait_ready().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,6 +33,13 @@ pub struct GatewayPort {
     pub url: String,
 }
 
+impl std::fmt::Display for GatewayPort {
+    /// `http://127.0.0.1:8080 → gateway NAMESPACE/WORKLOAD:80`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} → gateway {}/{}:{}", self.url, self.namespace, self.workload, self.port)
+    }
+}
+
 /// What a port belongs to: namespace, workload and the written port.
 type Key = (String, String, u16);
 
@@ -127,9 +134,9 @@ async fn open(mesh: &Arc<Mesh>, host: &Arc<HostPorts>, key: Key, protocol: Serve
         ServerProtocol::Tcp => "tcp",
     };
     let url = format!("{scheme}://{address}");
-    mesh.report.say(Kind::Done, &format!("{url} → gateway {}/{}:{}", key.0, key.1, key.2));
-    let accepting = tokio::spawn(accept(mesh.clone(), listener, key.clone())).abort_handle();
     let shown = GatewayPort { namespace: key.0.clone(), workload: key.1.clone(), port: key.2, url };
+    mesh.report.say(Kind::Done, &shown.to_string());
+    let accepting = tokio::spawn(accept(mesh.clone(), listener, key.clone())).abort_handle();
     mesh.gateway_ports.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Open { shown, accepting });
 }
 

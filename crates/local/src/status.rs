@@ -121,6 +121,12 @@ pub(crate) fn table(status: &Status) -> String {
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
+    if !status.gateway_ports.is_empty() {
+        out.push('\n');
+    }
+    for port in &status.gateway_ports {
+        out.push_str(&format!("{port}\n"));
+    }
     for pod in &status.pods {
         let refused = pod.xds.iter().filter_map(|(kind, state)| Some(format!("the sidecar refused {kind}: {}", nack(state)?)));
         let message = Some(&pod.message).filter(|m| !m.is_empty() && !pod.terminating).cloned();
@@ -170,12 +176,20 @@ mod tests {
                 restarts: 0,
                 xds: BTreeMap::from([("CDS".to_owned(), "synced".to_owned()), ("LDS".to_owned(), "stale".to_owned())]),
             }],
+            gateway_ports: vec![GatewayPort {
+                namespace: "edge".to_owned(),
+                workload: "in".to_owned(),
+                port: 80,
+                url: "http://127.0.0.1:8080".to_owned(),
+            }],
         };
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["control"], serde_json::json!({"pid": 7, "ready": true}));
         assert_eq!(json["pods"][0]["xds"]["CDS"], "synced");
         assert_eq!(json["pods"][0]["app_pids"], serde_json::json!([9]));
+        assert_eq!(json["gateway_ports"][0]["url"], "http://127.0.0.1:8080");
         let text = table(&status);
+        assert!(text.ends_with("\n\nhttp://127.0.0.1:8080 → gateway edge/in:80\n"), "{text}");
         assert!(text.contains("control plane: ready (pid 7)") && text.contains("LDS stale"), "{text}");
     }
 
@@ -196,7 +210,7 @@ mod tests {
             restarts: 2,
             xds: BTreeMap::from([("LDS".to_owned(), "nack: listener x: no".to_owned())]),
         };
-        let text = table(&Status { control: ControlStatus { pid: None, ready: false }, pods: vec![pod] });
+        let text = table(&Status { control: ControlStatus { pid: None, ready: false }, pods: vec![pod], gateway_ports: vec![] });
         assert_eq!(
             text,
             "control plane: not running\n\

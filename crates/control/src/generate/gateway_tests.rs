@@ -107,9 +107,7 @@ fn who_may_share_a_port() {
         ("port: {number: 443, name: b, protocol: TCP}, bind: 10.0.0.1, hosts: [b.com]", 0),
     ] {
         let first = gateway("g", &format!("[{{port: {{number: 443, name: a, protocol: HTTPS}}, hosts: [a.com], {tls}}}]"));
-        let bench = bench(
-            &(first + &gateway("h", &format!("[{{{}}}]", second.replace("TLS}", "TLS}").replace(", TLS", &format!(", {tls}"))))),
-        );
+        let bench = bench(&(first + &gateway("h", &format!("[{{{}}}]", second.replace(", TLS", &format!(", {tls}"))))));
         let merged = merged(&bench.world, &bench.proxy);
         assert_eq!(merged.rejected.len(), expected, "{second}");
         if let Some(rejected) = merged.rejected.first() {
