@@ -332,7 +332,7 @@ fn destination_rule() {
             "spec.subsets[0].trafficPolicy.connectionPool: must set tcp or http",
         ),
         ("{host: a, exportTo: [B]}".to_owned(), "spec.exportTo[0]: \"B\" must be a DNS label"),
-        ("{host: a, workloadSelector: {matchLabels: {a: b}}}".to_owned(), "spec.workloadSelector: is not supported"),
+        ("{host: a, workloadSelector: {matchLabels: {a: b}}}".to_owned(), ""),
         (
             "{host: a, workloadSelector: {matchLabels: {a: b}}, exportTo: [other]}".to_owned(),
             "spec.exportTo: must be the own namespace",
