@@ -3,25 +3,29 @@
 use crate::config::{Chain, CompiledNetworkFilter, TcpRoute, Terminal};
 use crate::connection::Connection;
 use crate::metadata_exchange::{Exchanged, Told};
-use crate::relay::{RelayEnd, relay};
+use crate::relay::{RelayEnd, Relayed, relay};
 use crate::stream::Stream;
 use crate::telemetry::tcp::{TcpAccount, TcpOutcome};
 use crate::upstream::{self, Cluster, Host, Opened, Purpose};
 use crate::worker::Worker;
 use lateen_model::dataplane::Discovery;
+use lateen_observe::istio::TcpReport;
 use lateen_observe::{ResponseFlag, ResponseFlags};
 use lateen_policy::balance::Avoid;
 use lateen_policy::breaker::Permit;
 use lateen_policy::outlier::{LocalOrigin, Outcome};
 use lateen_policy::retry::PrioritySet;
 use lateen_tls::PeerInfo;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 /// Envoy's default `idle_timeout` of a TCP proxy.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -147,8 +151,20 @@ async fn forward(
     };
     let idle = route.model.idle_timeout.unwrap_or(IDLE_TIMEOUT);
     let idle = (!idle.is_zero()).then_some(idle);
-    let (moved, end) = relay(&mut downstream, &mut upstream, idle, |now| account.progress(worker, now)).await;
-    account.progress(worker, moved);
+    let moved = Cell::new(Relayed::default());
+    let (total, end) = {
+        let mut relaying = pin!(relay(&mut downstream, &mut upstream, idle, |now| moved.set(now)));
+        // Also of a connection that rests: it is there, and what it has moved so far is known.
+        let mut reports = tokio::time::interval_at(Instant::now() + TcpReport::INTERVAL, TcpReport::INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut relaying => break ended,
+                _ = reports.tick() => account.report(worker, moved.get()),
+            }
+        }
+    };
+    account.moved(total);
     let flags = match end {
         RelayEnd::Closed => ResponseFlags::NONE,
         RelayEnd::Idle => ResponseFlags::NONE.with(ResponseFlag::StreamIdleTimeout),

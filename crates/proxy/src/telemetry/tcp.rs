@@ -50,7 +50,6 @@ pub(crate) struct TcpAccount {
     /// What the other proxy told of itself, once it has.
     pub(crate) peer: Rc<RefCell<Option<PeerMetadata>>>,
     report: Option<TcpReport>,
-    reported: Instant,
     moved: Relayed,
 }
 
@@ -72,7 +71,6 @@ impl TcpAccount {
             upstream_tls: None,
             peer: Rc::default(),
             report: None,
-            reported: now,
             moved: Relayed::default(),
         }
     }
@@ -90,17 +88,15 @@ impl TcpAccount {
         self.peer = upstream.told.clone();
     }
 
-    /// Bytes have moved; reported at most every few seconds.
-    pub(crate) fn progress(&mut self, worker: &Worker, now: Relayed) {
+    /// So many bytes have moved.
+    pub(crate) fn moved(&mut self, now: Relayed) {
         self.moved = now;
-        if self.reported.elapsed() >= TcpReport::INTERVAL {
-            self.report(worker);
-        }
     }
 
-    fn report(&mut self, worker: &Worker) {
-        self.reported = Instant::now();
-        let (sent, received) = (self.moved.received, self.moved.sent);
+    /// Reports what has moved so far: every [`TcpReport::INTERVAL`] while the connection lasts.
+    pub(crate) fn report(&mut self, worker: &Worker, now: Relayed) {
+        self.moved = now;
+        let (sent, received) = (now.received, now.sent);
         let Some(series) = self.series(worker, ResponseFlags::NONE) else { return };
         self.report.get_or_insert_with(|| TcpReport::open(series)).progress(sent, received);
     }
