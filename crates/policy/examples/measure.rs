@@ -86,6 +86,10 @@ impl HostView for Host {
     fn is_usable(&self) -> bool {
         true
     }
+
+    fn hash_key(&self) -> String {
+        "10.0.0.1:80".into()
+    }
 }
 
 /// The median of nine rounds, in nanoseconds per call.
@@ -115,6 +119,7 @@ fn table(hosts: usize, routes: usize) -> RouteTable {
             host_rewrite: None,
             retry: None,
             mirrors: Vec::new(),
+            hash_policies: Vec::new(),
             cluster_not_found_status: 503,
         }))
     };

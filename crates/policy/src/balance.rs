@@ -7,6 +7,7 @@
 //! Priorities, panic and locality weights follow Envoy's documented arithmetic (see [`priority`]). Two things are our own: the
 //! random policy respects weights, and a round robin over equal weights keeps its place when health changes.
 
+mod consistent;
 mod edf;
 mod hosts;
 pub mod priority;
@@ -14,12 +15,14 @@ pub mod priority;
 mod tests;
 
 use crate::retry::PrioritySet;
+use consistent::{Share, Table};
 use hosts::HostList;
 use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Endpoint, LbPolicy, LocalityEndpoints};
 use priority::{Availability, Plan};
 use rand::Rng;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a policy asks of a host.
 pub trait HostView {
@@ -31,6 +34,9 @@ pub trait HostView {
 
     /// Whether new requests may go there: healthy for the control plane, not draining and not ejected.
     fn is_usable(&self) -> bool;
+
+    /// What a consistent choice knows it by: its address and port as text.
+    fn hash_key(&self) -> String;
 }
 
 impl<T: HostView + ?Sized> HostView for Arc<T> {
@@ -44,6 +50,10 @@ impl<T: HostView + ?Sized> HostView for Arc<T> {
 
     fn is_usable(&self) -> bool {
         (**self).is_usable()
+    }
+
+    fn hash_key(&self) -> String {
+        (**self).hash_key()
     }
 }
 
@@ -90,7 +100,12 @@ pub struct HostSet<H> {
     /// By priority, then by locality.
     hosts: Vec<H>,
     priorities: Vec<PrioritySpan>,
+    /// Tables of a consistent choice by position of the priority: made by one worker, used by all.
+    tables: Mutex<HashMap<usize, (TableKey, Arc<Table>)>>,
 }
+
+/// What a table was made from: hosts and the bits of their shares.
+type TableKey = Vec<(usize, u64)>;
 
 #[derive(Debug)]
 struct PrioritySpan {
@@ -103,7 +118,7 @@ impl<H> HostSet<H> {
     /// Puts the groups in order of priority; groups of equal priority keep theirs.
     pub fn new(settings: BalanceSettings, mut groups: Vec<HostGroup<H>>) -> Self {
         groups.sort_by_key(|g| g.priority);
-        let mut set = Self { settings, hosts: Vec::new(), priorities: Vec::new() };
+        let mut set = Self { settings, hosts: Vec::new(), priorities: Vec::new(), tables: Mutex::default() };
         for group in groups {
             let start = set.hosts.len();
             set.hosts.extend(group.hosts);
@@ -171,6 +186,21 @@ impl Avoid {
     pub const NOTHING: Self = Self { attempts: 0, priorities: PrioritySet::EMPTY };
 }
 
+/// What a pick goes by, besides the hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// What to avoid.
+    pub avoid: Avoid,
+    /// The hash of the request ([`crate::hash`]), for consistent choices; without one they are random.
+    pub hash: Option<u64>,
+}
+
+impl From<Avoid> for Wanted {
+    fn from(avoid: Avoid) -> Self {
+        Self { avoid, hash: None }
+    }
+}
+
 /// One worker's state for one [`HostSet`].
 #[derive(Debug)]
 pub struct Picker<H> {
@@ -189,6 +219,8 @@ struct PriorityState {
     localities: Vec<HostList>,
     /// Chooses one of `localities`.
     schedule: edf::Schedule,
+    /// For a consistent choice, instead of all others.
+    table: Option<Arc<Table>>,
 }
 
 impl<H: HostView> Picker<H> {
@@ -211,16 +243,21 @@ impl<H: HostView> Picker<H> {
         &mut self,
         epoch: u64,
         rng: &mut G,
-        avoid: Avoid,
+        wanted: impl Into<Wanted>,
         exclude: impl Fn(&H) -> bool,
     ) -> Option<Pick<'_, H>> {
+        let Wanted { avoid, hash } = wanted.into();
         if self.epoch != Some(epoch) {
             self.refresh(rng);
             self.epoch = Some(epoch);
         }
         let mut attempts = avoid.attempts;
+        let hash = self.set.settings.policy.is_consistent().then(|| hash.unwrap_or_else(|| rng.random()));
         let (at, index) = loop {
-            let (at, index) = self.pick_once(rng, avoid.priorities)?;
+            let (at, index) = match hash {
+                Some(hash) => self.find(hash, avoid.attempts - attempts)?,
+                None => self.pick_once(rng, avoid.priorities)?,
+            };
             if attempts == 0 || !exclude(&self.set.hosts[index]) {
                 break (at, index);
             }
@@ -228,6 +265,12 @@ impl<H: HostView> Picker<H> {
         };
         let priority = self.set.priorities[at].number;
         Some(Pick { host: &self.set.hosts[index], priority, panic: self.plan.is_panic(at) })
+    }
+
+    /// A consistent choice: the hash decides the priority, too. As in Envoy, priorities that were tried are not avoided.
+    fn find(&self, hash: u64, attempt: u32) -> Option<(usize, usize)> {
+        let at = self.plan.choose(usize::try_from(hash % 100).unwrap_or(0));
+        Some((at, self.priorities.get(at)?.table.as_ref()?.find(hash, attempt)?))
     }
 
     /// A position among the priorities and an index of a host.
@@ -256,6 +299,10 @@ impl<H: HostView> Picker<H> {
         self.plan = Plan::new(&availability, set.settings.panic_threshold);
         for (i, ((span, usable_hosts), state)) in set.priorities.iter().zip(lists).zip(&mut self.priorities).enumerate() {
             let panic = self.plan.is_panic(i);
+            if set.settings.policy.is_consistent() {
+                state.table = set.table(i, panic);
+                continue;
+            }
             let list = if panic { span.hosts.clone().collect() } else { usable_hosts };
             state.all.replace(list, set.settings.policy, &set.hosts, rng);
             state.localities.clear();
@@ -273,5 +320,45 @@ impl<H: HostView> Picker<H> {
             }
             state.schedule = edf::Schedule::new(&weights, rng);
         }
+    }
+}
+
+impl<H: HostView> HostSet<H> {
+    /// The table of a priority, for the hosts that may be used now.
+    fn table(&self, at: usize, panic: bool) -> Option<Arc<Table>> {
+        let shares = self.shares(self.priorities.get(at)?, panic);
+        let key: TableKey = shares.iter().map(|s| (s.host, s.share.to_bits())).collect();
+        // A worker that failed while it held the lock has left whole tables behind.
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = tables.get(&at).filter(|(made_from, _)| *made_from == key) {
+            return Some(table.clone());
+        }
+        let table = Arc::new(Table::build(self.settings.policy, &shares)?);
+        tables.insert(at, (key, table.clone()));
+        Some(table)
+    }
+
+    /// Each host's share of the keys: by weight, and where localities have weights, by theirs first.
+    fn shares(&self, span: &PrioritySpan, panic: bool) -> Vec<Share> {
+        let group = |hosts: &Range<usize>| hosts.clone().filter(|i| panic || self.hosts[*i].is_usable()).collect::<Vec<usize>>();
+        let groups: Vec<(Vec<usize>, f64)> = if self.settings.weighted_localities {
+            let groups = span.localities.iter().map(|(hosts, weight)| (group(hosts), *weight));
+            let groups: Vec<_> = groups.filter(|(hosts, weight)| !hosts.is_empty() && *weight > 0).collect();
+            let total: f64 = groups.iter().map(|(_, weight)| f64::from(*weight)).sum();
+            groups.into_iter().map(|(hosts, weight)| (hosts, f64::from(weight) / total)).collect()
+        } else {
+            vec![(group(&span.hosts), 1.0)]
+        };
+        let mut out = Vec::new();
+        for (hosts, share) in groups {
+            let weight = |i: usize| f64::from(self.hosts[i].weight().max(1));
+            let total: f64 = hosts.iter().map(|i| weight(*i)).sum();
+            out.extend(hosts.iter().map(|i| Share {
+                host: *i,
+                share: weight(*i) * share / total,
+                key: self.hosts[*i].hash_key(),
+            }));
+        }
+        out
     }
 }

@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn only_what_is_said_is_sent() {
         let preflight: Vec<_> = preflight_headers(&rules(), "o").map(|(name, value)| format!("{name}: {value}")).collect();
-        let expected =
-            ["allow-origin: o", "allow-credentials: true", "allow-methods: GET,POST", "max-age: 60"].map(|h| format!("access-control-{h}"));
+        let expected = ["allow-origin: o", "allow-credentials: true", "allow-methods: GET,POST", "max-age: 60"]
+            .map(|h| format!("access-control-{h}"));
         assert_eq!(preflight, expected);
         let plain = Cors { allow_credentials: false, ..rules() };
         let response: Vec<_> = response_headers(&plain, "o").map(|(name, _)| name).collect();

@@ -7,6 +7,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> FilterChain {
         stat_prefix: name.into(),
         destination: TcpDestination::Cluster(name.into()),
         idle_timeout: None,
+        hash_source_ip: false,
         access_log: vec![],
     };
     FilterChain { name: name.into(), matches, tls: None, network_filters: vec![], terminal: Terminal::Tcp(tcp) }

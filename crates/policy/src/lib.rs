@@ -3,7 +3,8 @@
 //! Everything here is a function over borrowed data: no I/O, no runtime, no clock of its own. What the control plane sends
 //! ([`lateen_model::dataplane`]) is compiled once into immutable tables; a request then asks them questions through the
 //! views of [`request`]. State that workers share (ejections, circuit breakers) is made of atomics; state that a worker
-//! keeps for itself (a round-robin cursor) is a separate value. Nothing locks.
+//! keeps for itself (a round-robin cursor) is a separate value. Nothing locks, except workers that make the table of a
+//! consistent choice, which happens when hosts come or go.
 //!
 //! | question | module |
 //! |---|---|
@@ -14,7 +15,7 @@
 //! | which route, which cluster, which changes? | [`route`], [`template`] |
 //! | how long may it take? | [`timeout`] |
 //! | is there room? | [`breaker`] |
-//! | which endpoint? | [`balance`], [`outlier`] |
+//! | which endpoint? | [`balance`], [`hash`], [`outlier`] |
 //! | again? | [`retry`] |
 
 pub mod balance;
@@ -24,6 +25,7 @@ mod error;
 pub mod fault;
 pub mod filter_chain;
 pub mod forwarded;
+pub mod hash;
 pub mod header_match;
 pub mod outlier;
 pub mod path;

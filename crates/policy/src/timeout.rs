@@ -128,6 +128,7 @@ mod tests {
             host_rewrite: None,
             retry: Some(retry),
             mirrors: Vec::new(),
+            hash_policies: Vec::new(),
             cluster_not_found_status: 503,
         }
     }

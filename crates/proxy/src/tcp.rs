@@ -11,7 +11,8 @@ use crate::worker::Worker;
 use lateen_model::dataplane::Discovery;
 use lateen_observe::istio::TcpReport;
 use lateen_observe::{ResponseFlag, ResponseFlags};
-use lateen_policy::balance::Avoid;
+use lateen_policy::balance::{Avoid, Wanted};
+use lateen_policy::hash;
 use lateen_policy::breaker::Permit;
 use lateen_policy::outlier::{LocalOrigin, Outcome};
 use lateen_policy::retry::PrioritySet;
@@ -119,7 +120,8 @@ async fn prepare(
     let Some(cluster) = cluster else {
         return Err(Unprepared { cluster: None, outcome: TcpOutcome::failed(ResponseFlag::NoClusterFound, None) });
     };
-    let (opened, host, permit) = connect(worker, connection, &cluster).await?;
+    let hash = route.model.hash_source_ip.then(|| hash::of_address(connection.remote.ip()));
+    let (opened, host, permit) = connect(worker, connection, &cluster, hash).await?;
     let Opened { stream, local, tls } = opened;
     let told = Told::default();
     let stream = match cluster.config.tcp_metadata_exchange {
@@ -186,6 +188,7 @@ async fn connect(
     worker: &Rc<Worker>,
     connection: &Connection,
     cluster: &Arc<Cluster>,
+    hash: Option<u64>,
 ) -> Result<(Opened, Arc<Host>, Permit), Unprepared> {
     let Some(permit) = cluster.breakers.try_acquire_connection() else {
         return Err(Unprepared::new(cluster, ResponseFlag::UpstreamOverflow, None));
@@ -197,7 +200,7 @@ async fn connect(
                 Some(upstream::original_destination(connection.destination, *port_override))
             }
             Discovery::Eds { .. } | Discovery::Static(_) | Discovery::Dns(_) => {
-                worker.pools.pick(worker, cluster, AVOID_TRIED, |h| tried.contains(&h.address))
+                worker.pools.pick(worker, cluster, Wanted { avoid: AVOID_TRIED, hash }, |h| tried.contains(&h.address))
             }
         };
         let Some(host) = host else { return Err(Unprepared::new(cluster, ResponseFlag::NoHealthyUpstream, None)) };

@@ -1,6 +1,7 @@
 //! Clusters (CDS, `envoy.config.cluster.v3`).
 
 use super::endpoint::{ClusterLoadAssignment, EndpointHealth, Locality, TlsMode, WorkloadRef};
+use super::hash_policy::{MaglevTableSize, RingSize};
 use super::tls::UpstreamTls;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -162,8 +163,19 @@ pub enum LbPolicy {
     LeastRequest,
     /// At random, by weight.
     Random,
+    /// By a hash of the request, on a ring of points (ketama); at random for requests without a hash.
+    RingHash(RingSize),
+    /// By a hash of the request, in a table (Maglev); at random for requests without a hash.
+    Maglev(MaglevTableSize),
     /// The original destination; only with [`Discovery::OriginalDst`].
     ClusterProvided,
+}
+
+impl LbPolicy {
+    /// Whether equal hashes lead to the same endpoint.
+    pub fn is_consistent(self) -> bool {
+        matches!(self, Self::RingHash(_) | Self::Maglev(_))
+    }
 }
 
 /// How bytes travel to an endpoint.

@@ -143,6 +143,8 @@ pub struct TcpProxy {
     /// Closed after this long without a byte; `None` is Envoy's one hour; zero is never.
     #[serde(serialize_with = "super::json::optional_duration")]
     pub idle_timeout: Option<Duration>,
+    /// Whether a consistent choice of endpoints goes by the client's address (`hash_policy.source_ip`).
+    pub hash_source_ip: bool,
     /// A log line per connection.
     pub access_log: Vec<AccessLog>,
 }

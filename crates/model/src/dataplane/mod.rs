@@ -6,6 +6,7 @@
 
 mod cluster;
 mod endpoint;
+mod hash_policy;
 mod header_value;
 mod json;
 mod listener;
@@ -22,6 +23,7 @@ pub use cluster::{
     TransportSocketMatch, UpstreamHttp, WeightedLocality,
 };
 pub use endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef};
+pub use hash_policy::{HashCookie, HashKey, HashPolicy, MaglevTableSize, RingSize, TableSizeError};
 pub use header_value::{HeaderValuePart, SubstitutionPart};
 pub use listener::{
     AccessLog, AccessLogFormat, AccessLogTarget, Codec, Direction, FilterChain, FilterChainMatch, ForwardClientCert,

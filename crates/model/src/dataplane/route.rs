@@ -1,5 +1,6 @@
 //! HTTP routes (`envoy.config.route.v3`).
 
+use super::hash_policy::HashPolicy;
 use super::matcher::{HeaderMatch, QueryMatch, SafeRegex};
 use super::route_filters::{Cors, Fault, Mirror};
 use serde::Serialize;
@@ -124,6 +125,8 @@ pub struct Forward {
     pub retry: Option<RetryPolicy>,
     /// Copies of its requests.
     pub mirrors: Vec<Mirror>,
+    /// What of a request a consistent choice of endpoints goes by.
+    pub hash_policies: Vec<HashPolicy>,
     /// Status that answers when the cluster does not exist (503 by default in Istio).
     pub cluster_not_found_status: u16,
 }

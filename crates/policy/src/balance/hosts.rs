@@ -52,7 +52,8 @@ impl HostList {
                 let (a, b) = (rng.random_range(0..n), rng.random_range(0..n));
                 if all[self.hosts[b]].active_requests() < all[self.hosts[a]].active_requests() { b } else { a }
             }
-            (Weights::Equal, LbPolicy::Random) => rng.random_range(0..n),
+            // Consistent choices have tables instead; without one any host is as good as another.
+            (Weights::Equal, LbPolicy::Random | LbPolicy::RingHash(_) | LbPolicy::Maglev(_)) => rng.random_range(0..n),
             (Weights::Scheduled(schedule), LbPolicy::LeastRequest) => {
                 schedule.next_with(|i| loaded_weight(&all[self.hosts[i]]))?
             }
@@ -73,7 +74,9 @@ impl Weights {
             return Self::Equal;
         }
         match policy {
-            LbPolicy::Random => WeightedIndex::new(hosts.iter().map(weight)).map_or(Self::Equal, Self::Sums),
+            LbPolicy::Random | LbPolicy::RingHash(_) | LbPolicy::Maglev(_) => {
+                WeightedIndex::new(hosts.iter().map(weight)).map_or(Self::Equal, Self::Sums)
+            }
             LbPolicy::LeastRequest => {
                 let weights: Vec<f64> = hosts.iter().map(|i| loaded_weight(&all[*i])).collect();
                 Self::Scheduled(Schedule::new(&weights, rng))

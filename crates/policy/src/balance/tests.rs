@@ -1,4 +1,5 @@
 use super::*;
+use lateen_model::dataplane::{MaglevTableSize, RingSize};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -25,6 +26,10 @@ impl HostView for Rc<Host> {
 
     fn is_usable(&self) -> bool {
         self.usable.get()
+    }
+
+    fn hash_key(&self) -> String {
+        format!("10.0.0.{}:80", self.id)
     }
 }
 
@@ -309,5 +314,110 @@ proptest! {
         prop_assert!(counts.iter().all(|c| *c > 0), "{counts:?}");
         let by_host: BTreeMap<usize, u32> = counts.into_iter().enumerate().collect();
         prop_assert_eq!(by_host.len(), weights.len());
+    }
+}
+
+fn consistent_policies() -> [LbPolicy; 2] {
+    [LbPolicy::RingHash(RingSize::default()), LbPolicy::Maglev(MaglevTableSize::default())]
+}
+
+/// The host of each of so many keys.
+fn owners(lab: &mut Lab, keys: u64) -> Vec<usize> {
+    let hash = |key: u64| crate::hash::xx_hash(&key.to_le_bytes());
+    let mut find = |key| {
+        let wanted = Wanted { avoid: Avoid::NOTHING, hash: Some(hash(key)) };
+        lab.picker.pick(lab.epoch, &mut lab.rng, wanted, |_| false).unwrap().host.id
+    };
+    (0..keys).map(&mut find).collect()
+}
+
+#[test]
+fn consistent_choices_follow_weights() {
+    for policy in consistent_policies() {
+        let mut lab = Lab::simple(policy, &[1, 2, 5]);
+        let owners = owners(&mut lab, 40_000);
+        for (id, share) in [(0, 0.125), (1, 0.25), (2, 0.625)] {
+            let count = owners.iter().filter(|o| **o == id).count() as f64 / 40_000.0;
+            // A ring of 1,024 points: the share of a host with k points deviates by about 1/sqrt(k).
+            assert!((count / share - 1.0).abs() < 0.35, "{policy:?}: host {id} has {count}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_refused_stands_for_others() {
+    for policy in consistent_policies() {
+        let mut lab = Lab::simple(policy, &[1, 1, 1]);
+        let first = owners(&mut lab, 200);
+        for (key, owner) in first.into_iter().enumerate() {
+            let hash = Some(crate::hash::xx_hash(&(key as u64).to_le_bytes()));
+            let wanted = Wanted { avoid: Avoid { attempts: 50, priorities: PrioritySet::EMPTY }, hash };
+            let pick = |lab: &mut Lab| lab.picker.pick(0, &mut lab.rng, wanted, |h| h.id == owner).unwrap().host.id;
+            let second = pick(&mut lab);
+            assert_ne!(second, owner, "{policy:?}");
+            assert_eq!(pick(&mut lab), second, "the same request goes the same way");
+        }
+    }
+}
+
+#[test]
+fn without_a_hash_a_consistent_choice_is_random() {
+    for policy in consistent_policies() {
+        let counts = Lab::simple(policy, &[1, 1, 1]).counts(3000);
+        assert!(counts.iter().all(|c| *c > 600), "{policy:?} {counts:?}");
+    }
+}
+
+#[test]
+fn consistent_choices_by_weighted_localities() {
+    for policy in consistent_policies() {
+        let mut lab = Lab::new(policy, 50, &[(0, Some(80), &[1, 1]), (0, Some(20), &[1, 1]), (0, None, &[1])]);
+        let owners = owners(&mut lab, 20_000);
+        let first = owners.iter().filter(|o| **o < 2).count();
+        assert!((15_000..17_000).contains(&first), "{policy:?} {first}");
+        assert!(!owners.contains(&4), "a locality without weight gets nothing");
+    }
+}
+
+#[test]
+fn workers_share_a_table() {
+    let mut lab = Lab::simple(LbPolicy::Maglev(MaglevTableSize::default()), &[1, 1, 1]);
+    let mut other = Picker::new(lab.picker.set().clone());
+    lab.pick();
+    other.pick(0, &mut lab.rng, Avoid::NOTHING, |_| false);
+    let table = |picker: &Picker<Rc<Host>>| picker.priorities[0].table.clone().unwrap();
+    assert!(Arc::ptr_eq(&table(&lab.picker), &table(&other)));
+    lab.set_usable(&[0], false);
+    lab.pick();
+    assert!(!Arc::ptr_eq(&table(&lab.picker), &table(&other)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// When one of n hosts leaves, its keys move, and with Maglev a few others; with a ring no other.
+    #[test]
+    fn one_nth_of_the_keys_moves(n in 2usize..20, gone in 0usize..20, maglev in any::<bool>()) {
+        let gone = gone % n;
+        let policy = consistent_policies()[usize::from(maglev)];
+        let mut lab = Lab::new(policy, 0, &[(0, None, &vec![1; n])]);
+        let keys = 4000;
+        let before = owners(&mut lab, keys);
+        lab.set_usable(&[gone], false);
+        let after = owners(&mut lab, keys);
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count() as f64 / keys as f64;
+        let others = before.iter().zip(&after).filter(|(a, b)| a != b && **a != gone).count() as f64 / keys as f64;
+        prop_assert!(!after.contains(&gone));
+        let share = 1.0 / n as f64;
+        if maglev {
+            prop_assert!(others < 0.08, "{others} of the keys of hosts that stay moved");
+            prop_assert!(moved > share * 0.8 && moved < share * 1.2 + 0.08, "{moved} of {share}");
+        } else {
+            // The number of points of each host changes with the share, which adds or takes a few points of others.
+            prop_assert!(others < 0.10, "{others} of the keys of hosts that stay moved");
+            prop_assert!(moved > share * 0.5 && moved < share * 1.7 + 0.10, "{moved} of {share}");
+        }
+        lab.set_usable(&[gone], true);
+        prop_assert_eq!(owners(&mut lab, keys), before, "a host that comes back has its keys again");
     }
 }

@@ -15,7 +15,8 @@ use crate::{CompileError, RequestView};
 use host::HostIndex;
 use index::PathIndex;
 use lateen_model::dataplane::{
-    HeaderMutation, PathMatch, Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, VirtualHost,
+    HeaderMutation, PathMatch, Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch,
+    VirtualHost,
 };
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ fn forward(cluster: &str) -> Forward {
         host_rewrite: None,
         retry: None,
         mirrors: Vec::new(),
+        hash_policies: Vec::new(),
         cluster_not_found_status: 503,
     }
 }

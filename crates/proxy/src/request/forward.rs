@@ -10,7 +10,8 @@ use crate::stream::Stream;
 use crate::upstream::{self, Asked, Cluster, ConnectError, Host, Lease, LeaseError, Purpose};
 use lateen_model::dataplane::{Discovery, Forward};
 use lateen_observe::ResponseFlag;
-use lateen_policy::balance::Avoid;
+use lateen_policy::balance::{Avoid, Wanted};
+use lateen_policy::hash::{self, Sender};
 use lateen_policy::breaker::Permit;
 use lateen_policy::outlier::{LocalOrigin, Outcome};
 use lateen_policy::retry::{self, Decision, Overrides, RetryState};
@@ -39,6 +40,10 @@ pub(crate) struct Plan {
     pub(crate) tunnel: bool,
     /// Whether `x-envoy-attempt-count` is added.
     pub(crate) attempt_count: bool,
+    /// What a consistent choice of the endpoint goes by, once it was needed.
+    hash: Option<u64>,
+    /// Values of `set-cookie` for the client: cookies that were made for the hash.
+    pub(crate) set_cookies: Vec<String>,
 }
 
 impl Plan {
@@ -79,7 +84,18 @@ impl Plan {
         if let Some(expected) = timeouts.per_try.or(timeouts.global) {
             head.set_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         }
-        Self { route, target, cluster, purpose, timeouts, retries, tunnel: head.asks_for_tunnel(), attempt_count: false }
+        Self {
+            route,
+            target,
+            cluster,
+            purpose,
+            timeouts,
+            retries,
+            tunnel: head.asks_for_tunnel(),
+            attempt_count: false,
+            hash: None,
+            set_cookies: Vec::new(),
+        }
     }
 }
 
@@ -371,7 +387,8 @@ impl Forwarding<'_, '_> {
         }
     }
 
-    fn pick(&self) -> Option<Arc<Host>> {
+    fn pick(&mut self) -> Option<Arc<Host>> {
+        let hash = self.hash();
         let cluster = &self.plan.cluster;
         if let Discovery::OriginalDst { port_override } = &cluster.config.discovery {
             return Some(upstream::original_destination(self.ctx.connection.destination, *port_override));
@@ -381,7 +398,29 @@ impl Forwarding<'_, '_> {
             None => Avoid::NOTHING,
         };
         let avoids = |host: &Host| self.plan.retries.as_ref().is_some_and(|r| r.avoids(host.address));
-        self.ctx.worker.pools.pick(self.ctx.worker, cluster, avoid, avoids)
+        self.ctx.worker.pools.pick(self.ctx.worker, cluster, Wanted { avoid, hash }, avoids)
+    }
+
+    /// The request's hash, if the cluster goes by it; made once, so that all tries agree.
+    fn hash(&mut self) -> Option<u64> {
+        if !self.plan.cluster.config.lb_policy.is_consistent() {
+            return None;
+        }
+        if self.plan.hash.is_none() {
+            let connection = self.ctx.connection;
+            let sender =
+                Sender { client: self.info.client.address, remote: connection.remote, local: connection.destination };
+            let policies = match self.plan.route.action() {
+                Action::Forward(forward) => forward.model().hash_policies.as_slice(),
+                Action::Redirect(_) | Action::DirectResponse(_) => &[],
+            };
+            let made = hash::of_request(policies, &View::of(self.head), sender);
+            // Without a hash all tries go by the same random number.
+            let any = || self.ctx.worker.random();
+            self.plan.hash = Some(made.hash.unwrap_or_else(any));
+            self.plan.set_cookies = made.set_cookies;
+        }
+        self.plan.hash
     }
 
     /// A connection, unless time or the client's patience ends first.

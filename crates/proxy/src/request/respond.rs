@@ -199,6 +199,9 @@ fn prepare_head(ctx: &RequestContext<'_>, request: &Head, head: &mut Head, info:
         apply_ops(ctx, forward.targets()[plan.target].response_headers(), head, info, Some(request));
     }
     apply_ops(ctx, plan.route.response_headers(), head, info, Some(request));
+    for cookie in plan.set_cookies.iter().filter_map(|c| Value::new(c.as_bytes()).ok()) {
+        head.append(KnownHeader::SetCookie, cookie);
+    }
     finish_head(ctx, head, info);
 }
 

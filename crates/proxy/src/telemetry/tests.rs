@@ -153,6 +153,7 @@ fn to_app(logs: Vec<dataplane::AccessLog>) -> TcpProxy {
         stat_prefix: "app".to_owned(),
         destination: TcpDestination::Cluster("app".to_owned()),
         idle_timeout: None,
+        hash_source_ip: false,
         access_log: logs,
     }
 }

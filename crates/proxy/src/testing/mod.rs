@@ -119,6 +119,7 @@ pub(crate) fn route(clusters: &[&str]) -> Route {
         host_rewrite: None,
         retry: None,
         mirrors: Vec::new(),
+        hash_policies: Vec::new(),
         cluster_not_found_status: 503,
     };
     Route {
@@ -212,6 +213,7 @@ pub(crate) fn tcp(cluster: &str) -> Terminal {
         stat_prefix: "test".to_owned(),
         destination: TcpDestination::Cluster(cluster.to_owned()),
         idle_timeout: None,
+        hash_source_ip: false,
         access_log: Vec::new(),
     })
 }

@@ -126,6 +126,10 @@ impl HostView for Host {
     fn is_usable(&self) -> bool {
         self.endpoint.health == EndpointHealth::Healthy && !self.state.health.is_ejected()
     }
+
+    fn hash_key(&self) -> String {
+        self.address.to_string()
+    }
 }
 
 /// The moment from which ejection times are counted, the same for all clusters.

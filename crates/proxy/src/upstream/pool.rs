@@ -7,7 +7,7 @@ use crate::http::{ClientExchange, Head, StreamError};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::{http1, http2};
-use lateen_policy::balance::{Avoid, Picker};
+use lateen_policy::balance::{Picker, Wanted};
 use lateen_policy::breaker::Permit;
 use lateen_tls::PeerInfo;
 use std::cell::{Cell, RefCell};
@@ -210,7 +210,7 @@ impl Pools {
         &self,
         worker: &Worker,
         cluster: &Arc<Cluster>,
-        avoid: Avoid,
+        wanted: impl Into<Wanted>,
         exclude: impl Fn(&Host) -> bool,
     ) -> Option<Arc<Host>> {
         let pool = self.pool(cluster);
@@ -220,7 +220,7 @@ impl Pools {
             Some(picker) if Arc::ptr_eq(picker.set(), &hosts.set) => picker,
             _ => picker.insert(Picker::new(hosts.set.clone())),
         };
-        worker.with_rng(|rng| picker.pick(cluster.health_epoch(), rng, avoid, |h| exclude(h)).map(|p| p.host.clone()))
+        worker.with_rng(|rng| picker.pick(cluster.health_epoch(), rng, wanted, |h| exclude(h)).map(|p| p.host.clone()))
     }
 
     /// A connection to `host` for one request: an idle one, a shared one, a new one, or one that becomes free.

@@ -2,7 +2,7 @@
 
 use super::common::{ads_only, duration, metadata_str, port, short, socket_address};
 use super::cx::{Cx, Result, fields};
-use super::{endpoint, tls, typed};
+use super::{endpoint, hash, tls, typed};
 use crate::encode::cluster::HTTP_PROTOCOL_OPTIONS;
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
 use lateen_model::dataplane as m;
@@ -40,9 +40,9 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         family: dns_lookup_family,
         own_resolver: own_resolver || typed_dns_resolver_config.is_some(),
     };
-    let fields = Endpoints { eds_cluster_config, load_assignment, lb_config, dns };
+    let fields = Endpoints { eds_cluster_config, load_assignment, lb_config: lb_config.as_ref(), dns };
     let discovery = discovery(cx, &name, cluster_discovery_type, fields)?;
-    let lb_policy = self::lb_policy(cx, lb_policy, &discovery)?;
+    let lb_policy = self::lb_policy(cx, lb_policy, &discovery, lb_config.as_ref())?;
     let (healthy_panic_threshold, weighted_localities) =
         cx.optional("common_lb_config", common_lb_config, common_lb)?.unwrap_or_default();
     Ok(m::Cluster {
@@ -65,10 +65,10 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
 }
 
 /// The fields that depend on the kind of discovery.
-struct Endpoints {
+struct Endpoints<'a> {
     eds_cluster_config: Option<cluster::cluster::EdsClusterConfig>,
     load_assignment: Option<crate::pb::endpoint::ClusterLoadAssignment>,
-    lb_config: Option<cluster::cluster::LbConfig>,
+    lb_config: Option<&'a cluster::cluster::LbConfig>,
     dns: DnsSettings,
 }
 
@@ -86,7 +86,7 @@ fn discovery(
     cx: &mut Cx,
     name: &str,
     ty: Option<cluster::cluster::ClusterDiscoveryType>,
-    fields: Endpoints,
+    fields: Endpoints<'_>,
 ) -> Result<m::Discovery> {
     use cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig};
     let Endpoints { eds_cluster_config, load_assignment, lb_config, dns } = fields;
@@ -106,6 +106,7 @@ fn discovery(
     match lb_config {
         Some(LbConfig::OriginalDstLbConfig(value)) if ty == DiscoveryType::OriginalDst => {
             port_override = cx.at("original_dst_lb_config", |cx| {
+                let value = value.clone();
                 fields!(cx, value => cluster::cluster::OriginalDstLbConfig {
                     use: [upstream_port_override],
                     refuse: [use_http_header, http_header_name, metadata_key],
@@ -189,14 +190,24 @@ fn dns_discovery(
     })
 }
 
-fn lb_policy(cx: &Cx, value: i32, discovery: &m::Discovery) -> Result<m::LbPolicy> {
+fn lb_policy(
+    cx: &mut Cx,
+    value: i32,
+    discovery: &m::Discovery,
+    config: Option<&cluster::cluster::LbConfig>,
+) -> Result<m::LbPolicy> {
     use cluster::cluster::LbPolicy;
     let policy = match LbPolicy::try_from(value) {
         Ok(LbPolicy::RoundRobin) => m::LbPolicy::RoundRobin,
         Ok(LbPolicy::LeastRequest) => m::LbPolicy::LeastRequest,
         Ok(LbPolicy::Random) => m::LbPolicy::Random,
+        Ok(LbPolicy::RingHash) => hash::ring(cx, config)?,
+        Ok(LbPolicy::Maglev) => hash::maglev(cx, config)?,
         Ok(LbPolicy::ClusterProvided) => m::LbPolicy::ClusterProvided,
-        _ => return cx.fail_at("lb_policy", "ROUND_ROBIN, LEAST_REQUEST, RANDOM and CLUSTER_PROVIDED are supported"),
+        _ => {
+            let supported = "ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH, MAGLEV and CLUSTER_PROVIDED are supported";
+            return cx.fail_at("lb_policy", supported);
+        }
     };
     let original = matches!(discovery, m::Discovery::OriginalDst { .. });
     if original != (policy == m::LbPolicy::ClusterProvided) {

@@ -234,16 +234,26 @@ fn typed_filter(cx: &mut Cx, config: &google::Any, direction: m::Direction) -> R
     ))
 }
 
+/// Whether connections are told apart by their client's address.
+fn source_ip_hash(cx: &mut Cx, policies: Vec<typ::HashPolicy>) -> Result<bool> {
+    use typ::hash_policy::PolicySpecifier;
+    let by_source = cx.each("hash_policy", policies, |cx, policy| match policy.policy_specifier {
+        Some(PolicySpecifier::SourceIp(_)) => Ok(()),
+        _ => cx.fail("only source_ip is supported"),
+    })?;
+    Ok(!by_source.is_empty())
+}
+
 fn tcp_proxy(cx: &mut Cx, value: tcp::TcpProxy) -> Result<m::TcpProxy> {
     use tcp::tcp_proxy::ClusterSpecifier;
     fields!(cx, value => tcp::TcpProxy {
-        use: [stat_prefix, idle_timeout, access_log, cluster_specifier, max_connect_attempts],
+        use: [stat_prefix, idle_timeout, access_log, cluster_specifier, max_connect_attempts, hash_policy],
         refuse: [
             on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options, tunneling_config,
             max_downstream_connection_duration, proxy_protocol_tlvs, upstream_connect_mode,
         ],
         ignore: [
-            hash_policy, max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
+            max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
             flush_access_log_on_connected, access_log_options, proxy_protocol_tlv_merge_policy, max_early_data_bytes,
             check_drain_close,
         ],
@@ -269,6 +279,7 @@ fn tcp_proxy(cx: &mut Cx, value: tcp::TcpProxy) -> Result<m::TcpProxy> {
         stat_prefix,
         destination,
         idle_timeout: cx.optional("idle_timeout", idle_timeout, duration)?,
+        hash_source_ip: source_ip_hash(cx, hash_policy)?,
         access_log: cx.each("access_log", access_log, self::access_log)?,
     })
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod common;
 mod cx;
 mod endpoint;
+mod hash;
 mod hcm;
 mod istio;
 mod listener;

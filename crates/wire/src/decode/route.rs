@@ -2,7 +2,7 @@
 
 use super::common::{duration, header_match, inline, metadata_str, non_zero, port, regex, short, string_match};
 use super::cx::{Cx, Result, fields, is_set};
-use super::{route_filters, typed};
+use super::{hash, route_filters, typed};
 use crate::pb::{core, extensions::retry::priority::previous_priorities::v3 as priorities, matcher, route};
 use lateen_model::dataplane as m;
 use std::time::Duration;
@@ -195,13 +195,14 @@ fn forward(cx: &mut Cx, value: route::RouteAction) -> Result<m::Forward> {
         use: [
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, timeout, idle_timeout, retry_policy, max_grpc_timeout,
             max_stream_duration, cluster_specifier, host_rewrite_specifier, priority, request_mirror_policies,
+            hash_policy,
         ],
         refuse: [
             metadata_match, path_rewrite_policy, path_rewrite, append_x_forwarded_host, retry_policy_typed_config,
             rate_limits, cors, grpc_timeout_offset, upgrade_configs, internal_redirect_policy,
             internal_redirect_action, max_internal_redirects, hedge_policy,
         ],
-        ignore: [flush_timeout, early_data_policy, include_vh_rate_limits, hash_policy],
+        ignore: [flush_timeout, early_data_policy, include_vh_rate_limits],
     });
     if priority != i32::from(core::RoutingPriority::Default) {
         return cx.fail_at("priority", "only DEFAULT is supported");
@@ -236,6 +237,7 @@ fn forward(cx: &mut Cx, value: route::RouteAction) -> Result<m::Forward> {
         path_rewrite: rewritten_path(cx, prefix_rewrite, regex_rewrite)?,
         host_rewrite,
         mirrors: cx.each("request_mirror_policies", request_mirror_policies, route_filters::mirror)?,
+        hash_policies: cx.each("hash_policy", hash_policy, hash::policy)?,
         retry: cx.optional("retry_policy", retry_policy, self::retry_policy)?.flatten(),
         cluster_not_found_status,
     })

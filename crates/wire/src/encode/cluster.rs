@@ -1,7 +1,7 @@
 //! Clusters.
 
 use super::common::{ads, boolean, duration, socket_address, uint32};
-use super::{EncodeOptions, ProxyFlavor, endpoint, tls};
+use super::{EncodeOptions, ProxyFlavor, endpoint, hash, tls};
 use crate::any::{OrderedKind, OrderedList, OrderedMetadata, OrderedStruct, OrderedValue, any};
 use crate::istio::{METADATA_EXCHANGE, PEER_EXCHANGE, TcpMetadataExchange};
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
@@ -58,6 +58,8 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
             m::LbPolicy::RoundRobin => LbPolicy::RoundRobin,
             m::LbPolicy::LeastRequest => LbPolicy::LeastRequest,
             m::LbPolicy::Random => LbPolicy::Random,
+            m::LbPolicy::RingHash(_) => LbPolicy::RingHash,
+            m::LbPolicy::Maglev(_) => LbPolicy::Maglev,
             m::LbPolicy::ClusterProvided => LbPolicy::ClusterProvided,
         }
         .into(),
@@ -87,6 +89,9 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
         }
         m::Discovery::Dns(dns) => self::dns(&mut cluster, dns),
         m::Discovery::OriginalDst { port_override: None } | m::Discovery::Static(_) => {}
+    }
+    if let Some(config) = hash::table(value.lb_policy) {
+        cluster.lb_config = Some(config);
     }
     transport(&mut cluster, &value.transport, options);
     if value.tcp_metadata_exchange && options.flavor != ProxyFlavor::StockEnvoy {

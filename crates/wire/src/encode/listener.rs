@@ -147,6 +147,13 @@ fn tcp_proxy(value: &m::TcpProxy) -> tcp::TcpProxy {
         cluster_specifier: Some(cluster),
         idle_timeout: value.idle_timeout.map(duration),
         access_log: value.access_log.iter().map(access_log).collect(),
+        hash_policy: value.hash_source_ip.then(source_ip_hash).into_iter().collect(),
         ..Default::default()
     }
+}
+
+/// Connections are told apart by their client's address.
+fn source_ip_hash() -> typ::HashPolicy {
+    use typ::hash_policy::{PolicySpecifier, SourceIp};
+    typ::HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }
 }

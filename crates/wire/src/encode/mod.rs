@@ -5,6 +5,7 @@
 pub(crate) mod cluster;
 mod common;
 mod endpoint;
+mod hash;
 pub(crate) mod hcm;
 pub(crate) mod listener;
 mod rbac;

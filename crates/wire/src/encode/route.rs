@@ -1,6 +1,7 @@
 //! Routes.
 
 use super::common::{boolean, duration, header_match, inline_bytes, regex, string_match, uint32};
+use super::hash;
 use super::route_filters::{filters, mirror};
 use crate::any::{Extended, any, empty_any};
 use crate::pb::{core, extensions::retry::priority::previous_priorities::v3 as priorities, google, matcher, route};
@@ -165,6 +166,7 @@ fn route_action(value: &m::Forward) -> route::RouteAction {
             m::HostRewrite::Auto => HostRewriteSpecifier::AutoHostRewrite(google::BoolValue { value: true }),
         }),
         request_mirror_policies: value.mirrors.iter().map(mirror).collect(),
+        hash_policy: value.hash_policies.iter().map(hash::policy).collect(),
         ..Default::default()
     };
     #[expect(deprecated, reason = "Istio's field; the newer one ends the stream instead of answering with a timeout")]

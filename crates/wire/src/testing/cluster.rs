@@ -4,8 +4,8 @@ use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, 
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint,
     DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints,
-    OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket, TransportSocketMatch, UpstreamHttp,
-    WeightedLocality, WorkloadRef,
+    MaglevTableSize, OutlierDetection, RetryBudget, RingSize, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
+    TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -148,7 +148,15 @@ fn dns() -> impl Strategy<Value = DnsDiscovery> {
 }
 
 fn discovery() -> impl Strategy<Value = (Discovery, LbPolicy)> {
-    let policy = || select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random]);
+    let ring = (1_u64..5000, 5000_u64..8_000_000).prop_map(|(least, most)| RingSize::try_new(least, most).unwrap());
+    let table = select(vec![2_u64, 5, 65_537]).prop_map(|size| MaglevTableSize::try_new(size).unwrap());
+    let policies = prop_oneof![
+        3 => select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random]),
+        1 => ring.prop_map(LbPolicy::RingHash),
+        1 => table.prop_map(LbPolicy::Maglev),
+    ]
+    .boxed();
+    let policy = || policies.clone();
     prop_oneof![
         (name(), policy()).prop_map(|(service_name, policy)| (Discovery::Eds { service_name }, policy)),
         (cluster_load_assignment(), policy()).prop_map(|(endpoints, policy)| (Discovery::Static(endpoints), policy)),

@@ -110,8 +110,14 @@ fn tcp() -> impl Strategy<Value = TcpProxy> {
         name().prop_map(TcpDestination::Cluster),
         vec((name(), 1_u32..1_000_000), 1..4).prop_map(TcpDestination::Weighted),
     ];
-    (name(), destination, of(duration_or_zero()), vec(access_log(), 0..2)).prop_map(
-        |(stat_prefix, destination, idle_timeout, access_log)| TcpProxy { stat_prefix, destination, idle_timeout, access_log },
+    (name(), destination, of(duration_or_zero()), any::<bool>(), vec(access_log(), 0..2)).prop_map(
+        |(stat_prefix, destination, idle_timeout, hash_source_ip, access_log)| TcpProxy {
+            stat_prefix,
+            destination,
+            idle_timeout,
+            hash_source_ip,
+            access_log,
+        },
     )
 }
 

@@ -2,9 +2,10 @@
 
 use super::common::{boxed, duration, duration_or_zero, header_match, header_name, name, regex, string_match, text};
 use lateen_model::dataplane::{
-    ClusterSpecifier, Cors, DirectResponse, Fault, FaultAbort, FaultDelay, FaultError, Forward, HeaderAppend, HeaderMutation,
-    HeaderValueOp, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch, QueryPredicate, Redirect, RedirectPath, RetryBackOff,
-    RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, Share, VirtualHost, WeightedCluster,
+    ClusterSpecifier, Cors, DirectResponse, Fault, FaultAbort, FaultDelay, FaultError, Forward, HashCookie, HashKey, HashPolicy,
+    HeaderAppend, HeaderMutation, HeaderValueOp, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch, QueryPredicate,
+    Redirect, RedirectPath, RetryBackOff, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch,
+    Share, VirtualHost, WeightedCluster,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
@@ -85,10 +86,17 @@ fn forward() -> impl Strategy<Value = Forward> {
     let host = prop_oneof![name().prop_map(HostRewrite::Literal), Just(HostRewrite::Auto)];
     let timeouts = (of(duration()), of(duration_or_zero()), of(duration_or_zero()));
     let mirror = (name(), share(), any::<bool>()).prop_map(|(cluster, share, keep_host)| Mirror { cluster, share, keep_host });
-    let rest = (of(retry()), vec(mirror, 0..3), select(vec![404_u16, 500, 503]));
+    let rest = (of(retry()), vec(mirror, 0..3), vec(hash_policy(), 0..3), select(vec![404_u16, 500, 503]));
     (cluster_specifier(), timeouts, of(path), of(host), rest).prop_map(
-        |(cluster, (timeout, idle_timeout, max_grpc_timeout), path_rewrite, host_rewrite, (retry, mirrors, status))| Forward {
+        |(
+            cluster,
+            (timeout, idle_timeout, max_grpc_timeout),
+            path_rewrite,
+            host_rewrite,
+            (retry, mirrors, hash_policies, status),
+        )| Forward {
             mirrors,
+            hash_policies,
             cluster,
             timeout,
             idle_timeout,
@@ -99,6 +107,19 @@ fn forward() -> impl Strategy<Value = Forward> {
             cluster_not_found_status: status,
         },
     )
+}
+
+fn hash_policy() -> impl Strategy<Value = HashPolicy> {
+    let attributes = vec((name(), name()), 0..3);
+    let cookie = (name(), of(duration_or_zero()), "/[a-z]{0,4}", attributes)
+        .prop_map(|(name, ttl, path, attributes)| HashCookie { name, ttl, path, attributes });
+    let key = prop_oneof![
+        name().prop_map(|name| HashKey::Header(name.to_ascii_lowercase())),
+        cookie.prop_map(HashKey::Cookie),
+        Just(HashKey::SourceIp),
+        name().prop_map(HashKey::QueryParameter),
+    ];
+    (key, any::<bool>()).prop_map(|(key, terminal)| HashPolicy { key, terminal })
 }
 
 fn redirect() -> impl Strategy<Value = Redirect> {

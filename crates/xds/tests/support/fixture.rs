@@ -220,6 +220,7 @@ fn forward(cluster: ClusterSpecifier) -> Forward {
         host_rewrite: None,
         retry: None,
         mirrors: Vec::new(),
+        hash_policies: Vec::new(),
         cluster_not_found_status: 503,
     }
 }
@@ -295,6 +296,7 @@ fn all_routes() -> Vec<Route> {
         host_rewrite: Some(HostRewrite::Literal("other".to_owned())),
         retry: Some(retry()),
         mirrors: Vec::new(),
+        hash_policies: Vec::new(),
         cluster_not_found_status: 500,
         ..forward(single())
     };
@@ -478,6 +480,7 @@ fn tcp(name: &str, destination: TcpDestination) -> FilterChain {
             stat_prefix: name.to_owned(),
             destination,
             idle_timeout: Some(Duration::ZERO),
+            hash_source_ip: true,
             access_log: vec![text_log()],
         }),
     }

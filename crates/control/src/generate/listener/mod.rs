@@ -35,6 +35,7 @@ fn tcp_proxy(cluster: &str, access_log: &[AccessLog]) -> TcpProxy {
         stat_prefix: cluster.to_owned(),
         destination: TcpDestination::Cluster(cluster.to_owned()),
         idle_timeout: None,
+        hash_source_ip: false,
         access_log: access_log.to_vec(),
     }
 }

@@ -206,6 +206,7 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> Forward {
         host_rewrite: None,
         retry: None,
         mirrors: Vec::new(),
+        hash_policies: Vec::new(),
         cluster_not_found_status: 503,
     }
 }
