@@ -56,6 +56,15 @@ pub(crate) fn differences(scenario: &str, step: &Step, lateen: &Observation, env
     found
 }
 
+/// A value as patterns see it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "absent".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// A difference that is meant: patterns with `*` for where it is, and why.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,8 +73,8 @@ pub(crate) struct Meant {
     #[serde(default = "any")]
     step: String,
     field: String,
-    /// What Lateen shows; anything if left out.
-    lateen: Option<Value>,
+    /// What Lateen shows, as a pattern, or `absent`; anything if left out.
+    lateen: Option<String>,
     pub(crate) reason: String,
     /// It is not meant, and known: a fault that waits for its repair.
     #[serde(default)]
@@ -109,7 +118,7 @@ impl List {
             matches(&meant.scenario, &difference.scenario)
                 && matches(&meant.step, &difference.step)
                 && matches(&meant.field, &difference.field)
-                && meant.lateen.as_ref().is_none_or(|value| *value == difference.lateen)
+                && meant.lateen.as_ref().is_none_or(|pattern| matches(pattern, &shown(&difference.lateen)))
         })?;
         entry.used.set(true);
         Some(entry)

@@ -28,7 +28,6 @@ const COMPARED: [&str; 12] = [
 pub(crate) struct Logs {
     /// By pod.
     entries: BTreeMap<String, Vec<Value>>,
-    
 }
 
 /// The entries of one request.
@@ -69,7 +68,9 @@ impl Logs {
     fn next(&mut self, pod: &str, exchange: &Exchange) -> Option<Value> {
         // A port may have been that of an earlier connection.
         let began = timestamp(exchange.began);
-        let is_its = |e: &Value| e["downstream_remote_address"] == exchange.local && e["start_time"].as_str().is_some_and(|t| *t >= *began);
+        let is_its = |e: &Value| {
+            e["downstream_remote_address"] == exchange.local && e["start_time"].as_str().is_some_and(|t| *t >= *began)
+        };
         let entries = self.entries.get_mut(pod)?;
         let at = entries.iter().position(is_its)?;
         Some(entries.remove(at))

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::op::{Answer, Exchange, Op};
+use crate::run::keep;
 use crate::script::{Order, Step};
 use crate::yaml;
 
@@ -254,6 +255,7 @@ impl Mesh {
                 let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
                 let entries: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
                 if entries.iter().any(|entry| entry["path"] == last.as_str()) {
+                    keep(&format!("{}-{}.log", self.engine.name(), pod.name), &text)?;
                     logs.insert(pod.name.clone(), entries);
                     break;
                 }

@@ -88,7 +88,8 @@ fn flatten(path: &str, value: &Value, into: &mut Observation) {
 fn single(exchange: &Exchange) -> Value {
     let mut found = json!({"millis": exchange.millis});
     if let Some(error) = &exchange.error {
-        found["error"] = json!(error);
+        // Whether FIN or RST says so depends on what was on its way.
+        found["error"] = json!(if error == "reset" { "closed before an answer" } else { error });
     }
     if let Some(end) = exchange.end {
         found["end"] = json!(end);

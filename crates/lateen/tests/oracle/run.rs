@@ -139,7 +139,12 @@ fn one_engine(engine: &Engine, scenarios: &[Scenario]) -> Result<Observations, S
         }
         happened.push((steps, mesh.pods.clone()));
         let (ready, all) = (ready.as_secs_f32(), start.elapsed().as_secs_f32());
-        println!("{:6} in force after {ready:.1} s, done after {all:.1} s: {} ({})", engine.name(), scenario.name, scenario.script.about);
+        println!(
+            "{:6} in force after {ready:.1} s, done after {all:.1} s: {} ({})",
+            engine.name(),
+            scenario.name,
+            scenario.script.about
+        );
     }
     let mut logs = Logs::new(mesh.access_logs()?);
     mesh.stop()?;
@@ -149,7 +154,7 @@ fn one_engine(engine: &Engine, scenarios: &[Scenario]) -> Result<Observations, S
     };
     let observations: Observations =
         scenarios.iter().zip(&happened).map(|(scenario, happened)| observe_all(&mut logs, scenario, happened)).collect();
-    keep(engine, scenarios, &observations)?;
+    keep_observations(engine, scenarios, &observations)?;
     Ok(observations)
 }
 
@@ -226,18 +231,21 @@ fn resolve(mesh: &mut Mesh, pod: &str, op: &Op) -> Result<(), String> {
     }
 }
 
-/// Leaves what was observed for people.
-fn keep(engine: &Engine, scenarios: &[Scenario], observations: &Observations) -> Result<(), String> {
+/// Leaves something for people to look at, in `target/tmp/oracle`.
+pub(crate) fn keep(file: &str, text: &str) -> Result<(), String> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("oracle");
-    fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
+    let written = fs::create_dir_all(&directory).and_then(|()| fs::write(directory.join(file), text));
+    written.map_err(|e| format!("{}: {e}", directory.display()))
+}
+
+fn keep_observations(engine: &Engine, scenarios: &[Scenario], observations: &Observations) -> Result<(), String> {
     let mut all = json!({});
     for (scenario, steps) in scenarios.iter().zip(observations) {
         for (step, observation) in scenario.script.steps.iter().zip(steps) {
             all[&scenario.name][step.title()] = json!(observation);
         }
     }
-    let path = directory.join(format!("{}.json", engine.name()));
-    fs::write(&path, format!("{all:#}\n")).map_err(|e| format!("{}: {e}", path.display()))
+    keep(&format!("{}.json", engine.name()), &format!("{all:#}\n"))
 }
 
 /// Compares the page with the one in the repository, or writes that.

@@ -95,6 +95,8 @@ fn start(settings: &Settings, envoy: &Path, bootstrap: &serde_json::Value) -> io
         .arg("--disable-hot-restart")
         .args(["--drain-strategy", "immediate", "--drain-time-s", &settings.termination_drain.as_secs().to_string()])
         .args(["--log-level", "warning", "--component-log-level", "misc:error"])
+        // What a request left in the access log is there when somebody looks; Envoy itself would take ten seconds.
+        .args(["--file-flush-interval-msec", "500"])
         .kill_on_drop(true);
     command.spawn().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", envoy.display())))
 }

@@ -8,11 +8,13 @@ mod raw;
 pub(crate) use http1::parse;
 
 use std::io::{BufRead, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::op::{Answer, Exchange, Http, Op, Version};
@@ -95,13 +97,29 @@ async fn resolve(address: &str) -> Result<SocketAddr, String> {
 
 async fn connect(address: &str) -> Result<(TcpStream, String), String> {
     let address = resolve(address).await?;
-    let stream = match timeout(Duration::from_secs(10), TcpStream::connect(address)).await {
+    let stream = match timeout(Duration::from_secs(10), from_a_new_port(address)).await {
         Ok(connected) => connected.map_err(|error| name(&error).to_owned())?,
         Err(_) => return Err("no connection in time".to_owned()),
     };
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
     let local = stream.local_addr().map_err(|e| e.to_string())?.to_string();
     Ok((stream, local))
+}
+
+/// Connects from a port that no connection had before: access logs are read by it, and where two connections to different
+/// addresses share one, redirection changes that of the second.
+async fn from_a_new_port(address: SocketAddr) -> std::io::Result<TcpStream> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below those that the kernel gives away, above the proxies' own.
+    const PORTS: Range<u16> = 16_000..32_000;
+    loop {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        let socket = TcpSocket::new_v4()?;
+        match socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            bound => return bound.map(|()| socket.connect(address))?.await,
+        }
+    }
 }
 
 /// An error in words that do not depend on the machine.
