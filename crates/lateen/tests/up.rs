@@ -216,6 +216,14 @@ fn at_terminal(mesh: &Mesh, command: &[&str], typed: &[(&str, &str)]) -> (String
     let mut exec = mesh.command(&["exec", "-n", "shop", "client", "--"]);
     let mut child = exec.args(command).stdin(theirs()).stdout(theirs()).stderr(theirs()).spawn().unwrap();
     drop((exec, pty.slave));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let (done, watched) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = watched.recv_timeout(std::time::Duration::from_secs(60)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    });
     let mut screen = std::fs::File::from(pty.master);
     let mut keyboard = screen.try_clone().unwrap();
     let mut shown = String::new();
@@ -230,6 +238,8 @@ fn at_terminal(mesh: &Mesh, command: &[&str], typed: &[(&str, &str)]) -> (String
             next = typed.next();
         }
     }
+    drop(done);
+    watchdog.join().unwrap();
     (shown, child.wait().unwrap().code())
 }
 
@@ -241,14 +251,16 @@ fn exec_at_a_terminal_gives_the_command_one_of_its_own() {
         at_terminal(&mesh, &["sh", "-c", "test -t 0 -a -t 1 && echo now: && tr a-z A-Z; exit 6"], &[("now:", "hello\n\x04")]);
     assert!(text.contains("hello\r\nHELLO\r\n"), "the terminal echoes, and Ctrl-D ends the input: {text:?}");
     assert_eq!(code, Some(6));
-    // Ctrl-C interrupts what runs in the foreground, not the shell that started it.
+    // Ctrl-C interrupts what runs in the foreground, not the shell that started it. (It is typed when that runs: `ab` is shown
+    // by the program only, not by the echo of what is typed.)
     let (text, code) = at_terminal(
         &mesh,
         &["sh", "-i"],
-        &[("# ", "sleep 1000000 || echo interrupted: $?\n"), ("sleep 1000000 ||", "\x03"), ("\n# ", "exit 4\n")],
+        &[("# ", "sh -c \"echo a''b; exec sleep 1000000\"\n"), ("ab\r\n", "\x03"), ("^C\r\n# ", "exit 4\n")],
     );
     assert_eq!(code, Some(4), "{text:?}");
-    let (text, code) = at_terminal(&mesh, &["sh", "-c", "trap 'exit 9' INT; echo ready; sleep 1000000"], &[("ready", "\x03")]);
+    let script = "trap 'exit 9' INT; sh -c 'echo ready; exec sleep 1000000'";
+    let (text, code) = at_terminal(&mesh, &["sh", "-c", script], &[("ready", "\x03")]);
     assert_eq!(code, Some(9), "{text:?}");
     let (text, code) = at_terminal(&mesh, &["no-such-program"], &[]);
     assert!(text.contains("cannot run `no-such-program`") && code == Some(127), "{text:?}");
