@@ -246,7 +246,10 @@ fn a_bare_cluster_has_envoys_defaults() {
 fn fields_of_clusters_that_would_change_behaviour() {
     type Edit = fn(&mut cluster::Cluster);
     let edits: [(Edit, &str); 9] = [
-        (|c| c.lb_policy = cluster::cluster::LbPolicy::RingHash.into(), "lb_policy: ROUND_ROBIN, LEAST_REQUEST, RANDOM and"),
+        (
+            |c| c.lb_policy = cluster::cluster::LbPolicy::LoadBalancingPolicyConfig.into(),
+            "lb_policy: ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH",
+        ),
         (|c| c.lb_policy = cluster::cluster::LbPolicy::ClusterProvided.into(), "lb_policy: CLUSTER_PROVIDED goes with type"),
         (|c| c.health_checks = vec![core::HealthCheck::default()], "health_checks: is not supported"),
         (

@@ -2,14 +2,14 @@
 
 use super::common::{access_log, ads, boolean, duration, uint32};
 use super::{rbac, route};
-use crate::any::{OrderedKind, OrderedStruct, any, empty_any, typed_struct};
+use crate::any::{Extended, OrderedKind, OrderedStruct, any, empty_any, typed_struct};
 use crate::istio::{ALPN, ALPN_OVERRIDES, AlpnConfig, METADATA_EXCHANGE, PeerMetadataConfig, STATS, StatsConfig};
 use crate::pb::{
     core, extensions::filters::http::grpc_stats::v3 as grpc_stats,
     extensions::filters::network::http_connection_manager::v3 as hcm, google, trace, tracing, typ,
 };
 use lateen_model::dataplane as m;
-use prost::Name;
+use prost::{Message, Name};
 
 pub(crate) const ROUTER: &str = "envoy.filters.http.router";
 pub(crate) const HTTP_RBAC: &str = "envoy.filters.http.rbac";
@@ -18,7 +18,21 @@ pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 pub(crate) const CORS: &str = "envoy.filters.http.cors";
 pub(crate) const OPENTELEMETRY: &str = "envoy.tracers.opentelemetry";
 
-pub(super) fn manager(value: &m::HttpConnectionManager) -> hcm::HttpConnectionManager {
+/// The field number of `HttpConnectionManager.route_config`.
+const ROUTE_CONFIG: u32 = 4;
+
+/// Packed; routes that are written in it are as ordered as those that are resources of their own.
+pub(super) fn manager(value: &m::HttpConnectionManager) -> google::Any {
+    let entries = match &value.routes {
+        m::RouteSource::Rds(_) => Vec::new(),
+        m::RouteSource::Inline(routes) => vec![route::configuration(routes)],
+    };
+    let ordered = Extended { base: settings(value), tag: ROUTE_CONFIG, entries };
+    google::Any { type_url: hcm::HttpConnectionManager::type_url(), value: ordered.encode_to_vec() }
+}
+
+/// Without routes that are written in it.
+fn settings(value: &m::HttpConnectionManager) -> hcm::HttpConnectionManager {
     use hcm::http_connection_manager::{
         CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
     };
@@ -60,12 +74,10 @@ pub(super) fn manager(value: &m::HttpConnectionManager) -> hcm::HttpConnectionMa
         access_log: value.access_log.iter().map(access_log).collect(),
         ..Default::default()
     };
-    manager.route_specifier = Some(match &value.routes {
-        m::RouteSource::Rds(name) => {
-            RouteSpecifier::Rds(hcm::Rds { config_source: Some(ads()), route_config_name: name.clone() })
-        }
-        m::RouteSource::Inline(routes) => RouteSpecifier::RouteConfig(route::configuration(routes)),
-    });
+    if let m::RouteSource::Rds(name) = &value.routes {
+        let rds = hcm::Rds { config_source: Some(ads()), route_config_name: name.clone() };
+        manager.route_specifier = Some(RouteSpecifier::Rds(rds));
+    }
     match &value.server_name {
         Some(name) => manager.server_name.clone_from(name),
         None => manager.server_header_transformation = ServerHeaderTransformation::PassThrough.into(),

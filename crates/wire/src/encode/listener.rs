@@ -81,7 +81,7 @@ fn filter_chain(value: &m::FilterChain, options: EncodeOptions) -> listener::Fil
     let matches = (value.matches != m::FilterChainMatch::default()).then(|| chain_match(&value.matches));
     let mut filters: Vec<_> = value.network_filters.iter().filter_map(|f| network_filter(f, options)).collect();
     filters.push(match &value.terminal {
-        m::Terminal::Http(manager) => filter(HCM, any(&hcm::manager(manager))),
+        m::Terminal::Http(manager) => filter(HCM, hcm::manager(manager)),
         m::Terminal::Tcp(proxy) => filter(TCP_PROXY, any(&tcp_proxy(proxy))),
     });
     listener::FilterChain {

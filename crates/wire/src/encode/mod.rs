@@ -45,7 +45,7 @@ pub fn listener(value: &Listener, options: EncodeOptions) -> Bytes {
 
 /// Encodes a route configuration.
 pub fn route_configuration(value: &RouteConfiguration) -> Bytes {
-    route::ordered(value).encode_to_vec().into()
+    route::configuration(value).encode_to_vec().into()
 }
 
 /// Encodes a cluster.

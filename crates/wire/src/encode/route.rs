@@ -15,8 +15,8 @@ const VIRTUAL_HOSTS: u32 = 2;
 const ROUTES: u32 = 3;
 const FILTERS: u32 = 13;
 
-/// A resource of its own, whose bytes are the same whenever it says the same.
-pub(super) fn ordered(value: &m::RouteConfiguration) -> impl Message {
+/// Its bytes are the same whenever it says the same.
+pub(super) fn configuration(value: &m::RouteConfiguration) -> impl Message + use<> {
     let extended = |value: &m::Route| Extended { base: route(value), tag: FILTERS, entries: filters(&value.filters) };
     let hosts = value.virtual_hosts.iter().map(|host| Extended {
         base: virtual_host(host),
@@ -24,19 +24,6 @@ pub(super) fn ordered(value: &m::RouteConfiguration) -> impl Message {
         entries: host.routes.iter().map(extended).collect(),
     });
     Extended { base: settings(value), tag: VIRTUAL_HOSTS, entries: hosts.collect() }
-}
-
-/// Inside of a listener. With the settings of more than one filter on a route, the bytes differ from time to time.
-pub(super) fn configuration(value: &m::RouteConfiguration) -> route::RouteConfiguration {
-    let filtered = |value: &m::Route| {
-        let filters = filters(&value.filters).into_iter().filter_map(|entry| Some((entry.key, entry.value?)));
-        route::Route { typed_per_filter_config: filters.collect(), ..route(value) }
-    };
-    let hosts = value
-        .virtual_hosts
-        .iter()
-        .map(|host| route::VirtualHost { routes: host.routes.iter().map(filtered).collect(), ..virtual_host(host) });
-    route::RouteConfiguration { virtual_hosts: hosts.collect(), ..settings(value) }
 }
 
 /// Without virtual hosts.
