@@ -270,8 +270,9 @@ impl GrpcStep {
             if number > 0 {
                 message.push(tag);
                 // A varint of at most 14 bits.
-                let (low, high) = (number & 0x7f, (number >> 7) & 0x7f);
-                if high > 0 { message.extend([low as u8 | 0x80, high as u8]) } else { message.push(low as u8) }
+                let seven = |bits: u16| u8::try_from(bits & 0x7f).map_err(|e| e.to_string());
+                let (low, high) = (seven(number)?, seven(number >> 7)?);
+                if high > 0 { message.extend([low | 0x80, high]) } else { message.push(low) }
             }
         }
         let mut framed = vec![0, 0, 0, 0, u8::try_from(message.len()).map_err(|e| e.to_string())?];
@@ -293,9 +294,9 @@ impl SendStep {
             first.extend(std::iter::repeat_n(b'x', self.pad));
         }
         if let Some(digits) = &self.hex {
-            let digits: Vec<u32> = digits.chars().filter_map(|c| c.to_digit(16)).collect();
-            let bytes = digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum * 16 + digit) as u8);
-            parts.insert(0, bytes.collect());
+            let pairs = digits.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair));
+            let bytes: Result<Vec<u8>, _> = pairs.map(|pair| u8::from_str_radix(&pair, 16)).collect();
+            parts.insert(0, bytes.map_err(|e| format!("{digits}: {e}"))?);
         }
         Ok(Bytes { address: self.to.clone(), parts, finish: self.finish, quiet: self.quiet })
     }

@@ -81,9 +81,7 @@ fn set_scheme(connection: &Connection, head: &mut Head, client: &Client) {
     let scheme = match told {
         Some(proto) if proto.eq_ignore_ascii_case("https") => Scheme::Https,
         Some(proto) if proto.eq_ignore_ascii_case("http") => Scheme::Http,
-        _ if connection.transport == TransportProtocol::Tls && connection.tls.is_some() && connection.peer_uri().is_none() => {
-            Scheme::Https
-        }
+        _ if connection.transport == TransportProtocol::Tls && connection.tls.is_some() => Scheme::Https,
         _ => Scheme::Http,
     };
     head.set_scheme(Some(scheme));

@@ -59,6 +59,8 @@ async fn peers_of_the_mesh_may_steer_but_not_the_application() {
     assert!(!seen.contains("x-envoy-max-retries"), "it was for this proxy: {seen}");
     assert_eq!(header(&seen, "x-envoy-decorator-operation"), Some("o"));
     assert_eq!(header(&seen, "x-forwarded-proto"), Some("https"));
+    // Its sidecar was no HTTP proxy, or it would have said.
+    assert_eq!(header(&bench.seen("").await, "x-forwarded-proto"), Some("https"));
 }
 
 #[tokio::test]

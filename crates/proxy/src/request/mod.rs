@@ -189,7 +189,7 @@ fn plan(
     let Action::Forward(forward) = route.action() else { return Err(LocalReply::no_route()) };
     let target = &forward.targets()[chosen];
     let Some(cluster) = info.cluster.clone() else {
-        return Err(LocalReply::no_cluster(forward.model().cluster_not_found_status));
+        return Err(LocalReply::no_cluster(forward.model().cluster_not_found_status).changed_by(route, head));
     };
 
     // The branch's operations, then the route's; values see the request as it was.
@@ -204,13 +204,23 @@ fn plan(
     }
     match forward.host_change(target) {
         HostChange::Keep | HostChange::Auto => {}
-        HostChange::Literal(host) => head.set_authority(host).map_err(|_| LocalReply::bad_request("host_rewrite_failed"))?,
+        HostChange::Literal(host) => change_host(head, host)?,
     }
     send_own_metadata(ctx, &cluster, head);
     ctx.worker.telemetry.inject_trace(info, head);
     let mut plan = Plan::new(route.clone(), chosen, cluster.clone(), ctx, head, info);
     plan.attempt_count = attempt_count;
     Ok(plan)
+}
+
+/// Gives a request another authority; what it had before stays known, as with Envoy.
+fn change_host(head: &mut Head, host: &str) -> Result<(), LocalReply> {
+    let original = head.authority().map(|before| before.as_bytes().to_vec());
+    head.set_authority(host).map_err(|_| LocalReply::bad_request("host_rewrite_failed"))?;
+    if let Some(Ok(original)) = original.as_deref().map(Value::new) {
+        head.set(KnownHeader::XEnvoyOriginalHost, original);
+    }
+    Ok(())
 }
 
 /// Tells the other proxy who asks, if there may be one.

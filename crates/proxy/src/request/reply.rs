@@ -23,6 +23,8 @@ pub(crate) struct LocalReply {
     grpc_status: Option<u32>,
     /// The request, where the route changes the head of its own answer: the values may ask for parts of it.
     request: Option<Box<Head>>,
+    /// Tells of an exchange with an upstream that failed.
+    of_a_reset: bool,
 }
 
 impl LocalReply {
@@ -36,6 +38,7 @@ impl LocalReply {
             headers: Vec::new(),
             grpc_status: None,
             request: None,
+            of_a_reset: false,
         }
     }
 
@@ -150,7 +153,17 @@ impl LocalReply {
         let failure = transport_failure.map(|t| format!(", transport failure reason: {t}")).unwrap_or_default();
         let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}{failure}");
         let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
-        Self::new(status, body.into_bytes(), details)
+        Self { of_a_reset: true, ..Self::new(status, body.into_bytes(), details) }
+    }
+
+    /// A failed exchange tells whether it was the first, as Envoy's does.
+    fn tell_retries(&mut self, attempts: u32) {
+        if self.of_a_reset && attempts > 1 {
+            self.body = String::from_utf8_lossy(&self.body)
+                .replacen(" reset reason: ", " retried and the latest reset reason: ", 1)
+                .into_bytes()
+                .into();
+        }
     }
 
     /// Writes flag and details into the record.
@@ -162,8 +175,9 @@ impl LocalReply {
     }
 
     /// Sends it; gRPC requests are answered in gRPC's way.
-    pub(crate) async fn send(self, ctx: &RequestContext<'_>, responder: Responder<Stream>, info: &mut RequestInfo) {
+    pub(crate) async fn send(mut self, ctx: &RequestContext<'_>, responder: Responder<Stream>, info: &mut RequestInfo) {
         self.note_into(info);
+        self.tell_retries(info.attempts);
         let Ok(mut head) = Head::response(if info.grpc { 200 } else { self.status }) else { return };
         for (name, value) in &self.headers {
             if let (Ok(name), Ok(value)) = (Name::new(name.as_bytes()), Value::new(value.as_bytes())) {

@@ -1,5 +1,6 @@
 //! Answers of the proxy's own, as the client sees them.
 
+use super::LocalReply;
 use crate::testing::exchange::{LogFile, Proxy, Upstream, header, serving};
 use crate::testing::{cluster, hcm, route, routes};
 use lateen_model::dataplane::{
@@ -177,4 +178,16 @@ async fn what_is_not_a_request_is_logged_too() {
     let answer = ask(defaults(), routes("inbound", &["app"]), &[], "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
     assert!(answer.text.starts_with("HTTP/1.1 400 "), "{}", answer.text);
     assert_eq!(answer.log, "400 DPE http1.codec_error 0 0");
+}
+
+#[test]
+fn a_failed_exchange_tells_that_it_was_retried() {
+    let body = |attempts: u32, mut reply: LocalReply| {
+        reply.tell_retries(attempts);
+        String::from_utf8(reply.body.into_owned()).expect("text")
+    };
+    let start = "upstream connect error or disconnect/reset before headers. ";
+    assert_eq!(body(1, LocalReply::terminated()), format!("{start}reset reason: connection termination"));
+    assert_eq!(body(2, LocalReply::terminated()), format!("{start}retried and the latest reset reason: connection termination"));
+    assert_eq!(body(2, LocalReply::no_healthy_upstream()), "no healthy upstream");
 }
