@@ -11,8 +11,8 @@ use crate::upstream::{self, Asked, Cluster, ConnectError, Host, Lease, LeaseErro
 use lateen_model::dataplane::{Discovery, Forward};
 use lateen_observe::ResponseFlag;
 use lateen_policy::balance::{Avoid, Wanted};
-use lateen_policy::hash::{self, Sender};
 use lateen_policy::breaker::Permit;
+use lateen_policy::hash::{self, Sender};
 use lateen_policy::outlier::{LocalOrigin, Outcome};
 use lateen_policy::retry::{self, Decision, Overrides, RetryState};
 use lateen_policy::route::{Action, CompiledRoute};
@@ -408,8 +408,7 @@ impl Forwarding<'_, '_> {
         }
         if self.plan.hash.is_none() {
             let connection = self.ctx.connection;
-            let sender =
-                Sender { client: self.info.client.address, remote: connection.remote, local: connection.destination };
+            let sender = Sender { client: self.info.client.address, remote: connection.remote, local: connection.destination };
             let policies = match self.plan.route.action() {
                 Action::Forward(forward) => forward.model().hash_policies.as_slice(),
                 Action::Redirect(_) | Action::DirectResponse(_) => &[],

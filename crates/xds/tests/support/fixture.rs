@@ -8,9 +8,9 @@ use lateen_model::dataplane::{
     HostRewrite, HttpConnectionManager, HttpFilter, HttpInspector, HttpProtocolOptions, LbPolicy, Listener, ListenerFilters,
     Locality, LocalityEndpoints, NetworkFilter, OutlierDetection, PathMatch, PathNormalization, PathRewrite, PeerMetadata,
     Permission, Principal, QueryMatch, QueryPredicate, Rbac, RbacAction, RbacPolicy, Redirect, RedirectPath, RetryBackOff,
-    RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, RouteSource, SafeRegex, SecretRef,
-    SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination, TcpKeepalive, TcpProxy, Terminal,
-    TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol, TransportSocket, TransportSocketMatch,
+    RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, RouteSource, SafeRegex,
+    SecretRef, SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination, TcpKeepalive, TcpProxy,
+    Terminal, TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol, TransportSocket, TransportSocketMatch,
     UpstreamHttp, UpstreamTls, VirtualHost, WeightedCluster, WeightedLocality, WorkloadRef,
 };
 use std::net::Ipv4Addr;
@@ -31,7 +31,10 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
             protocol: HttpProtocolOptions::Http1,
             idle_timeout: None,
             max_requests_per_connection: None,
-            max_connection_duration: None, auto_sni: false, auto_san_validation: false },
+            max_connection_duration: None,
+            auto_sni: false,
+            auto_san_validation: false,
+        },
         circuit_breakers: CircuitBreakers::default(),
         outlier_detection: None,
         healthy_panic_threshold: None,
@@ -74,7 +77,10 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             protocol: HttpProtocolOptions::Downstream { max_concurrent_streams: None },
             idle_timeout: Some(300 * SECOND),
             max_requests_per_connection: None,
-            max_connection_duration: None, auto_sni: false, auto_san_validation: false },
+            max_connection_duration: None,
+            auto_sni: false,
+            auto_san_validation: false,
+        },
         ..cluster(name, original())
     };
     vec![
@@ -126,7 +132,10 @@ pub(crate) fn clusters() -> Vec<Cluster> {
                 protocol: HttpProtocolOptions::Http2 { max_concurrent_streams: Some(100) },
                 idle_timeout: Some(60 * SECOND),
                 max_requests_per_connection: Some(10),
-                max_connection_duration: Some(600 * SECOND), auto_sni: false, auto_san_validation: false },
+                max_connection_duration: Some(600 * SECOND),
+                auto_sni: false,
+                auto_san_validation: false,
+            },
             ..cluster(subset, eds(subset))
         },
         Cluster {
