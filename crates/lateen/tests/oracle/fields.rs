@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use lateen_model::resource::{AuthorizationPolicy, DestinationRule, PeerAuthentication, Sidecar, VirtualService};
+use lateen_model::resource::{
+    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    WorkloadGroup,
+};
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
@@ -13,6 +16,10 @@ pub(crate) fn all() -> Vec<String> {
     let mut all = Vec::new();
     fields_of::<VirtualService>("VirtualService", &mut all);
     fields_of::<DestinationRule>("DestinationRule", &mut all);
+    fields_of::<Gateway>("Gateway", &mut all);
+    fields_of::<ServiceEntry>("ServiceEntry", &mut all);
+    fields_of::<WorkloadEntry>("WorkloadEntry", &mut all);
+    fields_of::<WorkloadGroup>("WorkloadGroup", &mut all);
     fields_of::<Sidecar>("Sidecar", &mut all);
     fields_of::<PeerAuthentication>("PeerAuthentication", &mut all);
     fields_of::<AuthorizationPolicy>("AuthorizationPolicy", &mut all);
