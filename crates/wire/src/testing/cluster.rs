@@ -148,8 +148,8 @@ fn dns() -> impl Strategy<Value = DnsDiscovery> {
 }
 
 fn discovery() -> impl Strategy<Value = (Discovery, LbPolicy)> {
-    let ring = (1_u64..5000, 5000_u64..8_000_000).prop_map(|(least, most)| RingSize::try_new(least, most).unwrap());
-    let table = select(vec![2_u64, 5, 65_537]).prop_map(|size| MaglevTableSize::try_new(size).unwrap());
+    let ring = (1_u64..5000, 5000_u64..8_000_000).prop_filter_map("a size", |(least, most)| RingSize::try_new(least, most).ok());
+    let table = select(vec![2_u64, 5, 65_537]).prop_filter_map("a prime", |size| MaglevTableSize::try_new(size).ok());
     let policies = prop_oneof![
         3 => select(vec![LbPolicy::RoundRobin, LbPolicy::LeastRequest, LbPolicy::Random]),
         1 => ring.prop_map(LbPolicy::RingHash),
