@@ -331,6 +331,6 @@ async fn a_switch_to_strict_and_back_costs_no_request_of_the_mesh() {
     line.finish();
     assert_eq!(line.rest().await, b"");
     for load in loads {
-        assert_all_answered(&load.end(), 50);
+        assert_all_answered(&load.end(), 5);
     }
 }
