@@ -413,8 +413,8 @@ proptest! {
             prop_assert!(others < 0.08, "{others} of the keys of hosts that stay moved");
             prop_assert!(moved > share * 0.8 && moved < share * 1.2 + 0.08, "{moved} of {share}");
         } else {
-            // The number of points of each host changes with the share, which adds or takes a few points of others.
-            prop_assert!(others < 0.10, "{others} of the keys of hosts that stay moved");
+            // The ring keeps its size: each host that stays gets more points, and of four hosts an eighth of the keys moves to them.
+            prop_assert!(others < 0.17, "{others} of the keys of hosts that stay moved");
             prop_assert!(moved > share * 0.5 && moved < share * 1.7 + 0.10, "{moved} of {share}");
         }
         lab.set_usable(&[gone], true);
