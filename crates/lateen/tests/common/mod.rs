@@ -231,17 +231,18 @@ fn command(as_user: Option<u32>, dir: &Path) -> Command {
         fs::create_dir(&runtime).unwrap();
         open_to_all(&runtime);
     }
-    let mut command = match as_user {
-        None => Command::new(lateen()),
+    // Also where whoever runs the tests ignores SIGINT (a shell's job in the background), Ctrl-C is to have its effect.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT");
+    match as_user {
+        None => command.arg(lateen()),
         Some(uid) => {
             use std::os::unix::process::CommandExt;
             let copy = dir.join("lateen");
             if !copy.exists() {
                 fs::copy(lateen(), &copy).unwrap();
             }
-            let mut command = Command::new(copy);
-            command.uid(uid).gid(uid);
-            command
+            command.arg(copy).uid(uid).gid(uid)
         }
     };
     command.env("XDG_RUNTIME_DIR", runtime);
