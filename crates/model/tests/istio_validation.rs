@@ -404,7 +404,7 @@ fn destination_rule_load_balancing_and_tls() {
         ),
         (
             "loadBalancer: {consistentHash: {useSourceIp: true}}",
-            "spec.trafficPolicy.loadBalancer.consistentHash: is not supported",
+            "",
         ),
         ("loadBalancer: {consistentHash: {}}", "spec.trafficPolicy.loadBalancer.consistentHash: must set exactly one"),
         (

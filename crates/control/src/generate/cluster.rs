@@ -4,7 +4,7 @@ use super::destination::{MergedRule, Policy};
 use super::external;
 use super::proxy::{Proxy, ProxyRole};
 use super::scope::{ScopedService, sidecar_of};
-use super::{inbound, mesh, tls};
+use super::{hash, inbound, mesh, tls};
 use crate::names;
 use crate::world::{Protocol, Service, ServicePort, World};
 use lateen_model::dataplane::{
@@ -55,12 +55,13 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             None => Discovery::Eds { service_name: name.clone() },
         },
     };
+    let consistent_hash = policy.load_balancer.and_then(|l| l.consistent_hash.as_ref());
     let lb_policy = match (service.is_passthrough(), policy.load_balancer.and_then(|l| l.simple)) {
         (true, _) => LbPolicy::ClusterProvided,
         (_, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
         (_, Some(SimpleLb::Random)) => LbPolicy::Random,
         (_, None | Some(SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough)) => {
-            LbPolicy::LeastRequest
+            consistent_hash.map_or(LbPolicy::LeastRequest, hash::lb_policy)
         }
     };
     let originates = matches!(policy.tls_mode(), Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));

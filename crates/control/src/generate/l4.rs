@@ -2,6 +2,7 @@
 
 use super::destination::MergedRule;
 use super::gateway;
+use super::hash;
 use super::mesh;
 use super::proxy::Proxy;
 use super::scope::destination_host;
@@ -79,7 +80,7 @@ impl L4Context<'_> {
             return Some(TcpProxy {
                 stat_prefix: cluster.clone(),
                 idle_timeout: self.idle_timeout(&cluster),
-                hash_source_ip: false,
+                hash_source_ip: hash::by_source_ip(self.world, self.proxy, &cluster),
                 destination: TcpDestination::Cluster(cluster),
                 access_log,
             });
@@ -92,12 +93,14 @@ impl L4Context<'_> {
         if weighted.is_empty() {
             return None;
         }
+        // As in Istio, one destination that goes by the client's address is enough.
+        let hash_source_ip = weighted.iter().any(|(cluster, _)| hash::by_source_ip(self.world, self.proxy, cluster));
         let stat_prefix = format!("{}.{}", entry.name(), entry.namespace());
         Some(TcpProxy {
             stat_prefix,
             destination: TcpDestination::Weighted(weighted),
             idle_timeout: None,
-            hash_source_ip: false,
+            hash_source_ip,
             access_log,
         })
     }

@@ -6,6 +6,7 @@ pub mod destination;
 pub mod endpoint;
 pub mod external;
 pub mod gateway;
+mod hash;
 pub mod inbound;
 pub mod l4;
 pub mod listener;

@@ -421,13 +421,34 @@ fn settings_of_destination_rules() {
         spec: &policy("loadBalancer: {@}"),
         rows: &[
             ("simple", "simple: RANDOM", Changes),
-            ("consistentHash", "consistentHash: {useSourceIp: true}", LATER),
+            ("consistentHash", "consistentHash: {useSourceIp: true}", Changes),
             ("localityLbSetting", "localityLbSetting: {failoverPriority: [a]}", LATER),
             ("zoneAwareLbSetting", "zoneAwareLbSetting: {}", LATER),
             ("warmupDurationSecs", "warmupDurationSecs: 1s", LATER),
             ("warmup", "warmup: {duration: 1s}", LATER),
         ],
     });
+    check(&Message {
+        name: "ConsistentHashLB",
+        keys: keys::<r::ConsistentHash>(),
+        kind: "DestinationRule",
+        spec: &policy("connectionPool: {tcp: {maxConnections: 7}} @"),
+        rows: &[
+            ("httpHeaderName", ", loadBalancer: {consistentHash: {httpHeaderName: x-user}}", Changes),
+            ("httpCookie", ", loadBalancer: {consistentHash: {httpCookie: {name: c}}}", Changes),
+            ("useSourceIp", ", loadBalancer: {consistentHash: {useSourceIp: true}}", Changes),
+            ("httpQueryParameterName", ", loadBalancer: {consistentHash: {httpQueryParameterName: user}}", Changes),
+            ("ringHash", ", loadBalancer: {consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 8}}}", Changes),
+            ("maglev", ", loadBalancer: {consistentHash: {useSourceIp: true, maglev: {}}}", Changes),
+            ("minimumRingSize", ", loadBalancer: {consistentHash: {useSourceIp: true, minimumRingSize: 7}}", Changes),
+        ],
+    });
+    let hashed = |table: &str| {
+        sent("DestinationRule", &policy(&format!("loadBalancer: {{consistentHash: {{useSourceIp: true {table}}}}}"))).unwrap()
+    };
+    for table in [", ringHash: {minimumRingSize: 8}", ", maglev: {}", ", minimumRingSize: 7"] {
+        assert_ne!(hashed(table), hashed(""), "{table}");
+    }
     let passthrough = sent("DestinationRule", &policy("loadBalancer: {simple: PASSTHROUGH}")).unwrap_err();
     assert!(passthrough[0].contains("PASSTHROUGH is not supported by this version of Lateen"), "{passthrough:?}");
     check(&Message {

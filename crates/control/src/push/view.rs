@@ -148,7 +148,8 @@ impl View {
             listener_set,
             routes: Mutex::default(),
         };
-        change.names[ResourceType::Rds] = self.next_routes(&next, concerned(ResourceType::Rds));
+        change.names[ResourceType::Rds] =
+            self.next_routes(&next, concerned(ResourceType::Rds) || self.hashes_changed(world, changes));
         (next, change)
     }
 
@@ -173,6 +174,15 @@ impl View {
             scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.key() == key.name)
         };
         changes.of(Kind::Endpoints).any(changed)
+    }
+
+    /// Whether a DestinationRule that came, went or changed says what of requests is hashed, which their routes tell.
+    fn hashes_changed(&self, world: &World, changes: &ChangeSet) -> bool {
+        let hashes = |world: &World, key: &ChangeKey| {
+            let rule = world.namespace(&key.namespace).and_then(|ns| ns.destination_rules.get(&key.name));
+            rule.is_some_and(|r| r.resource.uses_consistent_hash())
+        };
+        changes.of(Kind::DestinationRule).any(|key| hashes(&self.world, key) || hashes(world, key))
     }
 
     /// Carries the routes over, made anew where they may differ, and says which do.

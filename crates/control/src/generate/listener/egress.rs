@@ -3,8 +3,8 @@
 
 use super::outbound::Outbound;
 use super::{http, tcp_chain, tcp_proxy};
-use crate::generate::mesh;
 use crate::generate::scope::sidecar_of;
+use crate::generate::{hash, mesh};
 use crate::names;
 use crate::world::Protocol;
 use lateen_model::dataplane::{Direction, FilterChainMatch, Listener, TcpProxy, Terminal};
@@ -54,6 +54,7 @@ impl Outbound<'_> {
             let cluster = names::outbound_cluster(port.number, "", &service.service.host);
             let proxy = TcpProxy {
                 idle_timeout: self.idle_timeout(service, port),
+                hash_source_ip: hash::by_source_ip(self.world, self.proxy, &cluster),
                 ..tcp_proxy(&cluster, &mesh::access_log(self.world.mesh()))
             };
             tcp_chain("", FilterChainMatch::default(), Direction::Outbound, proxy)

@@ -2,8 +2,8 @@
 
 use super::outbound::Outbound;
 use super::{http, tcp_chain, tcp_proxy};
-use crate::generate::mesh;
 use crate::generate::scope::ScopedService;
+use crate::generate::{hash, mesh};
 use crate::names;
 use crate::world::ServicePort;
 use ipnet::IpNet;
@@ -37,6 +37,7 @@ impl Outbound<'_> {
         let cluster = names::outbound_cluster(port.number, "", &service.service.host);
         let proxy = TcpProxy {
             idle_timeout: self.idle_timeout(service, port),
+            hash_source_ip: hash::by_source_ip(self.world, self.proxy, &cluster),
             ..tcp_proxy(&cluster, &mesh::access_log(self.world.mesh()))
         };
         let matches = FilterChainMatch {

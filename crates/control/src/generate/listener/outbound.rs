@@ -2,9 +2,9 @@
 
 use super::{entry, http, l4, plain_http, tcp_chain, tcp_proxy};
 use crate::generate::destination::MergedRule;
-use crate::generate::mesh;
 use crate::generate::proxy::Proxy;
 use crate::generate::scope::{Scope, ScopedService};
+use crate::generate::{hash, mesh};
 use crate::names;
 use crate::world::{Protocol, ServicePort, World};
 use lateen_model::dataplane::{
@@ -98,6 +98,7 @@ impl Outbound<'_> {
         let cluster = names::outbound_cluster(port.number, "", &service.service.host);
         let proxy = TcpProxy {
             idle_timeout: self.idle_timeout(service, port),
+            hash_source_ip: hash::by_source_ip(self.world, self.proxy, &cluster),
             ..tcp_proxy(&cluster, &mesh::access_log(self.world.mesh()))
         };
         let tcp = tcp_chain("", FilterChainMatch::default(), Direction::Outbound, proxy);

@@ -7,9 +7,9 @@ mod rules;
 
 pub use rules::default_retry;
 
-use super::mesh;
 use super::proxy::{Proxy, ProxyRole};
 use super::scope::{Scope, ScopedService};
+use super::{hash, mesh};
 use crate::names;
 use crate::world::{Entry, Name, ServicePort, World};
 use domains::DomainSet;
@@ -186,7 +186,7 @@ fn default_route(context: RouteContext<'_>, host: &str, port: u16) -> Route {
     Route {
         name: "default".into(),
         matches: everything(),
-        action: RouteAction::Forward(Box::new(forward)),
+        action: RouteAction::Forward(Box::new(hash::complete(context.world, context.proxy, forward, false))),
         operation: Some(format!("{host}:{port}/*")),
         filters: RouteFilters::default(),
         request_headers: HeaderMutation::default(),

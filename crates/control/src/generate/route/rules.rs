@@ -4,7 +4,7 @@ use super::extras::{filters, mirrors};
 use super::{RouteContext, Via, everything, forward};
 use crate::generate::gateway;
 use crate::generate::scope::destination_host;
-use crate::generate::{mesh, retry};
+use crate::generate::{hash, mesh, retry};
 use crate::names;
 use crate::world::Entry;
 use lateen_model::dataplane::{
@@ -149,7 +149,7 @@ fn forward_to(
     if let Some(branch) = only_branch {
         own.append(branch);
     }
-    Some(Forward {
+    let made = Forward {
         timeout,
         max_grpc_timeout: Some(timeout.unwrap_or(Duration::ZERO)),
         path_rewrite: http.rewrite.as_ref().and_then(path_rewrite),
@@ -157,7 +157,10 @@ fn forward_to(
         retry: retry::policy(mesh::default_retry(context.world.mesh()), http.retries.as_ref()),
         mirrors: mirrors(http, |destination| cluster_name(context, entry, destination, port)),
         ..forward(cluster)
-    })
+    };
+    let written = http.retries.as_ref().or(mesh::default_retry(context.world.mesh()));
+    let avoids = written.is_some_and(|r| r.retry_ignore_previous_hosts == Some(true));
+    Some(hash::complete(context.world, context.proxy, made, avoids))
 }
 
 /// What `headers` asks for.

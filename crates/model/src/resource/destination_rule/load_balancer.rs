@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::DestinationRule;
 use crate::resource::{Passthrough, ProtoDuration};
 
 /// How an endpoint is chosen: one of `simple` and `consistentHash`, or neither.
@@ -12,7 +13,7 @@ use crate::resource::{Passthrough, ProtoDuration};
 pub struct LoadBalancerSettings {
     /// `LEAST_REQUEST` if absent.
     pub simple: Option<SimpleLb>,
-    /// By a hash of the request; not supported yet.
+    /// By a hash of the request.
     pub consistent_hash: Option<ConsistentHash>,
     /// By where endpoints are; not supported yet.
     pub locality_lb_setting: Option<LocalityLbSetting>,
@@ -22,6 +23,19 @@ pub struct LoadBalancerSettings {
     pub warmup_duration_secs: Option<ProtoDuration>,
     /// Sends new endpoints less at first; not supported yet.
     pub warmup: Option<Warmup>,
+}
+
+impl DestinationRule {
+    /// Whether any port or subset chooses endpoints by a hash.
+    pub fn uses_consistent_hash(&self) -> bool {
+        let hashes = |lb: &Option<LoadBalancerSettings>| lb.as_ref().is_some_and(|lb| lb.consistent_hash.is_some());
+        let subsets = self.spec.subsets.iter().filter_map(|s| s.traffic_policy.as_ref());
+        self.spec
+            .traffic_policy
+            .iter()
+            .chain(subsets)
+            .any(|p| hashes(&p.load_balancer) || p.port_level_settings.iter().any(|port| hashes(&port.load_balancer)))
+    }
 }
 
 /// Choices that look at the endpoints only.

@@ -12,6 +12,9 @@ use crate::resource::{Issues, shorten};
 /// Maglev tables must be smaller (Envoy's bound).
 const MAX_MAGLEV_TABLE: u64 = 5_000_011;
 
+/// Rings must not be larger (Envoy's bound).
+const MAX_RING: u64 = 8 * 1024 * 1024;
+
 /// Labels that `failover` decides on already.
 const LOCALITY_LABELS: &[&str] = &["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
 
@@ -78,6 +81,12 @@ fn consistent_hash(issues: &mut Issues, hash: &ConsistentHash) {
             }
         });
     });
+    let ring = hash.ring_hash.as_ref().and_then(|ring| ring.minimum_ring_size);
+    for (key, size) in [("ringHash.minimumRingSize", ring), ("minimumRingSize", hash.minimum_ring_size)] {
+        if let Some(size) = size.filter(|size| *size > MAX_RING) {
+            issues.error_at(key, format!("is {size}, must not be above {MAX_RING}"));
+        }
+    }
     issues.optional("maglev", hash.maglev.as_ref(), |issues, maglev| {
         if let Some(size) = maglev.table_size.filter(|size| *size >= MAX_MAGLEV_TABLE || !is_prime(*size)) {
             issues.error_at("tableSize", format!("is {size}, must be a prime below {MAX_MAGLEV_TABLE}"));
