@@ -402,10 +402,7 @@ fn destination_rule_load_balancing_and_tls() {
             "loadBalancer: {simple: RANDOM, consistentHash: {useSourceIp: true}}",
             "spec.trafficPolicy.loadBalancer: has simple and consistentHash",
         ),
-        (
-            "loadBalancer: {consistentHash: {useSourceIp: true}}",
-            "",
-        ),
+        ("loadBalancer: {consistentHash: {useSourceIp: true}}", ""),
         ("loadBalancer: {consistentHash: {}}", "spec.trafficPolicy.loadBalancer.consistentHash: must set exactly one"),
         (
             "loadBalancer: {consistentHash: {httpCookie: {ttl: 0s}}}",
