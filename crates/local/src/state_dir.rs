@@ -276,14 +276,18 @@ fn make_writable(dir: &Path) {
 
 /// Makes a directory that only its owner can enter, or checks that an existing one is ours.
 fn private_dir(path: &Path) -> Result<(), StateError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let meta = fs::symlink_metadata(path).map_err(io_at(path))?;
-            let ours = meta.is_dir() && meta.uid() == nix::unistd::Uid::effective().as_raw();
-            if ours { Ok(()) } else { Err(StateError::NotOurs(path.to_owned())) }
+    let start = Instant::now();
+    loop {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(path) {
+                Ok(meta) if meta.is_dir() && meta.uid() == nix::unistd::Uid::effective().as_raw() => return Ok(()),
+                Ok(_) => return Err(StateError::NotOurs(path.to_owned())),
+                // The last mesh in it has just ended, and taken the empty directory with it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && start.elapsed() < SWEEPING => {}
+                Err(e) => return Err(io_at(path)(e)),
+            },
+            other => return other.map_err(io_at(path)),
         }
-        Err(e) => Err(io_at(path)(e)),
     }
 }
 
@@ -380,6 +384,18 @@ mod tests {
         assert_eq!(left, ["Not A Mesh", "running", "running.lock"]);
         assert!(dir(&base, "running").path().join("pods").exists());
         drop(running);
+    }
+
+    #[test]
+    fn a_name_can_be_taken_while_another_mesh_takes_the_empty_directory_with_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let base = parent.path().join("lateen");
+        std::thread::scope(|threads| {
+            for name in ["a", "b", "c", "d"] {
+                let dir = dir(&base, name);
+                threads.spawn(move || (0..500).for_each(|_| drop(dir.claim().unwrap())));
+            }
+        });
     }
 
     #[test]
