@@ -387,13 +387,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_can_be_taken_while_another_mesh_takes_the_empty_directory_with_it() {
+    fn a_directory_can_be_made_while_others_remove_it() {
         let parent = tempfile::tempdir().unwrap();
         let base = parent.path().join("lateen");
         std::thread::scope(|threads| {
-            for name in ["a", "b", "c", "d"] {
-                let dir = dir(&base, name);
-                threads.spawn(move || (0..500).for_each(|_| drop(dir.claim().unwrap())));
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..20_000 {
+                        private_dir(&base).unwrap();
+                        let _ = fs::remove_dir(&base);
+                    }
+                });
             }
         });
     }
