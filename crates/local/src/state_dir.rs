@@ -393,7 +393,7 @@ mod tests {
         std::thread::scope(|threads| {
             for _ in 0..4 {
                 threads.spawn(|| {
-                    for _ in 0..20_000 {
+                    for _ in 0..8_000 {
                         private_dir(&base).unwrap();
                         let _ = fs::remove_dir(&base);
                     }
