@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::resource::gateway_api::{
+    BackendTlsPolicy, GatewayClass, KubeGateway, KubeGrpcRoute, KubeHttpRoute, KubeTcpRoute, KubeTlsRoute, ReferenceGrant,
+};
 use crate::resource::{
     AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, FieldPath, Gateway, Issues, Kind, Namespace, Origin,
     PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment, Service, ServiceAccount, ServiceEntry, Sidecar,
@@ -174,6 +177,14 @@ fn read_kind(source: &Source<'_>, kind: Kind, node: &Node, base: &FieldPath) -> 
         Kind::WorkloadGroup => typed::<WorkloadGroup>(node),
         Kind::PeerAuthentication => typed::<PeerAuthentication>(node),
         Kind::AuthorizationPolicy => typed::<AuthorizationPolicy>(node),
+        Kind::GatewayClass => typed::<GatewayClass>(node),
+        Kind::KubeGateway => typed::<KubeGateway>(node),
+        Kind::KubeHttpRoute => typed::<KubeHttpRoute>(node),
+        Kind::KubeGrpcRoute => typed::<KubeGrpcRoute>(node),
+        Kind::KubeTcpRoute => typed::<KubeTcpRoute>(node),
+        Kind::KubeTlsRoute => typed::<KubeTlsRoute>(node),
+        Kind::ReferenceGrant => typed::<ReferenceGrant>(node),
+        Kind::BackendTlsPolicy => typed::<BackendTlsPolicy>(node),
     };
     let reject = |problems| source.reject_under(base, node, known::key_of(node, false), problems);
     let (mut resource, mut warnings) = read.map_err(reject)?;

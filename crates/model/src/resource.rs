@@ -13,6 +13,7 @@ mod destination_rule;
 mod export_to;
 mod field;
 mod gateway;
+pub mod gateway_api;
 pub mod host;
 mod kind;
 mod meta;

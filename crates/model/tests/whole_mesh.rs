@@ -216,7 +216,15 @@ fn resources_survive_json() {
             | Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)
             | Resource::Secret(_)
-            | Resource::Pod(_) => {}
+            | Resource::Pod(_)
+            | Resource::GatewayClass(_)
+            | Resource::KubeGateway(_)
+            | Resource::KubeHttpRoute(_)
+            | Resource::KubeGrpcRoute(_)
+            | Resource::KubeTcpRoute(_)
+            | Resource::KubeTlsRoute(_)
+            | Resource::ReferenceGrant(_)
+            | Resource::BackendTlsPolicy(_) => {}
         }
     }
 }

@@ -118,6 +118,14 @@ impl Edit {
             | Resource::Pod(_)
             // Workloads do not register themselves.
             | Resource::WorkloadGroup(_)
+            | Resource::GatewayClass(_)
+            | Resource::KubeGateway(_)
+            | Resource::KubeHttpRoute(_)
+            | Resource::KubeGrpcRoute(_)
+            | Resource::KubeTcpRoute(_)
+            | Resource::KubeTlsRoute(_)
+            | Resource::ReferenceGrant(_)
+            | Resource::BackendTlsPolicy(_)
             | Resource::Deployment(_) => {}
         }
     }
@@ -173,6 +181,14 @@ impl Edit {
             | ResourceKind::ConfigMap
             | ResourceKind::Pod
             | ResourceKind::WorkloadGroup
+            | ResourceKind::GatewayClass
+            | ResourceKind::KubeGateway
+            | ResourceKind::KubeHttpRoute
+            | ResourceKind::KubeGrpcRoute
+            | ResourceKind::KubeTcpRoute
+            | ResourceKind::KubeTlsRoute
+            | ResourceKind::ReferenceGrant
+            | ResourceKind::BackendTlsPolicy
             | ResourceKind::Deployment => {}
         }
         self.forget_if_empty(ns);

@@ -19,23 +19,9 @@ const NOT_YET: &[(&str, &[&str])] = &[
     ("security.istio.io", &["RequestAuthentication"]),
     ("telemetry.istio.io", &["Telemetry"]),
     ("extensions.istio.io", &["WasmPlugin", "TrafficExtension"]),
-    (
-        "gateway.networking.k8s.io",
-        &[
-            "GatewayClass",
-            "Gateway",
-            "HTTPRoute",
-            "GRPCRoute",
-            "TLSRoute",
-            "TCPRoute",
-            "UDPRoute",
-            "ReferenceGrant",
-            "BackendTLSPolicy",
-            "ListenerSet",
-            "XListenerSet",
-            "XBackendTrafficPolicy",
-        ],
-    ),
+    ("gateway.networking.k8s.io", &["UDPRoute", "ListenerSet"]),
+    ("gateway.networking.x-k8s.io", &["XBackend", "XBackendTrafficPolicy", "XListenerSet", "XMesh"]),
+    ("inference.networking.k8s.io", &["InferencePool"]),
     ("apps", &["StatefulSet", "DaemonSet", "ReplicaSet", "ControllerRevision"]),
     ("batch", &["Job", "CronJob"]),
     (
@@ -69,18 +55,14 @@ pub(super) fn identify(node: &Node) -> Result<Identified, FieldIssue> {
     if (api_version, kind) == ("v1", "List") {
         return Ok(Identified::List);
     }
-    if let Some(found) = Kind::ALL.iter().find(|known| known.name() == kind) {
-        if found.api_versions().contains(&api_version) {
-            return Ok(Identified::Kind(*found));
-        }
-        if !is_not_yet(group_of(api_version), kind) {
-            let text = format!(
-                "{:?} does not have the kind {found}; it is in {}",
-                shorten(api_version),
-                found.api_versions().join(", ")
-            );
-            return issue(FieldPath::root().key("apiVersion"), text);
-        }
+    let named: Vec<Kind> = Kind::ALL.iter().copied().filter(|known| known.name() == kind).collect();
+    if let Some(found) = named.iter().find(|known| known.api_versions().contains(&api_version)) {
+        return Ok(Identified::Kind(*found));
+    }
+    if !named.is_empty() && !is_not_yet(group_of(api_version), kind) {
+        let versions: Vec<&str> = named.iter().flat_map(|known| known.api_versions()).copied().collect();
+        let text = format!("{:?} does not have the kind {kind}; it is in {}", shorten(api_version), versions.join(", "));
+        return issue(FieldPath::root().key("apiVersion"), text);
     }
     issue(FieldPath::root().key("kind"), unknown_kind(api_version, kind))
 }
@@ -101,7 +83,10 @@ fn unknown_kind(api_version: &str, kind: &str) -> String {
     if is_not_yet(group_of(api_version), kind) {
         return format!("{} of {} is not supported by this version of Lateen", shorten(kind), shorten(api_version));
     }
-    let names: Vec<&str> = Kind::ALL.iter().map(|known| known.name()).collect();
+    let mut names: Vec<&str> = Kind::ALL.iter().map(|known| known.name()).collect();
+    // Two groups have a Gateway.
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
     let later = NOT_YET.iter().flat_map(|(_, kinds)| kinds.iter().copied());
     let hint = match nearest(kind, names.iter().copied().chain(later)) {
         Some(name) => format!("did you mean {name}?"),

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::gateway_api::{
+    BackendTlsPolicy, GatewayClass, KubeGateway, KubeGrpcRoute, KubeHttpRoute, KubeTcpRoute, KubeTlsRoute, ReferenceGrant,
+};
 use super::meta::validate_metadata;
 use super::{
     AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, Gateway, Issues, Namespace, ObjectMeta, Origin,
@@ -12,7 +15,7 @@ use super::{
 
 /// Makes [`Kind`] and [`Resource`] from one table, so that no kind is forgotten anywhere.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident, $scope:ident, [$($api_version:literal),+];)+) => {
+    ($($(#[$doc:meta])* $kind:ident as $name:literal, $scope:ident, [$($api_version:literal),+];)+) => {
         /// A kind of resource that is read.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
@@ -23,10 +26,10 @@ macro_rules! kinds {
             /// Every kind.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
-            /// The name in a manifest's `kind`.
+            /// The name in a manifest's `kind`. Kinds of different groups may share one.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Self::$kind => stringify!($kind),)+
+                    $(Self::$kind => $name,)+
                 }
             }
 
@@ -100,43 +103,70 @@ macro_rules! kinds {
 
 kinds! {
     /// `v1 Namespace`.
-    Namespace, Cluster, ["v1"];
+    Namespace as "Namespace", Cluster, ["v1"];
     /// `v1 ServiceAccount`.
-    ServiceAccount, Namespaced, ["v1"];
+    ServiceAccount as "ServiceAccount", Namespaced, ["v1"];
     /// `v1 ConfigMap`.
-    ConfigMap, Namespaced, ["v1"];
+    ConfigMap as "ConfigMap", Namespaced, ["v1"];
     /// `v1 Secret`.
-    Secret, Namespaced, ["v1"];
+    Secret as "Secret", Namespaced, ["v1"];
     /// `v1 Service`.
-    Service, Namespaced, ["v1"];
+    Service as "Service", Namespaced, ["v1"];
     /// `v1 Pod`.
-    Pod, Namespaced, ["v1"];
+    Pod as "Pod", Namespaced, ["v1"];
     /// `apps/v1 Deployment`.
-    Deployment, Namespaced, ["apps/v1"];
+    Deployment as "Deployment", Namespaced, ["apps/v1"];
     /// Istio's `VirtualService`.
-    VirtualService, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    VirtualService as "VirtualService", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `DestinationRule`.
-    DestinationRule, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    DestinationRule as "DestinationRule", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `Gateway`.
-    Gateway, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    Gateway as "Gateway", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `Sidecar`.
-    Sidecar, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    Sidecar as "Sidecar", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `ServiceEntry`.
-    ServiceEntry, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    ServiceEntry as "ServiceEntry", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `WorkloadEntry`.
-    WorkloadEntry, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    WorkloadEntry as "WorkloadEntry", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `WorkloadGroup`.
-    WorkloadGroup, Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
+    WorkloadGroup as "WorkloadGroup", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `PeerAuthentication`.
-    PeerAuthentication, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+    PeerAuthentication as "PeerAuthentication", Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
     /// Istio's `AuthorizationPolicy`.
-    AuthorizationPolicy, Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+    AuthorizationPolicy as "AuthorizationPolicy", Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+    /// The Gateway API's `GatewayClass`.
+    GatewayClass as "GatewayClass", Cluster, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+    /// The Gateway API's `Gateway`.
+    KubeGateway as "Gateway", Namespaced, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+    /// The Gateway API's `HTTPRoute`.
+    KubeHttpRoute as "HTTPRoute", Namespaced, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+    /// The Gateway API's `GRPCRoute`.
+    KubeGrpcRoute as "GRPCRoute", Namespaced, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"];
+    /// The Gateway API's `TCPRoute`.
+    KubeTcpRoute as "TCPRoute", Namespaced, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"];
+    /// The Gateway API's `TLSRoute`.
+    KubeTlsRoute as "TLSRoute", Namespaced,
+        ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"];
+    /// The Gateway API's `ReferenceGrant`.
+    ReferenceGrant as "ReferenceGrant", Namespaced, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+    /// The Gateway API's `BackendTLSPolicy`.
+    BackendTlsPolicy as "BackendTLSPolicy", Namespaced, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"];
 }
 
 impl Kind {
     /// Whether Istio defines it.
     pub fn is_istio(self) -> bool {
         self.api_versions().iter().any(|version| version.contains(".istio.io/"))
+    }
+
+    /// Whether the Kubernetes Gateway API defines it.
+    pub fn is_gateway_api(self) -> bool {
+        self.group() == super::gateway_api::GATEWAY_GROUP
+    }
+
+    /// Its API group; empty for Kubernetes' core.
+    pub fn group(self) -> &'static str {
+        self.api_versions()[0].split_once('/').map_or("", |(group, _)| group)
     }
 }
 
