@@ -9,8 +9,12 @@
 
 #[path = "oracle/agent/mod.rs"]
 mod agent;
+#[path = "oracle/certificates.rs"]
+mod certificates;
 #[path = "oracle/compare.rs"]
 mod compare;
+#[path = "oracle/credentials.rs"]
+mod credentials;
 #[path = "oracle/fields.rs"]
 mod fields;
 #[path = "oracle/logs.rs"]
@@ -50,7 +54,9 @@ fn main() -> ExitCode {
     }
     let mut words: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| !argument.starts_with('-')).collect();
     words.retain(|word| !TEST.contains(word));
-    match run::run(&words) {
+    let result = run::run(&words);
+    credentials::forget();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(complaint) => {
             println!("\n{complaint}\n\ntest {TEST} ... FAILED");

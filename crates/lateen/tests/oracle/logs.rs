@@ -34,6 +34,7 @@ pub(crate) struct Logs {
 #[derive(Default)]
 pub(crate) struct Entries {
     client: Option<Value>,
+    gateway: Option<Value>,
     servers: Vec<Value>,
 }
 
@@ -46,23 +47,37 @@ impl Logs {
     pub(crate) fn take(&mut self, pod: &str, exchange: &Exchange, pods: &[PodStatus]) -> Entries {
         if !self.entries.contains_key(pod) {
             let servers = self.entries.keys().cloned().collect::<Vec<_>>();
-            let found = servers.iter().find_map(|server| self.next(server, exchange));
-            return Entries { client: None, servers: found.into_iter().collect() };
+            let found = servers.iter().find_map(|server| Some((server, self.next(server, exchange)?)));
+            return match found {
+                None => Entries::default(),
+                Some((server, entry)) if !is_gateway(server) => Entries { servers: vec![entry], ..Entries::default() },
+                Some((server, entry)) => {
+                    let servers = self.of(server, &entry, pods);
+                    Entries { gateway: Some(entry), client: None, servers }
+                }
+            };
         }
         let client = self.next(pod, exchange);
-        let id = client.as_ref().and_then(|entry| entry["request_id"].as_str()).map(str::to_owned);
+        let mut servers = client.as_ref().map_or_else(Vec::new, |entry| self.of(pod, entry, pods));
+        let gateway = servers.iter().position(|entry| entry["pod"].as_str().is_some_and(is_gateway)).map(|at| servers.remove(at));
+        Entries { client, gateway, servers }
+    }
+
+    /// The entries of other pods for the request of this entry of `pod`.
+    fn of(&self, pod: &str, entry: &Value, pods: &[PodStatus]) -> Vec<Value> {
+        let id = entry["request_id"].as_str();
         let mut servers: Vec<Value> = Vec::new();
         for (name, entries) in self.entries.iter().filter(|(name, _)| *name != pod) {
-            let Some(id) = &id else { break };
+            let Some(id) = id else { break };
             let base = pods.iter().find(|p| p.name == *name).map_or(name.clone(), base_name);
-            let own = entries.iter().filter(|entry| entry["request_id"] == id.as_str()).cloned();
+            let own = entries.iter().filter(|entry| entry["request_id"] == id).cloned();
             servers.extend(own.map(|mut entry| {
                 entry["pod"] = base.clone().into();
                 entry
             }));
         }
         servers.sort_by_key(|entry| entry["start_time"].to_string());
-        Entries { client, servers }
+        servers
     }
 
     fn next(&mut self, pod: &str, exchange: &Exchange) -> Option<Value> {
@@ -77,6 +92,11 @@ impl Logs {
     }
 }
 
+/// Gateways of scenarios are called so.
+fn is_gateway(pod: &str) -> bool {
+    pod.starts_with("gateway")
+}
+
 impl Entries {
     /// What is compared of one request.
     pub(crate) fn detail(&self, echoed: bool) -> Value {
@@ -84,6 +104,9 @@ impl Entries {
         let mut found = json!({});
         if let Some(client) = &self.client {
             found["client"] = entry(client, echoed);
+        }
+        if let Some(gateway) = &self.gateway {
+            found["gateway"] = entry(gateway, echoed);
         }
         if let [.., last] = servers.as_slice() {
             found["server"] = entry(last, echoed);
@@ -95,8 +118,26 @@ impl Entries {
         found
     }
 
+    /// What the servers' sidecars were asked, in no order of time.
+    pub(crate) fn saw(&self) -> Vec<String> {
+        let text = |e: &Value, key: &str| e[key].as_str().unwrap_or("-").to_owned();
+        let url = |e: &Value| text(e, "authority") + &text(e, "path");
+        let line = |e: &Value| format!("{} {} {} {}", text(e, "pod"), text(e, "method"), url(e), e["bytes_received"]);
+        let mut lines: Vec<String> = self.servers.iter().map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    /// How often servers of each deployment were asked.
+    pub(crate) fn askings(entries: &[Self]) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        let pods = entries.iter().flat_map(|e| &e.servers).filter_map(|e| e["pod"].as_str());
+        pods.for_each(|pod| *counts.entry(pod.to_owned()).or_default() += 1);
+        counts
+    }
+
     fn text(&self, key: &str) -> String {
-        let entry = self.client.as_ref().or(self.servers.first());
+        let entry = self.client.as_ref().or(self.gateway.as_ref()).or(self.servers.first());
         entry.map_or("no entry".to_owned(), |e| e[key].as_str().map_or_else(|| e[key].to_string(), str::to_owned))
     }
 }

@@ -13,6 +13,7 @@ use lateen_testkit::lab::{LateenUp, MeshStatus, PodStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::certificates::Certificates;
 use crate::op::{Answer, Exchange, Op};
 use crate::run::keep;
 use crate::script::{Order, Step};
@@ -46,6 +47,7 @@ pub(crate) struct Mesh {
     pub(crate) engine: Engine,
     up: LateenUp,
     manifests: TempDir,
+    certificates: Certificates,
     logs: TempDir,
     agents: BTreeMap<String, Agent>,
     pub(crate) pods: Vec<PodStatus>,
@@ -58,7 +60,7 @@ pub(crate) struct Mesh {
 fn marker(generation: u32) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: marker, namespace: shop}}\n\
-         spec: {{hosts: [marker], exportTo: ['*'], http: [{{directResponse: {{status: 200, body: {{string: 'generation {generation}'}}}}}}]}}\n"
+         spec: {{hosts: [marker], gateways: [mesh, edge/marker], exportTo: ['*'], http: [{{directResponse: {{status: 200, body: {{string: 'generation {generation}'}}}}}}]}}\n"
     )
 }
 
@@ -67,6 +69,8 @@ impl Mesh {
     pub(crate) fn start(engine: Engine, binary: &Path, base: &str) -> Result<Self, String> {
         let directory = || TempDir::with_prefix("lateen-oracle-").map_err(|e| e.to_string());
         let (manifests, logs) = (directory()?, directory()?);
+        let certificates = Certificates::make()?;
+        let base = &certificates.fill(base)?;
         fs::write(manifests.path().join("base.yaml"), base).map_err(|e| e.to_string())?;
         fs::write(manifests.path().join("scenario.yaml"), marker(0)).map_err(|e| e.to_string())?;
         let mut arguments: Vec<OsString> = vec![manifests.path().into(), "--log-dir".into(), logs.path().into()];
@@ -79,7 +83,7 @@ impl Mesh {
         let up = LateenUp::start(binary, &name, &arguments).map_err(|e| e.to_string())?;
         let base_pods = pods_in(&yaml::documents(base)?);
         let (agents, pods) = (BTreeMap::new(), Vec::new());
-        let mut mesh = Self { engine, up, manifests, logs, agents, pods, base_pods, generation: 0 };
+        let mut mesh = Self { engine, up, manifests, certificates, logs, agents, pods, base_pods, generation: 0 };
         mesh.settle(0)?;
         Ok(mesh)
     }
@@ -87,6 +91,7 @@ impl Mesh {
     /// Puts these manifests in the place of those before, and returns when they are in force everywhere.
     pub(crate) fn apply(&mut self, manifests: &str) -> Result<(), String> {
         self.generation += 1;
+        let manifests = &self.certificates.fill(manifests)?;
         let path = self.manifests.path().join("scenario.yaml");
         let scratch = self.manifests.path().join("scenario.yaml~");
         fs::write(&scratch, format!("{manifests}\n---\n{}", marker(self.generation))).map_err(|e| e.to_string())?;
@@ -124,7 +129,7 @@ impl Mesh {
         self.attend(&status).map_err(Unsettled::NotYet)?;
         for pod in status.pods.iter().filter(|pod| pod.proxy_pid.is_some()) {
             let wanted = format!("generation {}", self.generation);
-            let got = self.page(&pod.name, "http://marker.shop/").map_err(Unsettled::NotYet)?;
+            let got = self.marked(pod, "/").map_err(Unsettled::NotYet)?;
             if got != wanted {
                 return Err(Unsettled::NotYet(format!("{} has {got:?} and not yet {wanted}", pod.name)));
             }
@@ -179,6 +184,15 @@ impl Mesh {
             Answer::Exchanges(exchanges) => Ok(exchanges),
             other => Err(format!("{pod}: {other:?}")),
         }
+    }
+
+    /// What the marker says to a pod: a gateway asks itself.
+    fn marked(&mut self, pod: &PodStatus, path: &str) -> Result<String, String> {
+        if pod.labels.get("istio").is_some_and(|role| role == "gateway") {
+            let url = format!("http://marker.shop.svc.cluster.local{path}");
+            return self.request(&pod.name, &serde_json::json!({"http": {"url": url, "to": "127.0.0.1:8099"}}));
+        }
+        self.page(&pod.name, &format!("http://marker.shop{path}"))
     }
 
     fn page(&mut self, pod: &str, url: &str) -> Result<String, String> {
@@ -245,7 +259,7 @@ impl Mesh {
         let last = format!("/last-{}", self.generation);
         let injected: Vec<_> = self.pods.iter().filter(|pod| pod.proxy_pid.is_some()).cloned().collect();
         for pod in &injected {
-            self.page(&pod.name, &format!("http://marker.shop{last}"))?;
+            self.marked(pod, &last)?;
         }
         let start = Instant::now();
         let mut logs = BTreeMap::new();

@@ -1,11 +1,11 @@
 //! From what happened to what is compared: what chance, time and addresses decide is taken out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_testkit::lab::PodStatus;
 use serde_json::{Map, Value, json};
 
-use crate::logs::Logs;
+use crate::logs::{Entries, Logs};
 use crate::mesh::base_name;
 use crate::op::{End, Exchange, by_name};
 use crate::script::Step;
@@ -21,8 +21,11 @@ pub(crate) struct Happened {
 /// Paths to values; see the list of differences for the names.
 pub(crate) type Observation = BTreeMap<String, Value>;
 
+/// Which pods answered which of the keys, in steps whose names are remembered.
+pub(crate) type Memory = BTreeMap<String, Vec<BTreeSet<String>>>;
+
 /// What is compared of a step.
-pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &[PodStatus]) -> Observation {
+pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &[PodStatus], memory: &mut Memory) -> Observation {
     let mut found = match (step.is_bytes(), happened.exchanges.as_slice()) {
         (true, [only]) => bytes(only),
         (false, [only]) => single(only),
@@ -34,6 +37,17 @@ pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &
             [only] => only.detail(is_echo(&happened.exchanges[0])),
             many => crate::logs::tally(many),
         };
+        if step.saw {
+            // Which of several was last is chance.
+            found["log"].as_object_mut().map(|log| ["server", "servers"].map(|key| log.remove(key)));
+            found["saw"] = match entries.as_slice() {
+                [only] => json!(only.saw().join(" | ")),
+                many => json!(Entries::askings(many)),
+            };
+        }
+    }
+    if step.keys() > 0 {
+        found["keys"] = keys(step, &happened.exchanges, memory);
     }
     if let Some(tries) = &happened.tries {
         found["tries"] = json!(tries);
@@ -94,6 +108,7 @@ fn single(exchange: &Exchange) -> Value {
     if let Some(end) = exchange.end {
         found["end"] = json!(end);
     }
+    found["tls"] = json!(exchange.tls);
     if exchange.status == 0 {
         return found;
     }
@@ -121,7 +136,7 @@ fn single(exchange: &Exchange) -> Value {
 /// Bytes: as answers, if they are HTTP/1.
 fn bytes(exchange: &Exchange) -> Value {
     let text = String::from_utf8_lossy(&exchange.body).into_owned();
-    let mut found = json!({"end": exchange.end, "millis": exchange.millis});
+    let mut found = json!({"end": exchange.end, "millis": exchange.millis, "tls": exchange.tls});
     if let Some(error) = &exchange.error {
         found["error"] = json!(error);
     }
@@ -177,6 +192,28 @@ fn several(step: &Step, exchanges: &[Exchange]) -> Value {
     json!({"statuses": statuses, "errors": errors, "versions": versions, "bodies": bodies.join(" | ")})
 }
 
+/// How the keys are spread over the pods: how many pods there are, how many keys went to more than one pod, and, compared with an
+/// earlier step, how many went elsewhere, those of pods that have left and others.
+fn keys(step: &Step, exchanges: &[Exchange], memory: &mut Memory) -> Value {
+    let mut pods: Vec<BTreeSet<String>> = vec![BTreeSet::new(); step.keys() as usize];
+    for (index, exchange) in exchanges.iter().enumerate() {
+        let pod = by_name(&exchange.headers).get("x-echo-pod").map(|names| names.join(","));
+        let key = index % pods.len();
+        pods[key].extend(pod);
+    }
+    let all: BTreeSet<&String> = pods.iter().flatten().collect();
+    let mut found = json!({"pods": all.len(), "torn": pods.iter().filter(|of_key| of_key.len() > 1).count()});
+    if let Some(before) = step.against.as_ref().and_then(|name| memory.get(name)) {
+        let moved = before.iter().zip(&pods).filter(|(before, now)| before != now);
+        let (of_others, of_gone): (Vec<_>, Vec<_>) = moved.partition(|(before, _)| before.iter().all(|pod| all.contains(pod)));
+        found["moved"] = json!({"from_those_gone": of_gone.len(), "from_those_there": of_others.len()});
+    }
+    if let Some(name) = &step.remember {
+        memory.insert(name.clone(), pods);
+    }
+    found
+}
+
 fn is_grpc(exchange: &Exchange) -> bool {
     by_name(&exchange.headers).get("content-type").is_some_and(|v| v[0].starts_with("application/grpc"))
 }
@@ -223,6 +260,12 @@ fn steady(name: &str, value: &str) -> String {
         "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "<ms>".to_owned(),
         "x-request-id" if value.len() == 36 && is_hex(value) => "<id>".to_owned(),
         "x-envoy-peer-metadata" => "<metadata>".to_owned(),
+        "set-cookie" => match value.split_once('=').map(|(name, rest)| (name, rest.split_once(';').unwrap_or((rest, "")))) {
+            Some((name, (value, attributes))) if is_hex(value.trim_matches('"')) => {
+                format!("{name}={};{attributes}", value.replace(|c: char| c.is_ascii_hexdigit(), "h"))
+            }
+            _ => value.to_owned(),
+        },
         "traceparent" => value.rsplit_once('-').map_or("", |(_, flags)| flags).to_owned(),
         "x-b3-traceid" | "x-b3-spanid" | "x-b3-parentspanid" if is_hex(value) => "<id>".to_owned(),
         "x-forwarded-client-cert" => {

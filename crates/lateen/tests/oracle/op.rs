@@ -21,6 +21,8 @@ pub(crate) enum Op {
 pub(crate) struct Http {
     /// Where to connect, as HOST:PORT.
     pub(crate) address: String,
+    /// Inside of TLS.
+    pub(crate) tls: Option<Tls>,
     pub(crate) version: Version,
     pub(crate) method: String,
     /// The request's target as sent.
@@ -38,6 +40,10 @@ pub(crate) struct Http {
     pub(crate) parallel: u32,
     /// Milliseconds between the starts of parallel ones.
     pub(crate) stagger: u64,
+    /// How many different requests they are: `%N%` in the target and in headers is the request's number modulo this.
+    pub(crate) keys: u32,
+    /// Whether cookies that answers set go along with the requests after them.
+    pub(crate) cookies: bool,
     /// Whether a connection is used once.
     pub(crate) anew: bool,
     /// Whether to see if the connection is ended after the last answer.
@@ -75,10 +81,39 @@ pub(crate) enum Version {
     Http2,
 }
 
+/// What a client of TLS offers and shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tls {
+    /// The name that is asked for.
+    pub(crate) sni: Option<String>,
+    /// Chain and key, PEM.
+    pub(crate) certificate: Option<(String, String)>,
+    /// Protocols, best first.
+    pub(crate) alpn: Vec<String>,
+    /// `1.2` or `1.3`.
+    pub(crate) min: Option<String>,
+    /// The same.
+    pub(crate) max: Option<String>,
+    /// Suites of TLS 1.2, in OpenSSL's names.
+    pub(crate) suites: Vec<String>,
+}
+
+/// What came of a handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TlsSeen {
+    pub(crate) version: String,
+    pub(crate) suite: String,
+    pub(crate) alpn: Option<String>,
+    /// Those of the server's certificate.
+    pub(crate) names: Vec<String>,
+}
+
 /// Bytes to send.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bytes {
     pub(crate) address: String,
+    /// Inside of TLS.
+    pub(crate) tls: Option<Tls>,
     /// With `quiet` between them.
     pub(crate) parts: Vec<Vec<u8>>,
     /// Whether to end our direction after the last.
@@ -92,6 +127,8 @@ pub(crate) struct Bytes {
 pub(crate) struct Exchange {
     /// Our side of the connection.
     pub(crate) local: String,
+    /// What came of the handshake, where TLS is spoken.
+    pub(crate) tls: Option<TlsSeen>,
     /// When it began, in milliseconds since 1970.
     pub(crate) began: u64,
     pub(crate) status: u16,

@@ -13,7 +13,7 @@ use crate::compare::{Difference, List, differences};
 use crate::fields;
 use crate::logs::Logs;
 use crate::mesh::{Engine, Mesh};
-use crate::observe::{Happened, Observation, observe};
+use crate::observe::{Happened, Memory, Observation, observe};
 use crate::op::{Answer, Op};
 use crate::script::{self, Scenario, Step};
 use crate::table::Table;
@@ -150,7 +150,8 @@ fn one_engine(engine: &Engine, scenarios: &[Scenario]) -> Result<Observations, S
     mesh.stop()?;
     let observe_all = |logs: &mut Logs, scenario: &Scenario, (steps, pods): &(Vec<Happened>, Vec<PodStatus>)| {
         let pairs = scenario.script.steps.iter().zip(steps);
-        pairs.map(|(step, happened)| observe(step, happened, logs, pods)).collect::<Vec<_>>()
+        let mut memory = Memory::new();
+        pairs.map(|(step, happened)| observe(step, happened, logs, pods, &mut memory)).collect::<Vec<_>>()
     };
     let observations: Observations =
         scenarios.iter().zip(&happened).map(|(scenario, happened)| observe_all(&mut logs, scenario, happened)).collect();
@@ -207,7 +208,9 @@ fn address_pods(mesh: &Mesh, op: &mut Op) {
         Op::Http(http) => {
             fill(&mut http.address);
             fill(&mut http.target);
-            http.authority.iter_mut().for_each(fill);
+            if let Some(authority) = &mut http.authority {
+                fill(authority);
+            }
         }
         Op::Bytes(all) => all.iter_mut().for_each(|bytes| fill(&mut bytes.address)),
         Op::Resolve(_) => {}

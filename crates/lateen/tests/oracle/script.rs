@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::op::{Body, Bytes, Http, Op, Version};
+use crate::credentials;
+use crate::op::{Body, Bytes, Http, Op, Tls, Version};
 use crate::yaml;
 
 /// A scenario.
@@ -60,6 +61,13 @@ pub(crate) struct Step {
     /// Milliseconds between the starts of parallel ones.
     #[serde(default)]
     pub(crate) stagger: u64,
+    /// Which requests the sidecars of servers saw: copies, too.
+    #[serde(default)]
+    pub(crate) saw: bool,
+    /// The name under which it is kept which pod answered which of the keys.
+    pub(crate) remember: Option<String>,
+    /// The name of an earlier step, with whose pods those of this one are compared.
+    pub(crate) against: Option<String>,
     /// How many tries the servers saw.
     #[serde(default)]
     pub(crate) tries: bool,
@@ -108,7 +116,13 @@ pub(crate) struct Order {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HttpStep {
+    /// `http://HOST[:PORT]/PATH`, or `https://…`, which is in TLS.
     url: String,
+    /// Where to connect, as HOST:PORT, instead of the URL's host and port.
+    to: Option<String>,
+    /// How TLS is spoken with `https`: the name that is asked for, or more; the URL's host if left out. A name alone goes with
+    /// `http`, too.
+    tls: Option<Offer>,
     #[serde(default)]
     version: Version,
     method: Option<String>,
@@ -124,6 +138,11 @@ pub(crate) struct HttpStep {
     expect: Option<String>,
     #[serde(default)]
     trailers: BTreeMap<String, String>,
+    /// How many `%N%` there are in the target and in headers.
+    #[serde(default)]
+    keys: u32,
+    #[serde(default)]
+    cookies: bool,
     #[serde(default)]
     anew: bool,
     patience: Option<u64>,
@@ -154,6 +173,7 @@ pub(crate) struct GrpcStep {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SendStep {
     to: String,
+    tls: Option<TlsStep>,
     /// Texts; a silence is waited for between them. `\r\n` are written as such.
     parts: Vec<String>,
     /// As hexadecimal digits, before the texts.
@@ -169,6 +189,43 @@ pub(crate) struct SendStep {
 
 fn quiet() -> u64 {
     400
+}
+
+/// How a step speaks TLS.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Offer {
+    /// Asking for this name.
+    Name(String),
+    Whole(TlsStep),
+}
+
+/// A client of TLS.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TlsStep {
+    /// Empty: none is asked for.
+    sni: Option<String>,
+    /// The name of the client's certificate; see credentials.rs.
+    certificate: Option<String>,
+    alpn: Option<Vec<String>>,
+    min: Option<String>,
+    max: Option<String>,
+    suites: Vec<String>,
+}
+
+impl TlsStep {
+    fn op(&self, host: &str, protocol: &str) -> Tls {
+        let name = self.sni.clone().unwrap_or_else(|| host.to_owned());
+        Tls {
+            sni: Some(name).filter(|name| !name.is_empty()),
+            certificate: self.certificate.as_deref().map(credentials::leaf),
+            alpn: self.alpn.clone().unwrap_or_else(|| vec![protocol.to_owned()]),
+            min: self.min.clone(),
+            max: self.max.clone(),
+            suites: self.suites.clone(),
+        }
+    }
 }
 
 impl Step {
@@ -199,6 +256,11 @@ impl Step {
         }
     }
 
+    /// How many different requests it sends; 0 if they are all the same.
+    pub(crate) fn keys(&self) -> u32 {
+        self.http.as_ref().map_or(0, |http| http.keys)
+    }
+
     /// Whether it is about HTTP as a whole, and not about bytes.
     pub(crate) fn is_bytes(&self) -> bool {
         self.send.is_some()
@@ -206,11 +268,18 @@ impl Step {
 }
 
 fn simple(url: &str) -> Result<Http, String> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url}: not http://HOST[:PORT]/PATH"))?;
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("{url}: not http://HOST[:PORT]/PATH"))?;
+    let port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(format!("{url}: neither http nor https")),
+    };
     let (authority, target) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:{port}") };
+    let tls = (scheme == "https").then(|| TlsStep::default().op(host_of(authority), "http/1.1"));
     Ok(Http {
         address,
+        tls,
         version: Version::Http11,
         method: "GET".to_owned(),
         target: target.to_owned(),
@@ -221,10 +290,16 @@ fn simple(url: &str) -> Result<Http, String> {
         times: 1,
         parallel: 1,
         stagger: 0,
+        keys: 0,
+        cookies: false,
         anew: false,
         watch_end: false,
         patience: 10_000,
     })
+}
+
+fn host_of(authority: &str) -> &str {
+    authority.split_once(':').map_or(authority, |(host, _)| host)
 }
 
 fn pairs(map: &serde_json::Map<String, Value>) -> Vec<(String, String)> {
@@ -237,6 +312,18 @@ impl HttpStep {
     fn op(&self) -> Result<Http, String> {
         let mut http = simple(&self.url)?;
         http.version = self.version;
+        let protocol = if http.version == Version::Http2 { "h2" } else { "http/1.1" };
+        let host = host_of(http.authority.as_deref().unwrap_or_default()).to_owned();
+        match &self.tls {
+            Some(Offer::Name(name)) => http.tls = Some(TlsStep::default().op(name, protocol)),
+            Some(Offer::Whole(_)) if http.tls.is_none() => return Err("tls goes with https".to_owned()),
+            Some(Offer::Whole(step)) => http.tls = Some(step.op(&host, protocol)),
+            None if http.tls.is_some() => http.tls = Some(TlsStep::default().op(&host, protocol)),
+            None => {}
+        }
+        if let Some(to) = &self.to {
+            http.address.clone_from(to);
+        }
         if let Some(host) = &self.host {
             http.authority = Some(host.clone()).filter(|host| !host.is_empty());
         }
@@ -253,7 +340,7 @@ impl HttpStep {
             http.target.clone_from(target);
         }
         http.trailers = self.trailers.clone().into_iter().collect();
-        http.anew = self.anew;
+        (http.anew, http.keys, http.cookies) = (self.anew, self.keys, self.cookies);
         http.patience = self.patience.unwrap_or(http.patience);
         Ok(http)
     }
@@ -298,7 +385,8 @@ impl SendStep {
             let bytes: Result<Vec<u8>, _> = pairs.map(|pair| u8::from_str_radix(&pair, 16)).collect();
             parts.insert(0, bytes.map_err(|e| format!("{digits}: {e}"))?);
         }
-        Ok(Bytes { address: self.to.clone(), parts, finish: self.finish, quiet: self.quiet })
+        let tls = self.tls.as_ref().map(|tls| Tls { alpn: tls.alpn.clone().unwrap_or_default(), ..tls.op("", "") });
+        Ok(Bytes { address: self.to.clone(), tls, parts, finish: self.finish, quiet: self.quiet })
     }
 }
 
@@ -331,6 +419,7 @@ fn read(directory: &Path) -> Result<Scenario, String> {
         }
     }
     let script = script.ok_or("no client.yaml")?;
+    let manifests = credentials::fill(&manifests)?;
     let scenario = Scenario { name, manifests, script };
     scenario.check()?;
     Ok(scenario)
@@ -343,6 +432,12 @@ impl Scenario {
         for step in &self.script.steps {
             let title = step.title();
             step.op().map_err(|e| format!("{title}: {e}"))?;
+            if step.keys() > 0 && step.parallel > 1 {
+                return Err(format!("{title}: keys belong to requests by their order, so that none can be parallel"));
+            }
+            if (step.remember.is_some() || step.against.is_some()) && step.keys() == 0 {
+                return Err(format!("{title}: there are no keys"));
+            }
             if !titles.insert(title.clone()) {
                 return Err(format!("two steps are called {title:?}"));
             }

@@ -1,12 +1,12 @@
 //! HTTP/1 as the bytes are: nothing is added that the script does not say, and nothing that comes is repaired.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::{connect, millis, name, now};
+use super::{Opened, connect, describe, millis, now};
 use crate::op::{Body, End, Exchange, Http, Version};
 
 /// How long a connection that is watched may take to end. Envoy waits a second for its client to close first.
@@ -16,19 +16,23 @@ const END: Duration = Duration::from_secs(3);
 pub(super) async fn requests(http: &Http, count: u32) -> Vec<Exchange> {
     let mut kept: Option<Connection> = None;
     let mut exchanges = Vec::new();
+    let mut jar: BTreeMap<String, String> = BTreeMap::new();
     for index in 0..count {
+        let http = &filled(http, index, &jar);
         let (start, began) = (Instant::now(), now());
         let mut connection = match kept.take() {
             Some(connection) => connection,
-            None => match connect(&http.address).await {
-                Ok((stream, local)) => Connection { stream, local, buffer: Vec::new() },
-                Err(error) => {
-                    exchanges.push(Exchange { error: Some(error), millis: millis(start), ..Exchange::default() });
+            None => match connect(&http.address, http.tls.as_ref()).await {
+                Ok(opened) => Connection { opened, buffer: Vec::new() },
+                Err(failed) => {
+                    let (error, local) = (Some(failed.error), failed.local);
+                    exchanges.push(Exchange { error, local, began, millis: millis(start), ..Exchange::default() });
                     continue;
                 }
             },
         };
-        let mut exchange = Exchange { local: connection.local.clone(), began, ..Exchange::default() };
+        let (local, tls) = (connection.opened.local.clone(), connection.opened.tls.clone());
+        let mut exchange = Exchange { local, tls, began, ..Exchange::default() };
         let limit = Duration::from_millis(http.patience);
         match timeout(limit, connection.exchange(http, &mut exchange)).await {
             Ok(Ok(())) => {}
@@ -39,6 +43,11 @@ pub(super) async fn requests(http: &Http, count: u32) -> Vec<Exchange> {
         if http.watch_end && index + 1 == count {
             exchange.end = Some(connection.end().await);
         }
+        if http.cookies {
+            jar.extend(
+                exchange.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie")).filter_map(|(_, v)| cookie(v)),
+            );
+        }
         if exchange.error.is_none() && !http.anew && !closes(&exchange) {
             kept = Some(connection);
         }
@@ -47,14 +56,34 @@ pub(super) async fn requests(http: &Http, count: u32) -> Vec<Exchange> {
     exchanges
 }
 
+/// A request's number in the place of `%N%`, and what answers before it asked to be told.
+fn filled(http: &Http, index: u32, jar: &BTreeMap<String, String>) -> Http {
+    let mut http = http.clone();
+    if http.keys > 0 {
+        let key = (index % http.keys).to_string();
+        http.target = http.target.replace("%N%", &key);
+        http.headers.iter_mut().for_each(|(_, value)| *value = value.replace("%N%", &key));
+    }
+    if !jar.is_empty() {
+        let pairs: Vec<String> = jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        http.headers.push(("cookie".to_owned(), pairs.join("; ")));
+    }
+    http
+}
+
+/// The name and value of a `set-cookie`.
+fn cookie(header: &str) -> Option<(String, String)> {
+    let (name, value) = header.split(';').next()?.split_once('=')?;
+    Some((name.trim().to_owned(), value.trim().to_owned()))
+}
+
 fn closes(exchange: &Exchange) -> bool {
     exchange.version == "HTTP/1.0"
         || exchange.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case("connection") && v.contains("close"))
 }
 
 struct Connection {
-    stream: TcpStream,
-    local: String,
+    opened: Opened,
     /// Read, and not yet used.
     buffer: Vec<u8>,
 }
@@ -85,14 +114,14 @@ impl Connection {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.stream.write_all(bytes).await.map_err(|e| format!("{} while sending", name(&e)))
+        self.opened.stream.write_all(bytes).await.map_err(|e| format!("{} while sending", describe(e)))
     }
 
     /// Some more bytes; `false` at the end.
     async fn fill(&mut self) -> Result<bool, String> {
-        match self.stream.read_buf(&mut self.buffer).await {
+        match self.opened.stream.read_buf(&mut self.buffer).await {
             Ok(read) => Ok(read > 0),
-            Err(error) => Err(name(&error).to_owned()),
+            Err(error) => Err(describe(error)),
         }
     }
 

@@ -6,28 +6,29 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::time::{Instant, timeout};
 
-use super::{connect, millis, now};
-use crate::op::{Body, Exchange, Http};
+use super::{NotOpened, connect, millis, now};
+use crate::op::{Body, Exchange, Http, TlsSeen};
 
 /// Sends so many requests one after the other, on one connection.
 pub(super) async fn requests(http: &Http, count: u32) -> Vec<Exchange> {
     let mut exchanges = Vec::new();
-    let mut kept: Option<(h2::client::SendRequest<Bytes>, String)> = None;
+    let mut kept: Option<Kept> = None;
     for _ in 0..count {
         let (start, began) = (Instant::now(), now());
-        let (sender, local) = match kept.take() {
+        let (sender, local, tls) = match kept.take() {
             Some(kept) => kept,
-            None => match open(&http.address).await {
+            None => match open(http).await {
                 Ok(opened) => opened,
-                Err(error) => {
-                    exchanges.push(Exchange { error: Some(error), ..Exchange::default() });
+                Err(NotOpened { error, local }) => {
+                    exchanges.push(Exchange { error: Some(error), local, began, ..Exchange::default() });
                     continue;
                 }
             },
         };
-        let mut exchange = Exchange { local: local.clone(), version: "HTTP/2".into(), began, ..Exchange::default() };
+        let version = "HTTP/2".to_owned();
+        let mut exchange = Exchange { local: local.clone(), tls: tls.clone(), version, began, ..Exchange::default() };
         match timeout(Duration::from_millis(http.patience), one(sender.clone(), http, &mut exchange)).await {
-            Ok(Ok(())) if !http.anew => kept = Some((sender, local)),
+            Ok(Ok(())) if !http.anew => kept = Some((sender, local, tls)),
             Ok(Ok(())) => {}
             Ok(Err(error)) => exchange.error = Some(error),
             Err(_) => exchange.error = Some("no answer in time".to_owned()),
@@ -38,11 +39,19 @@ pub(super) async fn requests(http: &Http, count: u32) -> Vec<Exchange> {
     exchanges
 }
 
-async fn open(address: &str) -> Result<(h2::client::SendRequest<Bytes>, String), String> {
-    let (stream, local) = connect(address).await?;
-    let (sender, connection) = h2::client::handshake(stream).await.map_err(|e| describe(&e))?;
-    tokio::spawn(connection);
-    Ok((sender, local))
+/// A connection, our side of it, and what came of its handshake.
+type Kept = (h2::client::SendRequest<Bytes>, String, Option<TlsSeen>);
+
+async fn open(http: &Http) -> Result<Kept, NotOpened> {
+    let opened = connect(&http.address, http.tls.as_ref()).await?;
+    let local = opened.local;
+    match h2::client::handshake(opened.stream).await {
+        Ok((sender, connection)) => {
+            tokio::spawn(connection);
+            Ok((sender, local, opened.tls))
+        }
+        Err(error) => Err(NotOpened { error: describe(&error), local }),
+    }
 }
 
 async fn one(sender: h2::client::SendRequest<Bytes>, http: &Http, into: &mut Exchange) -> Result<(), String> {
@@ -81,7 +90,8 @@ async fn one(sender: h2::client::SendRequest<Bytes>, http: &Http, into: &mut Exc
 
 fn head(http: &Http) -> Result<Request<()>, String> {
     let authority = http.authority.as_deref().unwrap_or_default();
-    let uri = if http.method == "CONNECT" { authority.to_owned() } else { format!("http://{authority}{}", http.target) };
+    let scheme = if http.tls.is_some() { "https" } else { "http" };
+    let uri = if http.method == "CONNECT" { authority.to_owned() } else { format!("{scheme}://{authority}{}", http.target) };
     let mut request = Request::builder().method(http.method.as_str()).uri(uri).body(()).map_err(|e| e.to_string())?;
     *request.headers_mut() = map(&http.headers)?;
     Ok(request)

@@ -4,6 +4,7 @@
 mod http1;
 mod http2;
 mod raw;
+mod tls;
 
 pub(crate) use http1::parse;
 
@@ -14,10 +15,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use crate::op::{Answer, Exchange, Http, Op, Version};
+use crate::op::{Answer, Exchange, Http, Op, Tls, TlsSeen, Version};
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A connection that was opened.
+struct Opened {
+    stream: Box<dyn Stream>,
+    /// Our side.
+    local: String,
+    tls: Option<TlsSeen>,
+}
+
+/// Why there is no connection.
+struct NotOpened {
+    error: String,
+    /// Our side, if it was TLS that failed.
+    local: String,
+}
 
 /// How long a name may stay unknown: it may be new.
 const RESOLUTION: Duration = Duration::from_secs(5);
@@ -95,7 +117,17 @@ async fn resolve(address: &str) -> Result<SocketAddr, String> {
     }
 }
 
-async fn connect(address: &str) -> Result<(TcpStream, String), String> {
+async fn connect(address: &str, tls: Option<&Tls>) -> Result<Opened, NotOpened> {
+    let (stream, local) = connect_plainly(address).await.map_err(|error| NotOpened { error, local: String::new() })?;
+    let Some(tls) = tls else { return Ok(Opened { stream: Box::new(stream), local, tls: None }) };
+    match timeout(Duration::from_secs(10), tls::connect(stream, tls)).await {
+        Ok(Ok((stream, seen))) => Ok(Opened { stream, local, tls: Some(seen) }),
+        Ok(Err(error)) => Err(NotOpened { error, local }),
+        Err(_) => Err(NotOpened { error: "no TLS in time".to_owned(), local }),
+    }
+}
+
+async fn connect_plainly(address: &str) -> Result<(TcpStream, String), String> {
     let address = resolve(address).await?;
     let stream = match timeout(Duration::from_secs(10), from_a_new_port(address)).await {
         Ok(connected) => connected.map_err(|error| name(&error).to_owned())?,
@@ -131,6 +163,12 @@ fn name(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::TimedOut => "timed out",
         _ => "failed",
     }
+}
+
+/// An error of a connection that was open: of TLS, what the other side said.
+fn describe(error: std::io::Error) -> String {
+    let plain = name(&error).to_owned();
+    tls::late(error).unwrap_or(plain)
 }
 
 /// Milliseconds since 1970.

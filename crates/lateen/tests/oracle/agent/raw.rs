@@ -5,16 +5,16 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::{connect, millis, name, now};
+use super::{Opened, connect, describe, millis, now};
 use crate::op::{Bytes, End, Exchange};
 
 pub(super) async fn exchange(bytes: &Bytes) -> Exchange {
     let (start, began) = (Instant::now(), now());
-    let (mut stream, local) = match connect(&bytes.address).await {
-        Ok(connected) => connected,
-        Err(error) => return Exchange { error: Some(error), ..Exchange::default() },
+    let Opened { mut stream, local, tls } = match connect(&bytes.address, bytes.tls.as_ref()).await {
+        Ok(opened) => opened,
+        Err(failed) => return Exchange { error: Some(failed.error), local: failed.local, began, ..Exchange::default() },
     };
-    let mut exchange = Exchange { local, began, end: Some(End::Open), ..Exchange::default() };
+    let mut exchange = Exchange { local, tls, began, end: Some(End::Open), ..Exchange::default() };
     let quiet = Duration::from_millis(bytes.quiet);
     let parts = bytes.parts.len().max(1);
     for index in 0..parts {
@@ -35,7 +35,7 @@ pub(super) async fn exchange(bytes: &Bytes) -> Exchange {
                 Ok(Ok(_)) => continue,
                 Ok(Err(error)) => {
                     exchange.end = Some(End::Reset);
-                    exchange.error = (name(&error) != "reset").then(|| name(&error).to_owned());
+                    exchange.error = Some(describe(error)).filter(|error| error != "reset");
                 }
             }
             exchange.millis = millis(start);
