@@ -3,12 +3,13 @@
 use crate::client::Outgoing;
 use crate::load::{self, Plan};
 use crate::pipe::{self, Event, Until};
-use crate::{Addresses, Config, EchoError, PodIdentity, Server, duration, http as web};
+use crate::{Addresses, Config, EchoError, PodIdentity, Server, TlsServer, duration, http as web};
 use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +35,18 @@ struct ServeArgs {
     /// Listen on this address only.
     #[arg(long)]
     host: Option<IpAddr>,
+    /// Serve HTTP/1.1 and HTTP/2 over TLS on this port.
+    #[arg(long, value_name = "PORT", requires_all = ["tls_cert", "tls_key"])]
+    tls: Option<u16>,
+    /// The certificate for --tls, then its intermediates, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_key: Option<PathBuf>,
+    /// Ask TLS clients for a certificate by one of these roots, PEM; who shows none is let in.
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_client_ca: Option<PathBuf>,
     /// Echo lines over TCP on this port.
     #[arg(long, value_name = "PORT")]
     tcp: Option<u16>,
@@ -179,9 +192,16 @@ impl EchoArgs {
 
 impl ServeArgs {
     async fn run(self) -> Result<ExitCode, EchoError> {
+        let tls = match (self.tls, self.tls_cert, self.tls_key) {
+            (Some(port), Some(certificate), Some(key)) => {
+                Some(TlsServer { port, certificate, key, client_roots: self.tls_client_ca })
+            }
+            _ => None,
+        };
         let config = Config {
             host: self.host,
             port: self.port.ok_or_else(|| EchoError::Usage("--port is required".into()))?,
+            tls,
             tcp: self.tcp,
             tcp_banner: self.tcp_banner,
             grpc: self.grpc,
@@ -191,8 +211,8 @@ impl ServeArgs {
         };
         let stop = termination()?;
         let server = Server::bind(config, PodIdentity::from_environment()?).await?;
-        let Addresses { http, tcp, grpc, otlp } = server.addresses();
-        let shown = [("http", Some(http)), ("tcp", tcp), ("grpc", grpc), ("otlp", otlp)];
+        let Addresses { http, tls, tcp, grpc, otlp } = server.addresses();
+        let shown = [("http", Some(http)), ("tls", tls), ("tcp", tcp), ("grpc", grpc), ("otlp", otlp)];
         let lines = shown.iter().filter_map(|(name, address)| address.map(|address| format!("listening {name} {address}\n")));
         print(&lines.collect::<String>())?;
         server.serve(stop).await;

@@ -11,7 +11,7 @@ pub enum EchoError {
     Listen {
         /// Where it should have listened.
         address: SocketAddr,
-        /// `http`, `tcp`, `grpc` or `otlp`.
+        /// `http`, `tls`, `tcp`, `grpc` or `otlp`.
         purpose: &'static str,
         /// The system's answer.
         source: io::Error,
@@ -25,6 +25,14 @@ pub enum EchoError {
         line: usize,
         /// The offending line.
         text: String,
+    },
+    /// A certificate, key or root cannot be used.
+    #[error("{path}: {reason}")]
+    Certificates {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// A command line argument that clap cannot check.
     #[error("{0}")]

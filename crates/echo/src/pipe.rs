@@ -151,6 +151,7 @@ mod tests {
         let config = Config {
             host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: 0,
+            tls: None,
             tcp: Some(0),
             tcp_banner: Some("hello".into()),
             grpc: None,

@@ -3,15 +3,17 @@
 use crate::client::Client;
 use crate::control::Control;
 use crate::traces::TraceStore;
-use crate::{EchoError, PodIdentity, http as web, tcp};
+use crate::{EchoError, PodIdentity, TlsServer, http as web, tcp};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use lateen_tls::{PeerInfo, ServerTls};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,6 +31,8 @@ pub struct Config {
     pub host: Option<IpAddr>,
     /// HTTP/1.1 and cleartext HTTP/2; 0 takes a free port.
     pub port: u16,
+    /// The same over TLS.
+    pub tls: Option<TlsServer>,
     /// Line echo over TCP.
     pub tcp: Option<u16>,
     /// Said to each TCP client before it says anything, as server-first protocols do.
@@ -48,6 +52,8 @@ pub struct Config {
 pub struct Addresses {
     /// HTTP.
     pub http: SocketAddr,
+    /// HTTP over TLS.
+    pub tls: Option<SocketAddr>,
     /// TCP line echo.
     pub tcp: Option<SocketAddr>,
     /// gRPC.
@@ -78,6 +84,8 @@ pub(crate) struct Connection {
     pub(crate) app: Arc<App>,
     pub(crate) surface: Surface,
     pub(crate) peer: SocketAddr,
+    /// What TLS tells of it, if it is TLS.
+    pub(crate) tls: Option<PeerInfo>,
     pub(crate) lease: Lease,
 }
 
@@ -104,6 +112,7 @@ impl Lease {
 pub struct Server {
     app: Arc<App>,
     web: TcpListener,
+    tls: Option<(TcpListener, ServerTls)>,
     tcp: Option<TcpListener>,
     grpc: Option<TcpListener>,
     otlp: Option<TcpListener>,
@@ -119,11 +128,21 @@ impl Server {
             None => Ok(None),
         };
         let web = listen(config.host, config.port, "http").await?;
+        let tls = match &config.tls {
+            Some(tls) => Some((listen(config.host, tls.port, "tls").await?, tls.load()?)),
+            None => None,
+        };
         let tcp = optional(config.tcp, "tcp").await?;
         let grpc = optional(config.grpc, "grpc").await?;
         let otlp = optional(config.otlp, "otlp").await?;
         let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
-        let addresses = Addresses { http: web.local_addr()?, tcp: address(&tcp)?, grpc: address(&grpc)?, otlp: address(&otlp)? };
+        let addresses = Addresses {
+            http: web.local_addr()?,
+            tls: tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
+            tcp: address(&tcp)?,
+            grpc: address(&grpc)?,
+            otlp: address(&otlp)?,
+        };
         let app = App {
             identity,
             control: Control::default(),
@@ -131,7 +150,7 @@ impl Server {
             client: Client::new(),
             tcp_banner: config.tcp_banner,
         };
-        Ok(Self { app: Arc::new(app), web, tcp, grpc, otlp, addresses, drain: config.drain })
+        Ok(Self { app: Arc::new(app), web, tls, tcp, grpc, otlp, addresses, drain: config.drain })
     }
 
     /// Where it listens; of use when a port was 0.
@@ -151,7 +170,17 @@ impl Server {
             let Some(listener) = listener else { continue };
             let app = Arc::clone(&self.app);
             tasks.spawn(accept(listener, lease.clone(), move |stream, peer, lease| {
-                serve_http(stream, Connection { app: Arc::clone(&app), surface, peer, lease })
+                serve_http(stream, Connection { app: Arc::clone(&app), surface, peer, tls: None, lease })
+            }));
+        }
+        if let Some((listener, tls)) = self.tls {
+            let app = Arc::clone(&self.app);
+            tasks.spawn(accept(listener, lease.clone(), move |stream, peer, lease| {
+                serve_tls(
+                    stream,
+                    tls.clone(),
+                    Connection { app: Arc::clone(&app), surface: Surface::Web, peer, tls: None, lease },
+                )
             }));
         }
         if let Some(listener) = self.tcp {
@@ -220,7 +249,18 @@ where
     }
 }
 
-async fn serve_http(stream: TcpStream, connection: Connection) {
+async fn serve_tls(stream: TcpStream, tls: ServerTls, mut connection: Connection) {
+    match timeout(HEAD_TIMEOUT, lateen_tls::accept(stream, &tls)).await {
+        Ok(Ok((stream, peer))) => {
+            connection.tls = Some(peer);
+            serve_http(stream, connection).await;
+        }
+        Ok(Err(error)) => tracing::debug!(peer = %connection.peer, %error, "tls handshake"),
+        Err(_) => tracing::debug!(peer = %connection.peer, "tls handshake not finished in time"),
+    }
+}
+
+async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, connection: Connection) {
     let mut lease = connection.lease.clone();
     let late = lease.is_stopped();
     let connection = Arc::new(connection);

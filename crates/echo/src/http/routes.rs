@@ -192,6 +192,8 @@ struct Answer<'a> {
     headers: serde_json::Map<String, serde_json::Value>,
     protocol: &'static str,
     peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<serde_json::Value>,
     #[serde(flatten)]
     content: Content,
 }
@@ -241,6 +243,7 @@ fn describe<'a>(connection: &'a Connection, parts: &'a Parts, content: Content) 
         headers: headers_as_json(&parts.headers),
         protocol: protocol_name(parts.version),
         peer: connection.peer.to_string(),
+        tls: connection.tls.as_ref().map(crate::tls::describe),
         content,
     }
 }

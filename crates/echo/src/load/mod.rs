@@ -96,6 +96,7 @@ mod tests {
         let config = Config {
             host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: 0,
+            tls: None,
             tcp: None,
             tcp_banner: None,
             grpc: Some(0),

@@ -29,6 +29,7 @@ pub(crate) fn config() -> Config {
     Config {
         host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         port: 0,
+        tls: None,
         tcp: None,
         tcp_banner: None,
         grpc: None,
