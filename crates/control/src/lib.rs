@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod core;
 pub mod debounce;
+pub mod gateway_api;
 pub mod generate;
 pub mod metrics;
 pub mod names;

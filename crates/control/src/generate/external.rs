@@ -101,7 +101,10 @@ fn host_of(pod: &ServicePod) -> String {
 pub fn origination(upstream: &Upstream<'_>) -> UpstreamTls {
     let settings: &ClientTlsSettings = upstream.settings.unwrap_or(&DEFAULT);
     let skips = settings.insecure_skip_verify == Some(true);
-    let credential = Some(settings.credential_name.as_str()).filter(|name| upstream.own_secrets && !name.is_empty());
+    let written = settings.credential_name.as_str();
+    // Roots of a ConfigMap are for everybody.
+    let allowed = upstream.own_secrets || written.starts_with(secret::CONFIG_MAP);
+    let credential = Some(written).filter(|name| allowed && !name.is_empty());
     let secret = |suffix: &str| credential.map(|name| secret_ref(&format!("{name}{suffix}")));
     let roots = match (skips, settings.ca_certificates.as_str()) {
         (true, _) => None,
@@ -130,7 +133,8 @@ pub fn origination(upstream: &Upstream<'_>) -> UpstreamTls {
 
 /// A Secret of the proxy's namespace, under the name by which proxies ask for it.
 fn secret_ref(name: &str) -> SecretRef {
-    SecretRef { name: format!("{}{name}", secret::KUBERNETES), source: SecretSource::Ads }
+    let scheme = if name.starts_with(secret::CONFIG_MAP) { "" } else { secret::KUBERNETES };
+    SecretRef { name: format!("{scheme}{name}"), source: SecretSource::Ads }
 }
 
 /// What stands where a rule has no TLS settings; never asked for then.

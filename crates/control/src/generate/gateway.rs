@@ -2,7 +2,7 @@
 
 use super::inbound;
 use super::proxy::Proxy;
-use crate::world::{Entry, World};
+use crate::world::{Entry, Semantics, World};
 use lateen_model::resource::{
     Gateway, GatewayHost, MESH_GATEWAY, Server, ServerProtocol, ServerTlsMode, VirtualService, is_subset,
 };
@@ -123,8 +123,11 @@ pub fn is_bound(entry: &Entry<VirtualService>, gateway: &str) -> bool {
 
 /// The Gateways that select a proxy, oldest first.
 pub fn of_proxy<'a>(world: &'a World, proxy: &Proxy) -> Vec<&'a Arc<Entry<Gateway>>> {
-    let near = |namespace: &str| !world.settings().scope_gateway_to_namespace || namespace == &*proxy.namespace;
-    let all = world.namespaces().filter(|(name, _)| near(name)).flat_map(|(_, ns)| ns.gateways.iter());
+    let near = |gateway: &Entry<Gateway>| {
+        let scoped = world.settings().scope_gateway_to_namespace || gateway.semantics == Semantics::GatewayApi;
+        !scoped || gateway.namespace() == &*proxy.namespace
+    };
+    let all = world.namespaces().flat_map(|(_, ns)| ns.gateways.iter()).filter(|g| near(g));
     let mut selected: Vec<_> = all.filter(|g| is_subset(&g.resource.spec.selector, &proxy.labels)).collect();
     selected.sort_by(|a, b| a.order.cmp(&b.order));
     selected

@@ -4,6 +4,7 @@ use super::{RouteContext, Via, rules};
 use crate::generate::gateway::{self, BoundServer};
 use crate::generate::mesh;
 use crate::names;
+use crate::world::Semantics;
 use lateen_model::dataplane::{Route, VirtualHost};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,12 @@ pub(super) fn virtual_hosts(context: RouteContext<'_>, name: &str) -> Vec<Virtua
     let mut done: Vec<(String, u64, String)> = Vec::new();
     for server in servers {
         add_routes(context, server, &mut hosts, &mut done);
+        if server.gateway.semantics == Semantics::GatewayApi {
+            // A host that a listener has is not served by the routes of another one with a wildcard.
+            for host in server.hosts.iter().filter(|h| h.host.as_str() != "*") {
+                hosts.entry(host.host.as_str().to_owned()).or_default();
+            }
+        }
         if server.redirects_to_https() {
             for host in &server.hosts {
                 hosts.entry(host.host.as_str().to_owned()).or_default();

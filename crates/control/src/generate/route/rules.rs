@@ -6,7 +6,7 @@ use crate::generate::gateway;
 use crate::generate::scope::destination_host;
 use crate::generate::{hash, mesh, retry};
 use crate::names;
-use crate::world::Entry;
+use crate::world::{Entry, Semantics};
 use lateen_model::dataplane::{
     ClusterSpecifier, DirectResponse, Forward, HeaderAppend, HeaderMatch, HeaderMutation, HeaderPredicate, HeaderValueOp,
     HostRewrite, PathMatch, PathRewrite, QueryMatch, QueryPredicate, Redirect, RedirectPath, RetryPolicy, Route, RouteAction,
@@ -81,7 +81,7 @@ fn route(
     port: u16,
 ) -> Option<Route> {
     let matches = match request {
-        Some(request) => route_match(request)?,
+        Some(request) => by_elements(entry.semantics, route_match(request)?),
         None => everything(),
     };
     let mut own = headers(http.headers.as_ref());
@@ -156,6 +156,10 @@ fn forward_to(
         host_rewrite: own.host.take().map(HostRewrite::Literal),
         retry: retry::policy(mesh::default_retry(context.world.mesh()), http.retries.as_ref()),
         mirrors: mirrors(http, |destination| cluster_name(context, entry, destination, port)),
+        cluster_not_found_status: match entry.semantics {
+            Semantics::Istio => 503,
+            Semantics::GatewayApi => 500,
+        },
         ..forward(cluster)
     };
     let written = http.retries.as_ref().or(mesh::default_retry(context.world.mesh()));
@@ -254,6 +258,15 @@ fn route_match(request: &HttpMatchRequest) -> Option<RouteMatch> {
     Some(RouteMatch { path, case_sensitive, headers, query })
 }
 
+/// Prefixes of the Gateway API are whole elements of a path: `/a` is none of `/ab`. One that ends in `/` is so as it stands.
+fn by_elements(semantics: Semantics, matches: RouteMatch) -> RouteMatch {
+    let path = match matches.path {
+        PathMatch::Prefix(p) if semantics == Semantics::GatewayApi && !p.ends_with('/') => PathMatch::PathSeparatedPrefix(p),
+        other => other,
+    };
+    RouteMatch { path, ..matches }
+}
+
 /// `Some(None)` asks for presence only.
 #[expect(clippy::option_option, reason = "cannot be compiled, presence, or a predicate")]
 fn predicate(value: &StringMatch) -> Option<Option<Predicate>> {
@@ -323,7 +336,7 @@ fn redirect(written: &HttpRedirect, matches: &RouteMatch, (listener, tls): (u16,
     };
     let path = match (written.uri.as_str(), written.prefix_rewrite.as_str()) {
         (uri, _) if !uri.is_empty() => RedirectPath::Replace(uri.to_owned()),
-        (_, prefix) if !prefix.is_empty() && matches!(matches.path, PathMatch::Prefix(_)) => {
+        (_, prefix) if !prefix.is_empty() && matches!(matches.path, PathMatch::Prefix(_) | PathMatch::PathSeparatedPrefix(_)) => {
             RedirectPath::Prefix(prefix.to_owned())
         }
         _ => RedirectPath::Keep,
