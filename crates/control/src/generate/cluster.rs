@@ -48,7 +48,9 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             own_secrets: proxy.role == ProxyRole::Router || rule.selects(),
         },
     );
-    let discovery = match service.is_passthrough() {
+    // Connections to a gateway are to itself, so that it has to choose an endpoint.
+    let passthrough = service.is_passthrough() && proxy.role != ProxyRole::Router;
+    let discovery = match passthrough {
         true => Discovery::OriginalDst { port_override: external::port_override(service, port) },
         false => match external::dns(world, proxy.families, (service, port), rule, subset) {
             Some(dns) => Discovery::Dns(Box::new(dns)),
@@ -56,7 +58,7 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
         },
     };
     let consistent_hash = policy.load_balancer.and_then(|l| l.consistent_hash.as_ref());
-    let lb_policy = match (service.is_passthrough(), policy.load_balancer.and_then(|l| l.simple)) {
+    let lb_policy = match (passthrough, policy.load_balancer.and_then(|l| l.simple)) {
         (true, _) => LbPolicy::ClusterProvided,
         (_, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
         (_, Some(SimpleLb::Random)) => LbPolicy::Random,
@@ -152,7 +154,14 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
         cluster.outlier_detection = Some(outlier_detection(outlier));
         cluster.healthy_panic_threshold = Some(percent(outlier.min_health_percent));
     }
-    cluster.circuit_breakers.retry_budget = policy.retry_budget.map(retry_budget);
+    let max_retries = policy.connection_pool.and_then(|p| p.http.as_ref()).and_then(|h| positive(h.max_retries));
+    cluster.circuit_breakers.retry_budget = match (policy.retry_budget, max_retries) {
+        (Some(written), _) => Some(retry_budget(written)),
+        // A limit of retries in flight is the user's own bound.
+        (None, Some(_)) => None,
+        // Istio has no bound here; when all backends fail, retries would multiply the load on them.
+        (None, None) => Some(retry_budget(&resource::RetryBudget::default())),
+    };
     cluster
 }
 

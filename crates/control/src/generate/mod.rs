@@ -25,6 +25,8 @@ pub use proxy::Proxy;
 pub use scope::{Scope, ScopeKey, ScopedService};
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod external_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
