@@ -72,6 +72,8 @@ pub(crate) mod tests {
             name: format!("p{n}"),
             namespace: "n".to_owned(),
             uid: n.to_string(),
+            hostname: String::new(),
+            subdomain: String::new(),
             ips: vec![IpAddr::from([10, 244, 0, n]), format!("fd00::{n:x}").parse().unwrap()],
             labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<StringMap>(),
             annotations: StringMap::new(),

@@ -220,6 +220,8 @@ impl Pod {
             name: id.fields.name.clone(),
             namespace: id.fields.namespace.clone(),
             uid: id.fields.uid.clone(),
+            hostname: id.spec.hostname.clone().unwrap_or_default(),
+            subdomain: id.spec.subdomain.clone().unwrap_or_default(),
             ips: id.fields.ips.clone(),
             labels: id.fields.labels.clone(),
             annotations: id.fields.annotations.clone(),

@@ -13,9 +13,9 @@ use crate::resource::gateway_api::{
     BackendTlsPolicy, GatewayClass, KubeGateway, KubeGrpcRoute, KubeHttpRoute, KubeTcpRoute, KubeTlsRoute, ReferenceGrant,
 };
 use crate::resource::{
-    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, FieldPath, Gateway, Issues, Kind, Namespace, Origin,
-    PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment, Service, ServiceAccount, ServiceEntry, Sidecar,
-    VirtualService, Warning, WorkloadEntry, WorkloadGroup,
+    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, EndpointSlice, Endpoints, FieldIssue, FieldPath, Gateway,
+    Issues, Kind, Namespace, Origin, PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment, Service,
+    ServiceAccount, ServiceEntry, Sidecar, StatefulSet, VirtualService, Warning, WorkloadEntry, WorkloadGroup,
 };
 
 mod de;
@@ -168,6 +168,9 @@ fn read_kind(source: &Source<'_>, kind: Kind, node: &Node, base: &FieldPath) -> 
         Kind::Service => typed::<Service>(node),
         Kind::Pod => typed::<Pod>(node),
         Kind::Deployment => typed::<Deployment>(node),
+        Kind::StatefulSet => typed::<StatefulSet>(node),
+        Kind::Endpoints => typed::<Endpoints>(node),
+        Kind::EndpointSlice => typed::<EndpointSlice>(node),
         Kind::VirtualService => typed::<VirtualService>(node),
         Kind::DestinationRule => typed::<DestinationRule>(node),
         Kind::Gateway => typed::<Gateway>(node),

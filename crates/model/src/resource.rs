@@ -10,6 +10,7 @@ pub(crate) mod check;
 mod config_map;
 mod deployment;
 mod destination_rule;
+mod endpoint_slice;
 mod export_to;
 mod field;
 mod gateway;
@@ -29,6 +30,7 @@ mod service;
 mod service_account;
 mod service_entry;
 mod sidecar;
+mod stateful_set;
 mod virtual_service;
 mod workload_entry;
 mod workload_group;
@@ -45,6 +47,10 @@ pub use destination_rule::{
     H2UpgradePolicy, Http2KeepAlive, HttpCookie, HttpCookieAttribute, HttpPoolSettings, LoadBalancerSettings, LocalityDistribute,
     LocalityFailover, LocalityLbSetting, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, RingHash, SimpleLb, Subset, TcpKeepalive, TcpPoolSettings, TrafficPolicy, TunnelSettings, Warmup,
+};
+pub use endpoint_slice::{
+    AddressType, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints, GivenEndpoint, GivenEndpoints,
+    GivenPort, SERVICE_NAME_LABEL, SliceEndpoint, SubsetAddress, TargetReference,
 };
 pub use export_to::ExportTo;
 pub(crate) use field::shorten;
@@ -81,6 +87,10 @@ pub use service_entry::{
 pub use sidecar::{
     CaptureMode, EgressHost, EgressNamespace, IstioEgressListener, IstioIngressListener, OutboundTrafficMode,
     OutboundTrafficPolicy, Sidecar, SidecarPort, SidecarSpec,
+};
+pub use stateful_set::{
+    PodManagementPolicy, RollingUpdateStatefulSet, StatefulSet, StatefulSetOrdinals, StatefulSetSpec, StatefulSetUpdateStrategy,
+    StatefulSetUpdateType,
 };
 pub(crate) use virtual_service::retry_on;
 pub use virtual_service::{

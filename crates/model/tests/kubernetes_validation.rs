@@ -44,8 +44,7 @@ spec:
   internalTrafficPolicy: Cluster
   ipFamilies: [IPv4]
   ipFamilyPolicy: SingleStack
-  sessionAffinity: ClientIP
-  sessionAffinityConfig: {clientIP: {timeoutSeconds: 10800}}
+  sessionAffinity: None
   ports: [{port: 80, protocol: TCP, targetPort: http, appProtocol: kubernetes.io/h2c}]
   type: ClusterIP
 status:
@@ -93,11 +92,133 @@ fn service() {
             ),
             ("{type: NodePort, ports: [{port: 80, nodePort: 30080}]}", "warning spec.type: is treated as ClusterIP"),
             ("{type: ExternalName}", "spec.externalName: is required"),
-            ("{type: ExternalName, externalName: example.org}", "spec.type: ExternalName is not supported"),
+            ("{type: ExternalName, externalName: example.org}", ""),
+            (
+                "{type: ExternalName, externalName: example.org, clusterIP: None}",
+                "spec.clusterIP: must not be set with ExternalName",
+            ),
+            ("{type: ExternalName, externalName: example.org, selector: {a: b}}", "warning spec.selector: has no effect"),
+            (
+                "{ports: [{port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 10800}}}",
+                "warning spec.sessionAffinity: has no effect on clients with a sidecar",
+            ),
             ("{ports: [{port: 80}], externalIPs: [10.0.0.1]}", "spec.externalIPs: is not supported"),
             ("{ports: [{port: 80}], trafficDistribution: PreferClose}", ""),
         ],
     );
+}
+
+#[test]
+fn stateful_set() {
+    let template = "template: {metadata: {labels: {app: a}}, spec: {containers: [{name: c, command: [x]}]}}";
+    let with = |more: &str| format!("{{selector: {{matchLabels: {{app: a}}}}, serviceName: a, {more}{template}}}");
+    let table = [
+        (with(""), ""),
+        (
+            with(
+                "replicas: 3, podManagementPolicy: Parallel, minReadySeconds: 5, ordinals: {start: 2}, revisionHistoryLimit: 3, ",
+            ),
+            "",
+        ),
+        (with("updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 2, maxUnavailable: 50%}}, "), ""),
+        (format!("{{{template}}}"), "spec.selector: must not be empty"),
+        (
+            format!("{{selector: {{matchLabels: {{app: b}}}}, {template}}}"),
+            "spec.template.metadata.labels: do not match spec.selector",
+        ),
+        (with("replicas: -1, "), "spec.replicas: must not be negative"),
+        (with("ordinals: {start: -1}, "), "spec.ordinals.start: must not be negative"),
+        (
+            with("podManagementPolicy: Sorted, "),
+            "spec.podManagementPolicy: is \"Sorted\", must be one of OrderedReady or Parallel",
+        ),
+        (with("updateStrategy: {type: OnDelete}, "), "spec.updateStrategy.type: OnDelete is not supported"),
+        (
+            with("updateStrategy: {type: OnDelete, rollingUpdate: {}}, "),
+            "spec.updateStrategy.rollingUpdate: must not be set with OnDelete",
+        ),
+        (
+            with("updateStrategy: {rollingUpdate: {partition: -1}}, "),
+            "spec.updateStrategy.rollingUpdate.partition: must not be negative",
+        ),
+        (
+            with("updateStrategy: {rollingUpdate: {maxUnavailable: 0}}, "),
+            "spec.updateStrategy.rollingUpdate.maxUnavailable: is 0, must be a number above 0",
+        ),
+        (
+            with("volumeClaimTemplates: [{metadata: {name: data}}], "),
+            "spec.volumeClaimTemplates: are not supported by this version of Lateen",
+        ),
+        (with("").replace("serviceName: a", "serviceName: A"), "spec.serviceName: \"A\" must be a DNS label"),
+    ];
+    let table: Vec<(&str, &str)> = table.iter().map(|(spec, expected)| (spec.as_str(), *expected)).collect();
+    check("apps/v1", "StatefulSet", &table);
+    let long = format!("apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: {}}}\nspec: {}\n", "x".repeat(53), with(""));
+    assert!(findings_of(&long).iter().any(|text| text.starts_with("metadata.name: must have at most 52 bytes")));
+}
+
+#[test]
+fn endpoints_that_somebody_gives() {
+    let slice = |rest: &str| {
+        findings_of(&format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: a, namespace: b, labels: {{kubernetes.io/service-name: a}}}}\n{rest}"
+        ))
+    };
+    for (rest, expected) in [
+        (
+            "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], conditions: {ready: true, serving: true, terminating: false}}]\nports: [{name: http, port: 80}]",
+            "",
+        ),
+        (
+            "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], hostname: one, nodeName: node-1, zone: z, hints: {forZones: [{name: z}]}, targetRef: {kind: Pod, name: p, namespace: b}}]\nports: [{port: 80}]",
+            "",
+        ),
+        ("addressType: IPv6\nendpoints: [{addresses: ['fd00::1']}]\nports: []", ""),
+        ("addressType: IPv4\nendpoints: [{addresses: []}]", "endpoints[0].addresses: must not be empty"),
+        (
+            "addressType: IPv4\nendpoints: [{addresses: ['fd00::1']}]",
+            "endpoints[0].addresses[0]: fd00::1 must be an IPv4 address",
+        ),
+        ("addressType: IPv6\nendpoints: [{addresses: [x]}]", "endpoints[0].addresses[0]: \"x\" must be an IPv6 address"),
+        (
+            "addressType: IPv4\nendpoints: [{addresses: [127.0.0.1]}]",
+            "endpoints[0].addresses[0]: 127.0.0.1 must not be an unspecified, loopback",
+        ),
+        ("addressType: FQDN\nendpoints: [{addresses: [a.b]}]", "addressType: FQDN is not supported"),
+        (
+            "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], hostname: A}]",
+            "endpoints[0].hostname: \"A\" must be a DNS label",
+        ),
+        (
+            "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: p, namespace: c}}]",
+            "endpoints[0].targetRef.namespace: must be the namespace",
+        ),
+        ("addressType: IPv4\nports: [{name: a}]", "ports[0]: a port without a number"),
+        ("addressType: IPv4\nports: [{name: a, port: 0}]", "ports[0].port: is 0, must be a port"),
+        ("addressType: IPv4\nports: [{name: a, port: 1}, {name: a, port: 2}]", "ports[1].name: the name \"a\" is used twice"),
+    ] {
+        let found = slice(rest);
+        let fits = if expected.is_empty() { found.is_empty() } else { found.iter().any(|text| text.starts_with(expected)) };
+        assert!(fits, "{rest}\n{found:?}");
+    }
+    let of_nobody = findings_of("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\naddressType: IPv4\n");
+    assert!(of_nobody[0].starts_with("warning metadata"), "{of_nobody:?}");
+    let endpoints =
+        |rest: &str| findings_of(&format!("apiVersion: v1\nkind: Endpoints\nmetadata: {{name: a, namespace: b}}\n{rest}"));
+    for (rest, expected) in [
+        (
+            "subsets: [{addresses: [{ip: 10.0.0.1}, {ip: 'fd00::1', hostname: h}], notReadyAddresses: [{ip: 10.0.0.2}], ports: [{name: a, port: 80}]}]",
+            "",
+        ),
+        ("subsets: [{ports: [{port: 80}]}]", "subsets[0]: must have addresses"),
+        ("subsets: [{addresses: [{ip: x}]}]", "subsets[0].addresses[0].ip: \"x\" must be an IP address"),
+        ("subsets: [{addresses: [{ip: 169.254.0.1}]}]", "subsets[0].addresses[0].ip: 169.254.0.1 must not be"),
+        ("subsets: [{addresses: [{ip: 10.0.0.1}], ports: [{name: a}]}]", "subsets[0].ports[0]: a port without a number"),
+    ] {
+        let found = endpoints(rest);
+        let fits = if expected.is_empty() { found.is_empty() } else { found.iter().any(|text| text.starts_with(expected)) };
+        assert!(fits, "{rest}\n{found:?}");
+    }
 }
 
 #[test]

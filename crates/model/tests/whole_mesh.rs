@@ -212,11 +212,14 @@ fn resources_survive_json() {
             Resource::ServiceEntry(object) => assert_survives_json(object),
             Resource::WorkloadEntry(object) => assert_survives_json(object),
             Resource::WorkloadGroup(object) => assert_survives_json(object),
+            Resource::StatefulSet(object) => assert_survives_json(object),
             Resource::Namespace(_)
             | Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)
             | Resource::Secret(_)
             | Resource::Pod(_)
+            | Resource::Endpoints(_)
+            | Resource::EndpointSlice(_)
             | Resource::GatewayClass(_)
             | Resource::KubeGateway(_)
             | Resource::KubeHttpRoute(_)

@@ -46,7 +46,9 @@ fn endpoints(world: &World, service: &Service, rule: &MergedRule, name: &Outboun
 
 /// Who the endpoint is in telemetry; nobody, if it is outside of the mesh and has no labels to tell.
 pub(super) fn telemetry(world: &World, service: &Service, pod: &ServicePod) -> Option<WorkloadRef> {
-    let known = !service.is_external() || !pod.workload.record.labels.is_empty();
+    let record = &pod.workload.record;
+    // An address that somebody has given is nobody.
+    let known = if pod.given { !record.workload.name.is_empty() } else { !service.is_external() || !record.labels.is_empty() };
     known.then(|| pod.workload.telemetry(world.cluster_id()))
 }
 

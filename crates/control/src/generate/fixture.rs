@@ -45,6 +45,8 @@ pub(crate) fn pod(namespace: &str, name: &str, ip: [u8; 4], labels: &[(&str, &st
         name: name.to_owned(),
         namespace: namespace.to_owned(),
         uid: format!("{namespace}-{name}"),
+        hostname: String::new(),
+        subdomain: String::new(),
         ips: vec![ip.into()],
         labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         annotations: StringMap::new(),

@@ -67,6 +67,8 @@ pub struct Scope {
     /// Stands for the content of the Sidecar, whose inbound listeners count too.
     sidecar_rev: Rev,
     by_host: HashMap<Name, usize>,
+    /// Hosts of `ExternalName` services, by the host that they stand for.
+    aliases: HashMap<Name, Vec<Name>>,
 }
 
 /// The Sidecar of a proxy: the oldest in its namespace whose selector matches, else the oldest there without a selector,
@@ -208,6 +210,7 @@ impl Scope {
         services.sort_by(|a, b| a.service.order.cmp(&b.service.order));
         let by_host = services.iter().enumerate().map(|(i, s)| (Name::clone(&s.service.host), i)).collect();
         Self {
+            aliases: aliases(world, own, &services),
             key: Self::key(world, proxy),
             services,
             virtual_services,
@@ -228,6 +231,11 @@ impl Scope {
     /// The service of this host, if the application may know it.
     pub fn service(&self, host: &str) -> Option<&ScopedService> {
         self.by_host.get(host).map(|i| &self.services[*i]).filter(|s| !s.cluster_only)
+    }
+
+    /// Hosts that stand for this one.
+    pub fn aliases_of(&self, host: &str) -> &[Name] {
+        self.aliases.get(host).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The service of a host that this scope's clusters lead to, else one that the namespace sees.
@@ -345,8 +353,34 @@ fn destinations(world: &World, virtual_services: &[Arc<Entry<VirtualService>>]) 
 /// The full host of a destination in a resource of `namespace`; an `ExternalName` service is an alias.
 pub fn destination_host(world: &World, destination: &Destination, namespace: &str) -> String {
     let host = host::resolve(&destination.host, namespace, world.domain());
-    match world.service_seen_from(namespace, &host).and_then(|s| s.alias.as_deref()) {
-        Some(alias) => alias.to_owned(),
+    match world.service_seen_from(namespace, &host).and_then(|s| s.alias.as_ref()) {
+        Some(alias) => stands_for(world, namespace, alias).to_string(),
         None => host,
     }
+}
+
+/// How many aliases may follow one another.
+const MAX_ALIASES: usize = 8;
+
+/// The host at the end of a chain of aliases that begins with one's target. In a circle there is no end; any of its hosts is as
+/// good as another, for none is a service.
+fn stands_for(world: &World, namespace: &str, target: &Name) -> Name {
+    let mut host = Name::clone(target);
+    for _ in 0..MAX_ALIASES {
+        match world.service_seen_from(namespace, &host).and_then(|s| s.alias.clone()) {
+            Some(next) => host = next,
+            None => break,
+        }
+    }
+    host
+}
+
+fn aliases(world: &World, namespace: &str, services: &[ScopedService]) -> HashMap<Name, Vec<Name>> {
+    let mut out: HashMap<Name, Vec<Name>> = HashMap::new();
+    for service in services.iter().filter(|s| !s.cluster_only) {
+        if let Some(target) = &service.service.alias {
+            out.entry(stands_for(world, namespace, target)).or_default().push(Name::clone(&service.service.host));
+        }
+    }
+    out
 }

@@ -2,6 +2,7 @@
 
 use super::memo::resource;
 use super::view::View;
+use crate::world::Service;
 use lateen_xds::Resource;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -38,19 +39,39 @@ pub(super) fn table(view: &View) -> Option<Arc<Resource>> {
     let mut table = BTreeMap::new();
     for scoped in view.scope.visible() {
         let service = &scoped.service;
-        let pods =
-            || view.world.endpoints_of(service).map(|e| e.ready.iter().filter_map(|p| p.ip()).collect()).unwrap_or_default();
-        let ips: Vec<IpAddr> = if service.headless { pods() } else { service.vips.clone() };
-        if ips.is_empty() {
+        if !service.headless {
+            add(&mut table, service, (service.host.to_string(), &service.name), service.vips.iter().copied());
             continue;
         }
-        let info = NameInfo {
-            ips: ips.iter().map(IpAddr::to_string).collect(),
-            registry: if service.entry.is_some() { "External" } else { "Kubernetes" }.to_owned(),
-            shortname: service.name.to_string(),
-            namespace: service.namespace.to_string(),
-        };
-        table.insert(service.host.to_string(), info);
+        let pods = view.world.endpoints_of(service).map(|e| e.ready.as_slice()).unwrap_or_default();
+        add(&mut table, service, (service.host.to_string(), &service.name), pods.iter().flat_map(|p| p.ips(service)));
+        for pod in pods {
+            if let Some(name) = &pod.hostname {
+                let (host, short) = (format!("{name}.{}", service.host), format!("{name}.{}", service.name));
+                add(&mut table, service, (host, &short), pod.ips(service));
+            }
+        }
     }
     Some(resource("", NameTable { table }.encode_to_vec().into()))
+}
+
+/// Adds addresses to a name: pods of one name share it.
+fn add(
+    table: &mut BTreeMap<String, NameInfo>,
+    service: &Service,
+    (host, short): (String, &str),
+    ips: impl Iterator<Item = IpAddr>,
+) {
+    for ip in ips {
+        let info = table.entry(host.clone()).or_insert_with(|| NameInfo {
+            ips: Vec::new(),
+            registry: if service.entry.is_some() { "External" } else { "Kubernetes" }.to_owned(),
+            shortname: short.to_owned(),
+            namespace: service.namespace.to_string(),
+        });
+        let ip = ip.to_string();
+        if !info.ips.contains(&ip) {
+            info.ips.push(ip);
+        }
+    }
 }

@@ -5,7 +5,9 @@ use super::namespace::{List, Listed, NamespaceWorld, SecretEntry, entry};
 use super::service::{Service, ServiceEndpoints, Workload};
 use super::{Rev, World};
 use lateen_model::mesh_config::MeshConfig;
-use lateen_model::resource::{ClusterState, Kind as ResourceKind, Object, PodRecord, Resource, ResourceKey, StringMap};
+use lateen_model::resource::{
+    ClusterState, GivenEndpoints, Kind as ResourceKind, Object, PodRecord, Resource, ResourceKey, StringMap,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -28,24 +30,33 @@ pub enum WorldEvent {
 /// A world in the making.
 pub(super) struct Edit {
     pub(super) world: World,
-    changes: ChangeSet,
+    pub(super) changes: ChangeSet,
     /// Services whose endpoints must be found anew.
     pub(super) stale: BTreeSet<(Name, Name)>,
     /// Namespaces and hosts whose ServiceEntries changed.
     pub(super) stale_hosts: BTreeSet<(Name, Name)>,
+    /// Whether the objects of the Gateway API have to be translated anew.
+    pub(super) stale_gateway_api: bool,
 }
 
 impl World {
     /// The world after these events, and what is different in it. An event that changes nothing leaves no trace.
     #[must_use]
     pub fn apply(&self, events: impl IntoIterator<Item = WorldEvent>, now: Instant) -> (Self, ChangeSet) {
-        let mut edit =
-            Edit { world: self.clone(), changes: ChangeSet::new(now), stale: BTreeSet::new(), stale_hosts: BTreeSet::new() };
+        let mut edit = Edit {
+            world: self.clone(),
+            changes: ChangeSet::new(now),
+            stale: BTreeSet::new(),
+            stale_hosts: BTreeSet::new(),
+            stale_gateway_api: false,
+        };
         for event in events {
             edit.event(event);
         }
         edit.refresh_entries();
+        edit.refresh_managed_services();
         edit.refresh_endpoints();
+        edit.refresh_gateway_api();
         (edit.world, edit.changes)
     }
 }
@@ -88,6 +99,7 @@ impl Edit {
     }
 
     fn put(&mut self, resource: &Resource) {
+        self.put_gateway_api(resource);
         match resource {
             Resource::Service(service) => self.put_service(service),
             Resource::Secret(secret) => {
@@ -106,6 +118,14 @@ impl Edit {
             Resource::Gateway(r) => self.put_listed(r, Kind::Gateway, |ns| &mut ns.gateways),
             Resource::Sidecar(r) => self.put_listed(r, Kind::Sidecar, |ns| &mut ns.sidecars),
             Resource::ServiceEntry(r) => self.put_service_entry_resource(r),
+            Resource::EndpointSlice(r) => {
+                let object = format!("slice/{}", r.metadata.name);
+                self.put_given((&r.metadata.namespace, &object), r.service(), vec![r.given()], false);
+            }
+            Resource::Endpoints(r) => {
+                let object = format!("endpoints/{}", r.metadata.name);
+                self.put_given((&r.metadata.namespace, &object), Some(&r.metadata.name), r.given().collect(), true);
+            }
             Resource::WorkloadEntry(r) => self.put_workload_entry(r),
             Resource::PeerAuthentication(r) => self.put_listed(r, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications),
             Resource::AuthorizationPolicy(r) => {
@@ -126,6 +146,7 @@ impl Edit {
             | Resource::KubeTlsRoute(_)
             | Resource::ReferenceGrant(_)
             | Resource::BackendTlsPolicy(_)
+            | Resource::StatefulSet(_)
             | Resource::Deployment(_) => {}
         }
     }
@@ -157,6 +178,7 @@ impl Edit {
 
     fn remove(&mut self, key: &ResourceKey) {
         let (ns, name) = (key.namespace.as_str(), key.name.as_str());
+        self.remove_gateway_api(key);
         match key.kind {
             ResourceKind::Service => self.remove_service(ns, name),
             ResourceKind::Secret => {
@@ -169,6 +191,8 @@ impl Edit {
             ResourceKind::Gateway => self.remove_listed(key, Kind::Gateway, |ns| &mut ns.gateways),
             ResourceKind::Sidecar => self.remove_listed(key, Kind::Sidecar, |ns| &mut ns.sidecars),
             ResourceKind::ServiceEntry => self.remove_service_entry(ns, name),
+            ResourceKind::EndpointSlice => self.remove_given(ns, &format!("slice/{name}")),
+            ResourceKind::Endpoints => self.remove_given(ns, &format!("endpoints/{name}")),
             ResourceKind::WorkloadEntry => self.remove_workload_entry(ns, name),
             ResourceKind::PeerAuthentication => {
                 self.remove_listed(key, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications);
@@ -189,19 +213,39 @@ impl Edit {
             | ResourceKind::KubeTlsRoute
             | ResourceKind::ReferenceGrant
             | ResourceKind::BackendTlsPolicy
+            | ResourceKind::StatefulSet
             | ResourceKind::Deployment => {}
         }
         self.forget_if_empty(ns);
     }
 
-    fn remove_listed<S>(&mut self, key: &ResourceKey, kind: Kind, list: fn(&mut NamespaceWorld) -> &mut Arc<List<Object<S>>>) {
+    pub(super) fn remove_listed<S>(
+        &mut self,
+        key: &ResourceKey,
+        kind: Kind,
+        list: fn(&mut NamespaceWorld) -> &mut Arc<List<Object<S>>>,
+    ) {
         let rev = self.next_rev();
         if Arc::make_mut(list(self.namespace(&key.namespace))).remove(&key.name, rev) {
             self.changed(kind, &key.namespace, &key.name);
         }
     }
 
-    fn put_service(&mut self, resource: &lateen_model::resource::Service) {
+    fn put_given(&mut self, (namespace, object): (&str, &str), service: Option<&str>, given: Vec<GivenEndpoints>, legacy: bool) {
+        let rev = self.next_rev();
+        let stale = self.namespace(namespace).given.put(object, service, given, (legacy, rev));
+        self.stale.extend(stale.into_iter().map(|name| (namespace.into(), name)));
+    }
+
+    fn remove_given(&mut self, namespace: &str, object: &str) {
+        if self.world.namespace(namespace).is_none() {
+            return;
+        }
+        let stale = self.namespace(namespace).given.remove(object);
+        self.stale.extend(stale.map(|name| (namespace.into(), name)));
+    }
+
+    pub(super) fn put_service(&mut self, resource: &lateen_model::resource::Service) {
         let (namespace, name) = (&resource.metadata.namespace, &resource.metadata.name);
         let vips = self.world.cluster_ips.get(&format!("{namespace}/{name}")).cloned().unwrap_or_default();
         let service = Service::new(resource, &vips, &self.world.settings.domain, Rev::default());
@@ -224,7 +268,7 @@ impl Edit {
         self.stale.insert((namespace, name));
     }
 
-    fn remove_service(&mut self, namespace: &str, name: &str) {
+    pub(super) fn remove_service(&mut self, namespace: &str, name: &str) {
         let ns = self.namespace(namespace);
         if ns.services.remove(name).is_some() {
             ns.endpoints.remove(name);
@@ -291,6 +335,8 @@ impl Edit {
         let Some(ns) = self.world.namespaces.get(namespace) else { return };
         let selected = ns.services.values().filter(|s| labels.iter().any(|l| s.selects(l)));
         self.stale.extend(selected.map(|s| (Name::clone(&s.namespace), s.key())));
+        // Endpoints that are given may be pods.
+        self.stale.extend(ns.given.services().map(|name| (Name::from(namespace), Name::clone(name))));
     }
 
     fn cluster_ips(&mut self, ips: &BTreeMap<String, Vec<std::net::IpAddr>>) {
@@ -318,8 +364,9 @@ impl Edit {
             let Some(ns) = self.world.namespaces.get(&namespace) else { continue };
             let Some(service) = ns.services.get(&name).cloned() else { continue };
             let old = ns.endpoints.get(&name).cloned();
+            let workloads = ns.workloads.values().chain(ns.entry_workloads.values());
             let mut fresh =
-                ServiceEndpoints::new(&service, ns.workloads.values().chain(ns.entry_workloads.values()), Rev::default());
+                ServiceEndpoints::new(&service, workloads, ns.given.of(&service, ns.workloads.values()), Rev::default());
             let same_accounts = old.as_ref().is_some_and(|old| old.accounts == fresh.accounts);
             let same_for_clients = old.as_ref().is_some_and(|old| old.same_for_clients(&fresh));
             fresh.rev = match &old {

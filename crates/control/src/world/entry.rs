@@ -90,6 +90,8 @@ fn workload(meta: &ObjectMeta, name: String, labels: StringMap, spec: &WorkloadE
     let speaks_mtls = labels.get(TLS_MODE_LABEL).map_or(!spec.service_account.is_empty(), |mode| mode == "istio");
     let record = PodRecord {
         uid: format!("{}/{name}", meta.namespace),
+        hostname: String::new(),
+        subdomain: String::new(),
         namespace: meta.namespace.clone(),
         ips,
         labels,
@@ -165,6 +167,7 @@ pub(super) fn service(namespace: &NamespaceWorld, host: &Name, allocated: Option
         order: base.order.clone(),
         vips,
         headless: false,
+        families: Vec::new(),
         ports: ports(spec),
         selector: StringMap::new(),
         visibility: base.visibility.clone(),

@@ -7,7 +7,9 @@
 mod change;
 mod edit;
 mod edit_entries;
+mod edit_gateway_api;
 mod entry;
+mod given;
 mod namespace;
 mod protocol;
 mod service;
@@ -15,13 +17,15 @@ mod service;
 pub use change::{ChangeKey, ChangeSet, Kind, Name};
 pub use edit::WorldEvent;
 pub use entry::{EntryService, EntryWorkload};
-pub use namespace::{Entry, List, NamespaceWorld, SecretEntry};
+pub use namespace::{Entry, List, NamespaceWorld, SecretEntry, Semantics};
 pub use protocol::Protocol;
 pub use service::{
     EndpointAddress, Service, ServiceEndpoints, ServicePod, ServicePort, TLS_MODE_LABEL, Target, Visibility, Workload,
 };
 
+use crate::gateway_api::{Sources, Status};
 use lateen_model::mesh_config::MeshConfig;
+use lateen_model::resource::ResourceKey;
 use lateen_model::resource::address_allocation::AllocatedAddress;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -74,6 +78,10 @@ pub struct World {
     /// Namespaces whose ServiceEntries have a host.
     entry_hosts: Arc<BTreeMap<Name, BTreeSet<Name>>>,
     cluster_generation: Option<u64>,
+    /// The objects of the Gateway API.
+    gateway_api: Arc<Sources>,
+    /// What was made from them.
+    translated: Arc<edit_gateway_api::Translated>,
 }
 
 impl World {
@@ -91,6 +99,8 @@ impl World {
             allocated: Arc::default(),
             entry_hosts: Arc::default(),
             cluster_generation: None,
+            gateway_api: Arc::default(),
+            translated: Arc::default(),
         }
     }
 
@@ -137,6 +147,16 @@ impl World {
     /// The generation of the platform's state that this world includes; `None` before the first.
     pub fn cluster_generation(&self) -> Option<u64> {
         self.cluster_generation
+    }
+
+    /// The objects of the Gateway API, and what decides about them.
+    pub fn gateway_api(&self) -> &Sources {
+        &self.gateway_api
+    }
+
+    /// What became of the objects of the Gateway API.
+    pub fn statuses(&self) -> &Arc<BTreeMap<ResourceKey, Status>> {
+        &self.translated.statuses
     }
 
     /// All namespaces that hold anything, by name.

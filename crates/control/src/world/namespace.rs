@@ -1,6 +1,7 @@
 //! Everything that one namespace holds, each part shared with the worlds before and after it.
 
 use super::change::Name;
+use super::given::Given;
 use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev};
 use lateen_model::resource::{
@@ -21,8 +22,21 @@ pub struct Entry<T> {
     pub hosts: Vec<Name>,
     /// `exportTo`.
     pub visibility: Visibility,
+    /// By whose rules it is read.
+    pub semantics: Semantics,
     /// As written.
     pub resource: Arc<T>,
+}
+
+/// By whose rules a resource is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semantics {
+    /// Istio's.
+    #[default]
+    Istio,
+    /// The Kubernetes Gateway API's: prefixes of paths are whole elements, a missing backend is 500, a Gateway has proxies of its
+    /// own namespace only.
+    GatewayApi,
 }
 
 /// Kinds that are kept in [`Entry`]s.
@@ -45,7 +59,7 @@ where
     let meta = &resource.metadata;
     let hosts = resource.hosts().iter().map(|h| Object::<S>::host(h, &meta.namespace, domain).into()).collect();
     let visibility = Visibility::new(resource.export_to().iter().map(String::as_str), &meta.namespace);
-    Entry { rev, order: Order::of(meta), hosts, visibility, resource: Arc::clone(resource) }
+    Entry { rev, order: Order::of(meta), hosts, visibility, semantics: Semantics::Istio, resource: Arc::clone(resource) }
 }
 
 impl<S> Entry<Object<S>> {
@@ -210,6 +224,8 @@ pub struct NamespaceWorld {
     pub workloads: BTreeMap<Name, Arc<Workload>>,
     /// What WorkloadEntries describe, by their names.
     pub entry_workloads: BTreeMap<Name, Arc<Workload>>,
+    /// Endpoints that EndpointSlices and `v1 Endpoints` give.
+    pub(super) given: Given,
     /// networking.istio.io.
     pub service_entries: Arc<List<ServiceEntry>>,
     /// networking.istio.io.
@@ -233,6 +249,7 @@ impl NamespaceWorld {
         self.services.is_empty()
             && self.workloads.is_empty()
             && self.entry_workloads.is_empty()
+            && self.given.is_empty()
             && self.service_entries.is_empty()
             && self.virtual_services.is_empty()
             && self.destination_rules.is_empty()

@@ -6,7 +6,8 @@ use super::protocol::Protocol;
 use super::{Order, Rev};
 use lateen_model::dataplane::{Locality, WorkloadRef};
 use lateen_model::resource::{
-    IntOrString, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TransportProtocol, WorkloadAddress, is_subset,
+    IntOrString, IpFamily, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TransportProtocol, WorkloadAddress,
+    is_subset,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -70,6 +71,8 @@ pub struct Service {
     pub vips: Vec<IpAddr>,
     /// Whether clients connect to the pods' own addresses.
     pub headless: bool,
+    /// The families in which a headless service has its pods, the first being the primary one; empty for the others.
+    pub families: Vec<IpFamily>,
     /// Its TCP ports; UDP is never proxied.
     pub ports: Vec<ServicePort>,
     /// Labels of the pods behind it; empty selects none.
@@ -133,6 +136,7 @@ impl Service {
             order: Order::of(meta),
             vips: own_vips(spec, vips),
             headless: spec.is_headless(),
+            families: if spec.is_headless() { spec.families() } else { Vec::new() },
             ports: ports(&spec.ports),
             selector: spec.selector.clone(),
             visibility: Visibility::new(export_to.into_iter(), &meta.namespace),
@@ -168,6 +172,12 @@ impl Service {
         self.entry.as_ref().is_some_and(|e| e.external)
     }
 
+    /// Whether endpoints with addresses of the family of `ip` may be reached by that address.
+    pub fn has_family(&self, ip: IpAddr) -> bool {
+        let family = if ip.is_ipv4() { IpFamily::V4 } else { IpFamily::V6 };
+        !self.headless || self.families.contains(&family)
+    }
+
     /// Whether it selects a workload with these labels in its namespace.
     pub fn selects(&self, labels: &StringMap) -> bool {
         if let Some(entry) = &self.entry {
@@ -182,6 +192,7 @@ impl Service {
             && self.order == other.order
             && self.vips == other.vips
             && self.headless == other.headless
+            && self.families == other.families
             && self.ports == other.ports
             && self.selector == other.selector
             && self.visibility == other.visibility
@@ -303,6 +314,10 @@ pub struct ServicePod {
     pub address: EndpointAddress,
     /// The pod's port for each of the service's ports, in the service's order; `None` if it has no port of that name.
     pub ports: Vec<Option<u16>>,
+    /// Its name under the service, if that is headless and the pod has chosen one.
+    pub hostname: Option<Name>,
+    /// Whether somebody has given it, instead of a selector that found it.
+    pub given: bool,
 }
 
 /// Where an endpoint is reached.
@@ -323,6 +338,14 @@ impl ServicePod {
         }
     }
 
+    /// All its addresses as endpoint of a service, the primary one first; none if it has a name instead.
+    pub fn ips<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = IpAddr> + 'a {
+        let first = self.ip();
+        let pod = (!self.given && self.workload.entry.is_none()).then_some(self.workload.record.ips.iter().copied());
+        let others = pod.into_iter().flatten().filter(move |ip| Some(*ip) != first && service.has_family(*ip));
+        first.into_iter().chain(others)
+    }
+
     /// Its share of the traffic.
     pub fn weight(&self) -> u32 {
         self.workload.entry.as_ref().map_or(1, |e| e.weight)
@@ -338,6 +361,8 @@ impl ServicePod {
         self.address == other.address
             && self.workload.entry == other.workload.entry
             && self.ports == other.ports
+            && self.hostname == other.hostname
+            && a.ips == b.ips
             && (&a.namespace, &a.name, &a.labels, &a.workload) == (&b.namespace, &b.name, &b.labels, &b.workload)
             && a.service_account == b.service_account
             && a.injected == b.injected
@@ -361,15 +386,27 @@ pub struct ServiceEndpoints {
 
 impl ServiceEndpoints {
     /// Finds the workloads of `service` among those of its namespace.
-    pub fn new<'a>(service: &'a Service, workloads: impl Iterator<Item = &'a Arc<Workload>>, rev: Rev) -> Self {
+    ///
+    /// `given` are those that somebody gives, and whether each takes traffic; one that a selector has found already stays as found.
+    pub fn new<'a>(
+        service: &'a Service,
+        workloads: impl Iterator<Item = &'a Arc<Workload>>,
+        given: Vec<(ServicePod, bool)>,
+        rev: Rev,
+    ) -> Self {
         let mut pods = Vec::new();
+        let mut ready = Vec::new();
         let inline = service.entry.iter().flat_map(|e| &e.inline);
         // An entry's own addresses say nothing of those of its endpoints.
         let vip = service.vips.first().filter(|_| service.entry.is_none());
         for workload in inline.chain(workloads.filter(|w| service.selects(&w.record.labels))) {
-            let family = |ip: &&IpAddr| vip.is_none_or(|vip| vip.is_ipv4() == ip.is_ipv4());
+            let family = |ip: &&IpAddr| match vip {
+                Some(vip) => vip.is_ipv4() == ip.is_ipv4(),
+                None => service.has_family(**ip),
+            };
             let ips = &workload.record.ips;
-            let address = match ips.iter().find(family).or(ips.first()) {
+            // Clients of a headless service cannot use another family than its own.
+            let address = match ips.iter().find(family).or(ips.first().filter(|_| !service.headless)) {
                 Some(ip) => EndpointAddress::Ip(*ip),
                 None => match workload.entry.as_ref().map(|e| &e.address) {
                     Some(WorkloadAddress::Name(name)) => EndpointAddress::Name(name.as_str().into()),
@@ -377,13 +414,25 @@ impl ServiceEndpoints {
                 },
             };
             let ports = service.ports.iter().map(|p| workload.resolve(p)).collect();
-            pods.push(ServicePod { workload: Arc::clone(workload), address, ports });
+            let record = &workload.record;
+            let hostname = Some(&record.hostname).filter(|name| !name.is_empty() && record.subdomain == *service.name);
+            let hostname = hostname.map(|name| Name::from(name.as_str()));
+            let pod = ServicePod { workload: Arc::clone(workload), address, ports, hostname, given: false };
+            if workload.takes_traffic() || (service.publish_not_ready && !record.terminating) {
+                ready.push(pod.clone());
+            }
+            pods.push(pod);
+        }
+        for (pod, usable) in given {
+            if !pods.iter().any(|known: &ServicePod| known.address == pod.address && known.ports == pod.ports) {
+                if usable {
+                    ready.push(pod.clone());
+                }
+                pods.push(pod);
+            }
         }
         let accounts = pods.iter().map(|p| p.workload.record.service_account.as_str()).filter(|a| !a.is_empty());
         let accounts: BTreeSet<Name> = accounts.map(Name::from).collect();
-        let usable =
-            |p: &&ServicePod| p.workload.takes_traffic() || (service.publish_not_ready && !p.workload.record.terminating);
-        let ready = pods.iter().filter(usable).cloned().collect();
         Self { rev, pods, ready, accounts: accounts.into_iter().collect(), accounts_rev: rev }
     }
 

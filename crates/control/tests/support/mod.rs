@@ -138,6 +138,8 @@ pub(crate) fn pod(name: &str, ip: u8, app: &str, version: &str) -> PodRecord {
         name: name.to_owned(),
         namespace: "production".to_owned(),
         uid: name.to_owned(),
+        hostname: String::new(),
+        subdomain: String::new(),
         ips: vec![[10, 0, 0, ip].into()],
         labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         annotations: BTreeMap::new(),

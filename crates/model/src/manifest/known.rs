@@ -22,12 +22,11 @@ const NOT_YET: &[(&str, &[&str])] = &[
     ("gateway.networking.k8s.io", &["UDPRoute", "ListenerSet"]),
     ("gateway.networking.x-k8s.io", &["XBackend", "XBackendTrafficPolicy", "XListenerSet", "XMesh"]),
     ("inference.networking.k8s.io", &["InferencePool"]),
-    ("apps", &["StatefulSet", "DaemonSet", "ReplicaSet", "ControllerRevision"]),
+    ("apps", &["DaemonSet", "ReplicaSet", "ControllerRevision"]),
     ("batch", &["Job", "CronJob"]),
     (
         "",
         &[
-            "Endpoints",
             "Event",
             "LimitRange",
             "Node",
@@ -38,7 +37,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "ResourceQuota",
         ],
     ),
-    ("discovery.k8s.io", &["EndpointSlice"]),
     ("networking.k8s.io", &["Ingress", "IngressClass", "NetworkPolicy"]),
     ("policy", &["PodDisruptionBudget"]),
     ("autoscaling", &["HorizontalPodAutoscaler"]),

@@ -8,9 +8,9 @@ use super::gateway_api::{
 };
 use super::meta::validate_metadata;
 use super::{
-    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, FieldIssue, Gateway, Issues, Namespace, ObjectMeta, Origin,
-    PeerAuthentication, Pod, Secret, Service, ServiceAccount, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
-    WorkloadGroup,
+    AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, EndpointSlice, Endpoints, FieldIssue, Gateway, Issues,
+    Namespace, ObjectMeta, Origin, PeerAuthentication, Pod, Secret, Service, ServiceAccount, ServiceEntry, Sidecar, StatefulSet,
+    VirtualService, WorkloadEntry, WorkloadGroup,
 };
 
 /// Makes [`Kind`] and [`Resource`] from one table, so that no kind is forgotten anywhere.
@@ -116,6 +116,12 @@ kinds! {
     Pod as "Pod", Namespaced, ["v1"];
     /// `apps/v1 Deployment`.
     Deployment as "Deployment", Namespaced, ["apps/v1"];
+    /// `apps/v1 StatefulSet`.
+    StatefulSet as "StatefulSet", Namespaced, ["apps/v1"];
+    /// `v1 Endpoints`.
+    Endpoints as "Endpoints", Namespaced, ["v1"];
+    /// `discovery.k8s.io/v1 EndpointSlice`.
+    EndpointSlice as "EndpointSlice", Namespaced, ["discovery.k8s.io/v1"];
     /// Istio's `VirtualService`.
     VirtualService as "VirtualService", Namespaced, ["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
     /// Istio's `DestinationRule`.

@@ -20,6 +20,12 @@ pub struct PodRecord {
     pub uid: String,
     /// Its addresses, the primary one first.
     pub ips: Vec<IpAddr>,
+    /// Its name under a headless service (`spec.hostname`); empty if it chose none.
+    #[serde(default)]
+    pub hostname: String,
+    /// The headless service under which `hostname` is (`spec.subdomain`); empty if it chose none.
+    #[serde(default)]
+    pub subdomain: String,
     /// Its labels, those that injection adds included.
     #[serde(default)]
     pub labels: StringMap,

@@ -39,7 +39,7 @@ pub struct ServiceSpec {
     pub ip_family_policy: Option<IpFamilyPolicy>,
     /// Which endpoints are preferred (Istio reads it as a locality setting).
     pub traffic_distribution: Option<TrafficDistribution>,
-    /// Accepted. A mesh sidecar ignores it, in Istio too: affinity is a `DestinationRule`'s matter.
+    /// Accepted with a warning. A mesh sidecar ignores it, in Istio too: affinity is a `DestinationRule`'s matter.
     pub session_affinity: Option<SessionAffinity>,
     /// Accepted with `sessionAffinity`.
     pub session_affinity_config: Option<Passthrough>,
@@ -67,6 +67,25 @@ impl ServiceSpec {
     /// Whether clients are given the pods' own addresses instead of one of the service's.
     pub fn is_headless(&self) -> bool {
         self.type_ == ServiceType::ClusterIp && self.cluster_ip.as_deref() == Some("None")
+    }
+
+    /// The families that are asked for, the primary one first: IPv4 where nothing is said, the other one too where two are wanted.
+    /// A headless service without a selector has both (Kubernetes' default for it).
+    pub fn families(&self) -> Vec<IpFamily> {
+        let mut families = self.ip_families.clone();
+        if families.is_empty() {
+            families.push(IpFamily::V4);
+        }
+        let open = self.ip_family_policy.is_none() && self.ip_families.is_empty();
+        let two = match self.ip_family_policy {
+            Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack) => true,
+            Some(IpFamilyPolicy::SingleStack) => false,
+            None => open && self.is_headless() && self.selector.is_empty(),
+        };
+        if two && families.len() == 1 {
+            families.push(if families[0] == IpFamily::V4 { IpFamily::V6 } else { IpFamily::V4 });
+        }
+        families
     }
 }
 

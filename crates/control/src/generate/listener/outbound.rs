@@ -6,7 +6,7 @@ use crate::generate::proxy::Proxy;
 use crate::generate::scope::{Scope, ScopedService};
 use crate::generate::{hash, mesh};
 use crate::names;
-use crate::world::{Protocol, ServicePort, World};
+use crate::world::{Protocol, ServicePod, ServicePort, World};
 use lateen_model::dataplane::{
     Direction, FilterChain, FilterChainMatch, HttpInspector, Listener, ListenerFilters, TcpProxy, Terminal, TransportProtocol,
 };
@@ -67,16 +67,21 @@ impl Outbound<'_> {
             return self.of_entry_port(service, port, &external.networks);
         }
         if service.service.headless {
-            return self.pod_addresses(service).into_iter().map(|ip| self.address_listener(service, port, &[ip])).collect();
+            return self.pod_addresses(service).iter().map(|ips| self.address_listener(service, port, ips)).collect();
         }
         let vips: Vec<IpAddr> = service.service.vips.iter().copied().filter(|ip| self.proxy.families.has(*ip)).collect();
         if vips.is_empty() { Vec::new() } else { vec![self.address_listener(service, port, &vips)] }
     }
 
     /// Clients of a headless service connect to its pods, so that each pod has a listener.
-    fn pod_addresses(&self, service: &ScopedService) -> Vec<IpAddr> {
+    ///
+    /// Istio leaves out the proxy's own pod. What an application sends to itself is not captured, so that this listener is never
+    /// used; with it, proxies of one kind share their listeners.
+    fn pod_addresses(&self, service: &ScopedService) -> Vec<Vec<IpAddr>> {
         let pods = self.world.endpoints_of(&service.service).map(|e| e.ready.as_slice()).unwrap_or_default();
-        pods.iter().filter_map(|p| p.ip()).filter(|ip| self.proxy.families.has(*ip)).collect()
+        let of_pod =
+            |pod: &ServicePod| -> Vec<IpAddr> { pod.ips(&service.service).filter(|ip| self.proxy.families.has(*ip)).collect() };
+        pods.iter().map(of_pod).filter(|ips| !ips.is_empty()).collect()
     }
 
     /// `0.0.0.0_80`: HTTP to any host; what is no HTTP goes where unknown traffic goes.

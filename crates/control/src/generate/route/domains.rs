@@ -36,6 +36,8 @@ impl DomainSet {
 /// The names and addresses of a service, as a proxy of this namespace may write them.
 pub(super) fn of_service(context: RouteContext<'_>, service: &Service) -> Vec<String> {
     let mut domains = of_host(context, &service.host);
+    // Names that stand for this one (`ExternalName`).
+    domains.extend(context.scope.aliases_of(&service.host).iter().flat_map(|alias| of_host(context, alias)));
     if service.headless {
         // A pod of a headless service has a name under the service's.
         let pods: Vec<String> = domains.iter().map(|d| format!("*.{d}")).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{IpFamilyPolicy, Service, ServicePort, ServiceType};
+use super::{IpFamilyPolicy, Service, ServicePort, ServiceType, SessionAffinity};
 use crate::resource::check::{self, report, report_at};
 use crate::resource::export_to::ExportTo;
 use crate::resource::{FieldIssue, IntOrString, Issues, shorten};
@@ -26,11 +26,23 @@ impl Service {
                 if issues.require("externalName", name) {
                     report_at(issues, "externalName", check::dns_subdomain(name.strip_suffix('.').unwrap_or(name)));
                 }
+                if self.spec.cluster_ip.as_ref().is_some_and(|ip| !ip.is_empty()) {
+                    issues.error_at("clusterIP", "must not be set with ExternalName");
+                }
+                if !self.spec.selector.is_empty() {
+                    issues.warn_at("selector", "has no effect with ExternalName");
+                }
             } else if self.spec.ports.is_empty() && !self.spec.is_headless() {
                 issues.error_at("ports", "is required");
             }
             self.check_ports(issues);
             self.check_addresses(issues);
+            if self.spec.session_affinity == Some(SessionAffinity::ClientIp) {
+                issues.warn_at(
+                    "sessionAffinity",
+                    "has no effect on clients with a sidecar, in Istio too: consistentHash.useSourceIp of a DestinationRule has",
+                );
+            }
             issues.field("selector", |issues| {
                 for (key, value) in &self.spec.selector {
                     issues.field(key, |issues| {
@@ -95,9 +107,6 @@ impl Service {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
             issues.unsupported_if(!self.spec.external_ips.is_empty(), "externalIPs");
-            if self.spec.type_ == ServiceType::ExternalName {
-                issues.error_at("type", "ExternalName is not supported by this version of Lateen");
-            }
         });
         issues.into_errors()
     }
