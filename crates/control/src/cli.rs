@@ -68,6 +68,10 @@ pub struct ControlArgs {
     /// Lets a Gateway select pods of its own namespace only
     #[arg(long, env = "PILOT_SCOPE_GATEWAY_TO_NAMESPACE", default_value_t = false)]
     pub scope_gateway_to_namespace: bool,
+    /// Lets a VirtualService of any namespace route to any service, as Istio does. Without it that takes the service's consent:
+    /// the annotation networking.lateen.dev/routes-from with the namespaces, or "*"
+    #[arg(long, env = "LATEEN_FOREIGN_ROUTES", default_value_t = false)]
+    pub foreign_routes: bool,
     /// Lifetime of workloads' certificates if they do not ask for another
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub workload_cert_ttl: Duration,
@@ -187,6 +191,7 @@ fn config(args: &ControlArgs) -> Result<Config, ControlError> {
             domain: args.domain.as_str().into(),
             cluster_id: args.cluster_id.as_str().into(),
             scope_gateway_to_namespace: args.scope_gateway_to_namespace,
+            foreign_routes: args.foreign_routes,
         },
         manifests: args.manifests.clone(),
         state_socket: args.state_socket.clone(),

@@ -61,7 +61,7 @@ pub use gateway::{
 };
 pub use host::{Host, HostError, HostMap};
 pub use kind::{Kind, Resource, ResourceKey, Scope};
-pub use meta::{Dropped, Object, ObjectMeta, Origin, Provenance, StringMap};
+pub use meta::{Dropped, Object, ObjectMeta, Origin, Provenance, ROUTES_FROM, StringMap};
 pub use namespace::{Namespace, NamespaceSpec};
 pub use order::{CreationOrder, Timestamp};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec};

@@ -18,6 +18,7 @@ pub mod retry;
 pub mod route;
 pub mod scope;
 pub mod secret;
+pub mod tenancy;
 pub mod tls;
 
 pub use destination::MergedRule;

@@ -172,6 +172,7 @@ pub(super) fn service(namespace: &NamespaceWorld, host: &Name, allocated: Option
         selector: StringMap::new(),
         visibility: base.visibility.clone(),
         accounts,
+        routes_from: super::service::routes_from(meta),
         publish_not_ready: false,
         alias: None,
         entry: Some(Arc::new(entry)),

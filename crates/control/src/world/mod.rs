@@ -54,11 +54,18 @@ pub struct Settings {
     pub cluster_id: Name,
     /// Whether a Gateway selects only pods of its own namespace (`PILOT_SCOPE_GATEWAY_TO_NAMESPACE`).
     pub scope_gateway_to_namespace: bool,
+    /// Whether VirtualServices of any namespace hold for services that do not agree to it (`--foreign-routes`).
+    pub foreign_routes: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { domain: "cluster.local".into(), cluster_id: "Kubernetes".into(), scope_gateway_to_namespace: false }
+        Self {
+            domain: "cluster.local".into(),
+            cluster_id: "Kubernetes".into(),
+            scope_gateway_to_namespace: false,
+            foreign_routes: false,
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use super::protocol::Protocol;
 use super::{Order, Rev};
 use lateen_model::dataplane::{Locality, WorkloadRef};
 use lateen_model::resource::{
-    IntOrString, IpFamily, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TransportProtocol, WorkloadAddress,
-    is_subset,
+    IntOrString, IpFamily, ObjectMeta, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TransportProtocol,
+    WorkloadAddress, is_subset,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -81,6 +81,8 @@ pub struct Service {
     pub visibility: Visibility,
     /// Identities that its endpoints may have beside those of the pods behind it (annotations).
     pub accounts: Vec<String>,
+    /// Other namespaces whose VirtualServices hold for every client of it; `*`: all ([`ROUTES_FROM`](lateen_model::resource::ROUTES_FROM)).
+    pub routes_from: BTreeSet<Name>,
     /// Whether unready pods are endpoints.
     pub publish_not_ready: bool,
     /// The host that an `ExternalName` service stands for.
@@ -141,6 +143,7 @@ impl Service {
             selector: spec.selector.clone(),
             visibility: Visibility::new(export_to.into_iter(), &meta.namespace),
             accounts,
+            routes_from: routes_from(meta),
             publish_not_ready: spec.publish_not_ready_addresses,
             alias: alias.map(|host| host.trim_end_matches('.').to_ascii_lowercase().into()),
             entry: None,
@@ -197,6 +200,7 @@ impl Service {
             && self.selector == other.selector
             && self.visibility == other.visibility
             && self.accounts == other.accounts
+            && self.routes_from == other.routes_from
             && self.publish_not_ready == other.publish_not_ready
             && self.alias == other.alias
             && match (&self.entry, &other.entry) {
@@ -205,6 +209,11 @@ impl Service {
                 _ => false,
             }
     }
+}
+
+/// The namespaces that the owner of a service lets route to it.
+pub(super) fn routes_from(meta: &ObjectMeta) -> BTreeSet<Name> {
+    meta.routes_from().map(Name::from).collect()
 }
 
 /// The addresses given by the platform, or those that the manifest asks for.

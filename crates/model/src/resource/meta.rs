@@ -52,7 +52,17 @@ pub struct ObjectMeta {
     pub provenance: Provenance,
 }
 
+/// The annotation by which a Service or ServiceEntry lets VirtualServices of other namespaces hold for all of its clients: a list
+/// of namespaces with commas, or `*`. Without it they hold for clients in their own namespaces alone.
+pub const ROUTES_FROM: &str = "networking.lateen.dev/routes-from";
+
 impl ObjectMeta {
+    /// The namespaces that [`ROUTES_FROM`] names.
+    pub fn routes_from(&self) -> impl Iterator<Item = &str> {
+        let list = self.annotations.get(ROUTES_FROM).map(String::as_str).unwrap_or_default();
+        list.split(',').map(str::trim).filter(|namespace| !namespace.is_empty())
+    }
+
     /// Forgets what an API server or the reader adds, leaving what a person writes.
     pub(super) fn clear_server_fields(&mut self) {
         self.resource_version = None;

@@ -4,6 +4,7 @@ use super::outbound::Outbound;
 use super::tcp_chain;
 use crate::generate::l4::{self, Branch, L4Context};
 use crate::generate::scope::ScopedService;
+use crate::generate::tenancy::may_route;
 use crate::world::{Entry, ServicePort};
 use lateen_model::dataplane::{Direction, FilterChain, FilterChainMatch, TransportProtocol};
 use lateen_model::resource::{VirtualService, host};
@@ -26,6 +27,7 @@ pub(super) fn routed(outbound: &Outbound<'_>, service: &ScopedService, port: &Se
         .iter()
         .map(|e| &**e)
         .filter(|e| e.hosts.iter().any(|h| host::matches(&service.service.host, h)))
+        .filter(|e| may_route(outbound.world, &outbound.scope.key.namespace, e, &service.service))
         .collect();
     let context = L4Context { world: outbound.world, proxy: outbound.proxy, gateway: None, port: port.number };
     if port.protocol.is_tls() {

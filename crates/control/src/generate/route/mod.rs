@@ -9,6 +9,7 @@ pub use rules::default_retry;
 
 use super::proxy::{Proxy, ProxyRole};
 use super::scope::{Scope, ScopedService};
+use super::tenancy::may_route;
 use super::{hash, mesh};
 use crate::names;
 use crate::world::{Entry, Name, ServicePort, World};
@@ -122,7 +123,7 @@ fn virtual_hosts(context: RouteContext<'_>, services: &[&ScopedService], port: u
     let mut taken = DomainSet::new(mesh::headers(context.world.mesh()).attempt_count);
     let mut covered: BTreeSet<Name> = BTreeSet::new();
     let mut out = Vec::new();
-    let claims = claims(context.scope, services);
+    let claims = claims(context, services);
     for entry in &context.scope.virtual_services {
         let known: Vec<&ScopedService> =
             services.iter().copied().filter(|s| claims.get(&s.service.host).is_some_and(|rev| *rev == entry.rev.get())).collect();
@@ -160,11 +161,13 @@ fn is_known(host: &str, services: &[&ScopedService]) -> bool {
 }
 
 /// Which VirtualService has which service, by revision: the one with the most specific host; of equal hosts the first.
-fn claims(scope: &Scope, services: &[&ScopedService]) -> BTreeMap<Name, u64> {
+fn claims(context: RouteContext<'_>, services: &[&ScopedService]) -> BTreeMap<Name, u64> {
     let mut out = BTreeMap::new();
     for service in services {
         let mut best: Option<(&str, &Arc<Entry<VirtualService>>)> = None;
-        for entry in &scope.virtual_services {
+        let may =
+            |entry: &&Arc<Entry<VirtualService>>| may_route(context.world, &context.scope.key.namespace, entry, &service.service);
+        for entry in context.scope.virtual_services.iter().filter(may) {
             let Some(host) = host::most_specific(&service.service.host, entry.hosts.iter().map(|h| &**h)) else { continue };
             if best.is_none_or(|(current, _)| host::by_specificity(host, current).is_lt()) {
                 best = Some((host, entry));
