@@ -95,4 +95,6 @@ fn derived(from: &ObjectMeta, namespace: &str, name: String) -> ObjectMeta {
 }
 
 #[cfg(test)]
+mod status_tests;
+#[cfg(test)]
 mod tests;
