@@ -62,11 +62,6 @@ impl Shared {
         &self.environment
     }
 
-    /// This workload's identity.
-    pub(crate) fn own_uri(&self) -> &str {
-        self.settings.identity.as_uri()
-    }
-
     /// The workers, by index.
     pub(crate) fn workers(&self) -> &[WorkerHandle] {
         &self.workers

@@ -264,11 +264,12 @@ pub fn inbound(world: &World, proxy: &Proxy) -> Vec<Cluster> {
 
 fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cluster {
     let name = names::inbound_cluster(port.target);
-    let max_concurrent_streams = None;
+    let pool = inbound_pool(world, proxy, port);
     let protocol = if port.protocol.is_http2() {
-        HttpProtocolOptions::Http2 { max_concurrent_streams }
+        let http = pool.as_ref().and_then(|p| p.http.as_ref());
+        HttpProtocolOptions::Http2 { max_concurrent_streams: http.and_then(|h| positive(h.max_concurrent_streams)) }
     } else if port.protocol.is_auto() {
-        HttpProtocolOptions::Downstream { max_concurrent_streams }
+        HttpProtocolOptions::Downstream { max_concurrent_streams: None }
     } else {
         HttpProtocolOptions::Http1
     };
@@ -295,17 +296,22 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
         },
         ..plain(world, name, discovery, protocol)
     };
+    if let Some(pool) = pool {
+        apply_pool(&mut cluster, &pool);
+    }
+    cluster
+}
+
+/// The limits of connections to the application: of the Sidecar's listener, of the Sidecar, or of the service's rule, of which
+/// only these concern the server's side.
+fn inbound_pool(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Option<ConnectionPoolSettings> {
     let own = port.own.as_ref().and_then(|own| own.pool.clone());
     let of_sidecar = || sidecar_of(world, proxy)?.resource.spec.inbound_connection_pool.clone();
-    // Of the rules that clients go by only the limits concern the server's side.
     let of_rule = || {
         let rule = MergedRule::lookup(world, &proxy.namespace, port.services.first()?);
         rule.policy(port.service_port, "").connection_pool.cloned()
     };
-    if let Some(pool) = own.or_else(of_sidecar).or_else(of_rule) {
-        apply_pool(&mut cluster, &pool);
-    }
-    cluster
+    own.or_else(of_sidecar).or_else(of_rule)
 }
 
 /// Where an inbound cluster leads.

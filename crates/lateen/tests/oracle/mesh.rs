@@ -13,7 +13,7 @@ use lateen_testkit::lab::{LateenUp, MeshStatus, PodStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::certificates::Certificates;
+use crate::credentials;
 use crate::op::{Answer, Exchange, Op};
 use crate::run::keep;
 use crate::script::{Order, Step};
@@ -47,7 +47,6 @@ pub(crate) struct Mesh {
     pub(crate) engine: Engine,
     up: LateenUp,
     manifests: TempDir,
-    certificates: Certificates,
     logs: TempDir,
     agents: BTreeMap<String, Agent>,
     pub(crate) pods: Vec<PodStatus>,
@@ -69,8 +68,7 @@ impl Mesh {
     pub(crate) fn start(engine: Engine, binary: &Path, base: &str) -> Result<Self, String> {
         let directory = || TempDir::with_prefix("lateen-oracle-").map_err(|e| e.to_string());
         let (manifests, logs) = (directory()?, directory()?);
-        let certificates = Certificates::make()?;
-        let base = &certificates.fill(base)?;
+        let base = &credentials::fill(base)?;
         fs::write(manifests.path().join("base.yaml"), base).map_err(|e| e.to_string())?;
         fs::write(manifests.path().join("scenario.yaml"), marker(0)).map_err(|e| e.to_string())?;
         let mut arguments: Vec<OsString> = vec![manifests.path().into(), "--log-dir".into(), logs.path().into()];
@@ -83,7 +81,7 @@ impl Mesh {
         let up = LateenUp::start(binary, &name, &arguments).map_err(|e| e.to_string())?;
         let base_pods = pods_in(&yaml::documents(base)?);
         let (agents, pods) = (BTreeMap::new(), Vec::new());
-        let mut mesh = Self { engine, up, manifests, certificates, logs, agents, pods, base_pods, generation: 0 };
+        let mut mesh = Self { engine, up, manifests, logs, agents, pods, base_pods, generation: 0 };
         mesh.settle(0)?;
         Ok(mesh)
     }
@@ -91,12 +89,18 @@ impl Mesh {
     /// Puts these manifests in the place of those before, and returns when they are in force everywhere.
     pub(crate) fn apply(&mut self, manifests: &str) -> Result<(), String> {
         self.generation += 1;
-        let manifests = &self.certificates.fill(manifests)?;
+        let manifests = &self.addresses(manifests);
         let path = self.manifests.path().join("scenario.yaml");
         let scratch = self.manifests.path().join("scenario.yaml~");
         fs::write(&scratch, format!("{manifests}\n---\n{}", marker(self.generation))).map_err(|e| e.to_string())?;
         fs::rename(&scratch, &path).map_err(|e| e.to_string())?;
         self.settle(pods_in(&yaml::documents(manifests)?))
+    }
+
+    /// Puts addresses in the place of `%ip:POD%`: of pods that always stand.
+    fn addresses(&self, manifests: &str) -> String {
+        let fill = |text: String, pod: &PodStatus| text.replace(&format!("%ip:{}%", base_name(pod)), &pod.ip);
+        self.pods.iter().fold(manifests.to_owned(), fill)
     }
 
     /// Waits until every sidecar follows the present generation whole.

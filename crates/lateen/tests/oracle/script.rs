@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::credentials;
 use crate::op::{Body, Bytes, Http, Op, Tls, Version};
-use crate::yaml;
+use crate::{places, yaml};
 
 /// A scenario.
 pub(crate) struct Scenario {
@@ -20,7 +20,7 @@ pub(crate) struct Scenario {
 }
 
 /// A client's script.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Script {
     /// What it shows.
@@ -28,11 +28,14 @@ pub(crate) struct Script {
     /// Whether all steps, which then send bytes, run at once.
     #[serde(default)]
     pub(crate) together: bool,
+    /// Whether it runs again with the DestinationRules' policies in each of the other places that have them.
+    #[serde(default)]
+    pub(crate) places: bool,
     pub(crate) steps: Vec<Step>,
 }
 
 /// A request, or several, and what is looked at.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     /// By which differences are listed. The request itself, if left out.
@@ -390,11 +393,19 @@ impl SendStep {
     }
 }
 
-/// Every scenario of a directory, by name.
-pub(crate) fn load(directory: &Path) -> Result<Vec<Scenario>, String> {
-    let mut names: Vec<_> = read_dir(directory)?;
-    names.sort();
-    names.iter().map(|path| read(path).map_err(|e| format!("{}: {e}", path.display()))).collect()
+/// The scenarios of a directory whose names contain one of the words, or all, by name.
+pub(crate) fn load(directory: &Path, words: &[&str]) -> Result<Vec<Scenario>, String> {
+    let mut paths: Vec<_> = read_dir(directory)?;
+    paths.sort();
+    let mut scenarios = Vec::new();
+    for path in paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if words.is_empty() || words.iter().any(|word| name.contains(word) || word.starts_with(&name)) {
+            scenarios.extend(read(&path).map_err(|e| format!("{}: {e}", path.display()))?);
+        }
+    }
+    scenarios.retain(|s| words.is_empty() || words.iter().any(|word| s.name.contains(word)));
+    Ok(scenarios)
 }
 
 fn read_dir(directory: &Path) -> Result<Vec<std::path::PathBuf>, String> {
@@ -402,7 +413,8 @@ fn read_dir(directory: &Path) -> Result<Vec<std::path::PathBuf>, String> {
     Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
 }
 
-fn read(directory: &Path) -> Result<Scenario, String> {
+/// A scenario, and its variants.
+fn read(directory: &Path) -> Result<Vec<Scenario>, String> {
     let name = directory.file_name().and_then(|n| n.to_str()).ok_or("no name")?.to_owned();
     let mut files = read_dir(directory)?;
     files.sort();
@@ -421,8 +433,10 @@ fn read(directory: &Path) -> Result<Scenario, String> {
     let script = script.ok_or("no client.yaml")?;
     let manifests = credentials::fill(&manifests)?;
     let scenario = Scenario { name, manifests, script };
-    scenario.check()?;
-    Ok(scenario)
+    let mut scenarios = if scenario.script.places { places::variants(&scenario)? } else { Vec::new() };
+    scenarios.insert(0, scenario);
+    scenarios.iter().try_for_each(Scenario::check)?;
+    Ok(scenarios)
 }
 
 impl Scenario {
@@ -445,7 +459,17 @@ impl Scenario {
         if self.script.together && !self.script.steps.iter().all(|s| s.is_bytes() && s.prepare.is_empty() && !s.tries) {
             return Err("only steps that send bytes, and ask nothing of servers, run together".to_owned());
         }
-        for document in lateen_model::manifest::read(&self.manifests, &self.name) {
+        // Addresses are known when pods run.
+        let manifests: String = self
+            .manifests
+            .split("%ip:")
+            .enumerate()
+            .map(|(at, part)| match part.split_once('%') {
+                Some((_, rest)) if at > 0 => format!("10.0.0.1{rest}"),
+                _ => part.to_owned(),
+            })
+            .collect();
+        for document in lateen_model::manifest::read(&manifests, &self.name) {
             document.map_err(|rejection| rejection.to_string())?;
         }
         Ok(())

@@ -21,6 +21,8 @@ struct Row {
     differs: bool,
     /// Why documents that set it are refused.
     refused: Option<String>,
+    /// What a warning says of documents that set it, which it does nothing for.
+    without_effect: Option<String>,
 }
 
 /// The table.
@@ -43,14 +45,23 @@ impl Table {
         }
     }
 
-    /// Reads documents each of which has to be refused because of a field; tells those that are not.
+    /// Reads documents each of which has to be refused because of a field, or accepted with a warning that it does nothing; tells
+    /// those that are not.
     pub(crate) fn refuse(&mut self, text: &str) -> Vec<String> {
         let mut complaints = Vec::new();
         for document in manifest::read(text, "refused.yaml") {
             let rejection = match document {
                 Err(rejection) => rejection,
-                Ok(document) => {
+                Ok(document) if document.warnings.is_empty() => {
                     complaints.push(format!("{} is accepted now: it needs a scenario", document.resource.key()));
+                    continue;
+                }
+                Ok(document) => {
+                    let kind = document.resource.kind().name();
+                    for warning in &document.warnings {
+                        let place = |row: &mut Row| row.without_effect = Some(warning.text.clone());
+                        complaints.extend(self.each_below(&field_of(kind, &warning.path), place).err());
+                    }
                     continue;
                 }
             };
@@ -59,21 +70,21 @@ impl Table {
                 continue;
             };
             for problem in &rejection.problems {
-                let field = field_of(key.kind.name(), &problem.path);
-                let below = format!("{field}.");
-                let rows = self.0.iter_mut().filter(|(name, _)| **name == field || name.starts_with(&below));
-                let count = rows.map(|(_, row)| row.refused = Some(problem.text.clone())).count();
-                if count == 0 {
-                    complaints.push(format!("{problem}: {field} is no field"));
-                }
+                let place = |row: &mut Row| row.refused = Some(problem.text.clone());
+                complaints.extend(self.each_below(&field_of(key.kind.name(), &problem.path), place).err());
             }
         }
         complaints
     }
 
-    /// Fields without a scenario and without a reason.
-    pub(crate) fn untold(&self) -> usize {
-        self.0.values().filter(|row| row.scenarios.is_empty() && row.refused.is_none()).count()
+    /// Does something to a field and those below it.
+    fn each_below(&mut self, field: &str, change: impl Fn(&mut Row)) -> Result<(), String> {
+        let below = format!("{field}.");
+        let rows = self.0.iter_mut().filter(|(name, _)| *name == field || name.starts_with(&below));
+        match rows.map(|(_, row)| change(row)).count() {
+            0 => Err(format!("{field} is no field")),
+            _ => Ok(()),
+        }
     }
 
     /// The page.
@@ -81,11 +92,14 @@ impl Table {
         let mut page = String::from(HEAD);
         let shown = self.0.values().filter(|row| !row.scenarios.is_empty()).count();
         let refused = self.0.values().filter(|row| row.scenarios.is_empty() && row.refused.is_some()).count();
+        let idle =
+            self.0.values().filter(|r| r.scenarios.is_empty() && r.refused.is_none() && r.without_effect.is_some()).count();
         let all = self.0.len();
         let _ = writeln!(
             page,
-            "{all} fields: {shown} exercised on both engines, {refused} refused, {} neither (marked **no scenario**).",
-            self.untold()
+            "{all} fields: {shown} exercised on both engines, {refused} refused, {idle} without an effect, as a warning says, {} none of \
+             these (marked **no scenario**).",
+            all - shown - refused - idle
         );
         let mut kind = "";
         for (field, row) in &self.0 {
@@ -108,6 +122,7 @@ impl Row {
         let (reasons, faults) = (join(&self.reasons), join(&self.faults));
         let note = self.refused.as_ref().map(|text| format!("refused in some uses: {text}"));
         let verdict = match (self.scenarios.is_empty(), &self.refused, self.differs) {
+            (true, None, _) if let Some(text) = &self.without_effect => return (String::new(), format!("a warning: {text}")),
             (true, None, _) => return ("**no scenario**".to_owned(), String::new()),
             (true, Some(text), _) => return (String::new(), format!("refused: {}", text.replace('|', "\\|"))),
             (false, _, true) => "**no**".to_owned(),
@@ -125,7 +140,7 @@ const HEAD: &str = "<!-- Made by `cargo test -p lateen --test oracle`; LATEEN_BL
 Each scenario of `crates/lateen/tests/oracle/scenarios` runs on two meshes with the same pods, control plane and certificates: one
 with Lateen's proxy as every sidecar, one with Envoy 1.40. Statuses, headers, bodies, what servers saw, tries, and access logs are
 compared. *Yes* means that nothing differed where the field decides; a difference that is meant is named. A field that is
-*refused* makes validation fail with that message; none is ignored.
+*refused* makes validation fail with that message, one that has no effect is told by a *warning*; none is ignored silently.
 
 ";
 

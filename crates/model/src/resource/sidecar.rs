@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, report_at};
-use super::destination_rule::{ConnectionPoolSettings, check_connection_pool};
+use super::destination_rule::{ConnectionPoolSettings, H2UpgradePolicy, check_connection_pool};
 use super::host::Host;
 use super::meta::Object;
 use super::selector::{SidecarSelector, validate_istio_labels};
@@ -136,7 +136,7 @@ impl Sidecar {
                     check_destination(destination, issues);
                 });
             });
-            issues.optional("inboundConnectionPool", spec.inbound_connection_pool.as_ref(), check_connection_pool);
+            issues.optional("inboundConnectionPool", spec.inbound_connection_pool.as_ref(), check_inbound_pool);
         });
     }
 
@@ -144,7 +144,10 @@ impl Sidecar {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
+            issues.optional("inboundConnectionPool", self.spec.inbound_connection_pool.as_ref(), unsupported_pool);
             issues.each("ingress", &self.spec.ingress, |issues, listener| {
+                issues.optional("port", listener.port.as_ref(), unsupported_port);
+                issues.optional("connectionPool", listener.connection_pool.as_ref(), unsupported_pool);
                 issues.unsupported_if(!listener.bind.is_empty(), "bind");
                 issues.unsupported_if(listener.capture_mode == CaptureMode::None, "captureMode");
                 issues.unsupported_if(listener.tls.is_some(), "tls");
@@ -156,6 +159,7 @@ impl Sidecar {
                 }
             });
             issues.each("egress", &self.spec.egress, |issues, listener| {
+                issues.optional("port", listener.port.as_ref(), unsupported_port);
                 if listener.bind.starts_with("unix://") {
                     issues.error_at("bind", "Unix sockets are not supported by this version of Lateen; IP addresses are");
                 }
@@ -169,6 +173,19 @@ impl Sidecar {
             });
         });
         issues.into_errors()
+    }
+}
+
+/// Keep-alive pings towards the application are not sent.
+fn unsupported_pool(issues: &mut Issues, pool: &ConnectionPoolSettings) {
+    issues.optional("http", pool.http.as_ref(), |issues, http| {
+        issues.unsupported_if(http.http2_keep_alive.is_some(), "http2KeepAlive");
+    });
+}
+
+fn unsupported_port(issues: &mut Issues, port: &SidecarPort) {
+    if port.target_port.is_some() {
+        issues.error_at("targetPort", "has no effect in Istio: leave it out; defaultEndpoint says where the application listens");
     }
 }
 
@@ -238,7 +255,21 @@ fn check_ingress(ingress: &[IstioIngressListener], issues: &mut Issues) {
         if !is_default_endpoint(&listener.default_endpoint) {
             issues.error_at("defaultEndpoint", "must be 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT or unix:///PATH");
         }
-        issues.optional("connectionPool", listener.connection_pool.as_ref(), check_connection_pool);
+        issues.optional("connectionPool", listener.connection_pool.as_ref(), check_inbound_pool);
+    });
+}
+
+/// Limits of connections to the application, whose protocol is the port's own.
+fn check_inbound_pool(issues: &mut Issues, pool: &ConnectionPoolSettings) {
+    check_connection_pool(issues, pool);
+    issues.optional("http", pool.http.as_ref(), |issues, http| {
+        const NOTHING: &str = "has no effect on connections to the application, which speak what the port declares";
+        if http.h2_upgrade_policy != H2UpgradePolicy::Default {
+            issues.warn_at("h2UpgradePolicy", NOTHING);
+        }
+        if http.use_client_protocol {
+            issues.warn_at("useClientProtocol", NOTHING);
+        }
     });
 }
 

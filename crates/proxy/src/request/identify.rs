@@ -130,9 +130,14 @@ fn client_certificate(ctx: &RequestContext<'_>, head: &mut Head) {
 /// Envoy's form, with `set_current_client_cert_details` of Istio: subject, DNS and URI.
 fn client_certificate_element(ctx: &RequestContext<'_>, certificate: &lateen_tls::Certificate) -> String {
     let mut element = String::with_capacity(256);
-    element.push_str("By=");
-    element.push_str(ctx.worker.shared.own_uri());
-    element.push_str(";Hash=");
+    // Our own name is that of the certificate that this client was shown: a gateway's from a Secret has none.
+    let own = ctx.connection.tls.as_ref().and_then(|tls| tls.own.as_deref()).and_then(uri_of);
+    if let Some(own) = own {
+        element.push_str("By=");
+        element.push_str(own);
+        element.push(';');
+    }
+    element.push_str("Hash=");
     element.push_str(&certificate.fingerprint_hex());
     element.push_str(";Subject=\"");
     // A quote would end the field (CVE-2023-27493).
@@ -143,11 +148,7 @@ fn client_certificate_element(ctx: &RequestContext<'_>, certificate: &lateen_tls
         element.push(c);
     });
     element.push_str("\";URI=");
-    let uri = certificate.names().iter().find_map(|name| match name {
-        AltName::Uri(uri) => Some(&**uri),
-        _ => None,
-    });
-    element.push_str(uri.unwrap_or_default());
+    element.push_str(uri_of(certificate).unwrap_or_default());
     for name in certificate.names() {
         if let AltName::Dns(name) = name {
             element.push_str(";DNS=");
@@ -155,6 +156,13 @@ fn client_certificate_element(ctx: &RequestContext<'_>, certificate: &lateen_tls
         }
     }
     element
+}
+
+fn uri_of(certificate: &lateen_tls::Certificate) -> Option<&str> {
+    certificate.names().iter().find_map(|name| match name {
+        AltName::Uri(uri) => Some(&**uri),
+        _ => None,
+    })
 }
 
 fn request_id(ctx: &RequestContext<'_>, head: &mut Head) {
