@@ -1,8 +1,10 @@
 //! The one task that owns the store and the world: inputs in, pushes out.
 
 use crate::debounce::{Debounce, DebounceConfig, Merge};
+use crate::gateway_api::Transitions;
 use crate::metrics::Metrics;
 use crate::push::Hub;
+use crate::resources;
 use crate::source::Input;
 use crate::store::{Refusal, Store};
 use crate::world::{ChangeSet, World, WorldEvent};
@@ -34,6 +36,8 @@ pub struct Core {
     refusals: Refusals,
     expected: Expected,
     files_read: Arc<AtomicBool>,
+    /// Since when conditions hold.
+    transitions: Transitions,
 }
 
 impl Core {
@@ -49,6 +53,7 @@ impl Core {
             refusals: Refusals::default(),
             expected,
             files_read: Arc::new(AtomicBool::new(!expected.files)),
+            transitions: Transitions::default(),
         }
     }
 
@@ -114,11 +119,17 @@ impl Core {
                 // Whoever asked may have gone.
                 let _ = done.send(self.world.cluster_generation().unwrap_or(0));
             }
+            Input::Show { query, done } => {
+                let _ = done.send(resources::show(&self.store, &self.world, &self.transitions, &query));
+            }
         }
     }
 
     fn apply(&mut self, events: Vec<WorldEvent>, now: Instant) -> ChangeSet {
         let (world, changes) = self.world.apply(events, now);
+        if !Arc::ptr_eq(world.statuses(), self.world.statuses()) {
+            self.transitions.update(world.statuses(), resources::now());
+        }
         self.world = world;
         changes
     }

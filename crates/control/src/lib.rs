@@ -8,6 +8,7 @@ pub mod generate;
 pub mod metrics;
 pub mod names;
 pub mod push;
+pub mod resources;
 pub mod server;
 pub mod source;
 pub mod store;

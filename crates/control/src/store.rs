@@ -217,8 +217,13 @@ impl Store {
         let holder = self.holders.get(key).and_then(|files| files.first());
         let wanted = holder.and_then(|file| self.files.get(file)).and_then(|f| f.objects.get(key)).cloned();
         match wanted {
-            Some(resource) => {
-                let same = self.in_force.get(key).is_some_and(|old| old.same_content(&resource));
+            Some(mut resource) => {
+                let old = self.in_force.get(key);
+                let same = old.is_some_and(|old| old.same_content(&resource));
+                // As an API server counts: what is wanted has changed, not what it is labelled with.
+                let generation =
+                    old.map_or(1, |old| old.metadata().generation.unwrap_or(1) + i64::from(!same && !old.same_spec(&resource)));
+                resource.metadata_mut().generation = Some(generation);
                 self.in_force.insert(key.clone(), resource.clone());
                 if !same {
                     self.mesh_config(key, Some(&resource), events);

@@ -5,6 +5,7 @@ use super::debug;
 use crate::core::Refusals;
 use crate::metrics::Metrics;
 use crate::push::Hub;
+use crate::resources::Query;
 use crate::source::Input;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -131,6 +132,7 @@ impl Pages {
             ("/version", true) => page(&json!({"name": "lateen", "version": env!("CARGO_PKG_VERSION")})),
             ("/metrics", true) => text(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render(self.hub.connections())),
             ("/v1/cluster", _) if caller == Caller::Owner => self.cluster(request).await,
+            ("/v1/resources", true) if caller == Caller::Owner => self.resources(&request).await,
             ("/v1/propagated", true) if caller == Caller::Owner => self.propagated(&request).await,
             ("/debug" | "/debug/", true) => self.debug(&request, caller, ""),
             (path, true) if path.starts_with("/debug/") => self.debug(&request, caller, &path["/debug/".len()..]),
@@ -170,6 +172,23 @@ impl Pages {
         }
         match applied.await {
             Ok(generation) => page(&json!({"applied": generation})),
+            Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the control plane is ending"),
+        }
+    }
+
+    /// `GET /v1/resources?kind=KIND[&namespace=NS][&name=NAME]`: objects in force, with their `status`.
+    async fn resources(&self, request: &Request<Incoming>) -> Answer {
+        let word = query(request, "kind").unwrap_or_default();
+        let query = match Query::new(&word, query(request, "namespace"), query(request, "name")) {
+            Ok(query) => query,
+            Err(reason) => return error(StatusCode::BAD_REQUEST, &reason),
+        };
+        let (done, found) = oneshot::channel();
+        if self.inputs.send(Input::Show { query, done }).await.is_err() {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "the control plane is ending");
+        }
+        match found.await {
+            Ok(objects) => page(&Value::Array(objects)),
             Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the control plane is ending"),
         }
     }

@@ -4,6 +4,7 @@
 pub mod files;
 mod settle;
 
+use crate::resources::Query;
 use crate::store::FileContent;
 use lateen_model::resource::ClusterState;
 use std::sync::Arc;
@@ -23,4 +24,11 @@ pub enum Input {
     },
     /// The roots of trust, PEM.
     Roots(Arc<[u8]>),
+    /// Somebody wants to see resources.
+    Show {
+        /// Which.
+        query: Query,
+        /// Told them, as JSON, by kind, namespace and name.
+        done: oneshot::Sender<Vec<serde_json::Value>>,
+    },
 }

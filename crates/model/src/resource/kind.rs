@@ -85,6 +85,16 @@ macro_rules! kinds {
                 }
             }
 
+            /// As JSON. Fields that were left out are there too, empty.
+            ///
+            /// # Errors
+            /// Never, for the kinds that there are.
+            pub fn to_json(&self) -> serde_json::Result<serde_json::Value> {
+                match self {
+                    $(Self::$kind(object) => serde_json::to_value(&**object),)+
+                }
+            }
+
             /// Its metadata, to be changed; copies the object if it is shared.
             pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
                 match self {
@@ -170,11 +180,56 @@ impl Kind {
         self.group() == super::gateway_api::GATEWAY_GROUP
     }
 
+    /// The kinds that a word means, as people write it on a command line: a kind in any case, in the singular or the plural, one of
+    /// the usual short forms, each with or without `.GROUP` behind it. Several, where groups share a name; none, if there is none.
+    pub fn from_word(word: &str) -> Vec<Self> {
+        let word = word.to_ascii_lowercase();
+        let (name, group) = match word.split_once('.') {
+            Some((name, group)) => (name, Some(group)),
+            None => (word.as_str(), None),
+        };
+        let name = SHORT_NAMES.iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
+        let is_named = |kind: &Self| {
+            let own = kind.name().to_ascii_lowercase();
+            let plural = match own.strip_suffix('y') {
+                Some(stem) if !own.ends_with("ay") => format!("{stem}ies"),
+                _ if own.ends_with('s') => format!("{own}es"),
+                _ => format!("{own}s"),
+            };
+            name == own || name == plural
+        };
+        Self::ALL.iter().copied().filter(is_named).filter(|kind| group.is_none_or(|group| kind.group() == group)).collect()
+    }
+
     /// Its API group; empty for Kubernetes' core.
     pub fn group(self) -> &'static str {
         self.api_versions()[0].split_once('/').map_or("", |(group, _)| group)
     }
 }
+
+/// Short forms that `kubectl` knows, and what they stand for.
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("ns", "namespace"),
+    ("sa", "serviceaccount"),
+    ("cm", "configmap"),
+    ("svc", "service"),
+    ("po", "pod"),
+    ("deploy", "deployment"),
+    ("sts", "statefulset"),
+    ("ep", "endpoints"),
+    ("vs", "virtualservice"),
+    ("dr", "destinationrule"),
+    ("gw", "gateway"),
+    ("gtw", "gateway"),
+    ("se", "serviceentry"),
+    ("we", "workloadentry"),
+    ("wg", "workloadgroup"),
+    ("pa", "peerauthentication"),
+    ("ap", "authorizationpolicy"),
+    ("gc", "gatewayclass"),
+    ("refgrant", "referencegrant"),
+    ("btlspolicy", "backendtlspolicy"),
+];
 
 /// Where the objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +277,16 @@ impl Resource {
     /// Where it was read.
     pub fn origin(&self) -> &Origin {
         &self.metadata().provenance.origin
+    }
+
+    /// Whether both want the same, whatever their metadata say.
+    pub fn same_spec(&self, other: &Self) -> bool {
+        let bare = |resource: &Self| {
+            let mut copy = resource.clone();
+            *copy.metadata_mut() = ObjectMeta::default();
+            copy
+        };
+        bare(self) == bare(other)
     }
 
     /// Whether both say the same: where they were read and what an API server adds is left out of the comparison.
