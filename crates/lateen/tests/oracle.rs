@@ -9,8 +9,6 @@
 
 #[path = "oracle/agent/mod.rs"]
 mod agent;
-#[path = "oracle/certificates.rs"]
-mod certificates;
 #[path = "oracle/compare.rs"]
 mod compare;
 #[path = "oracle/credentials.rs"]
@@ -25,6 +23,8 @@ mod mesh;
 mod observe;
 #[path = "oracle/op.rs"]
 mod op;
+#[path = "oracle/places.rs"]
+mod places;
 #[path = "oracle/run.rs"]
 mod run;
 #[path = "oracle/script.rs"]

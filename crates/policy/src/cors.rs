@@ -13,7 +13,7 @@ pub enum Verdict<'a> {
     Allow(&'a str),
     /// It asks whether a request would be allowed: answered 200 with [`preflight_headers`] for this origin.
     AnswerPreflight(&'a str),
-    /// It asks so from an origin that is not allowed: answered 200 without permission.
+    /// It asks so from an origin that is not allowed: answered 200 with [`preflight_headers`] for no origin, which is no permission.
     RefusePreflight,
 }
 
@@ -21,7 +21,8 @@ pub enum Verdict<'a> {
 pub fn judge<'r, R: RequestView>(rules: &Cors, request: &'r R) -> Verdict<'r> {
     let Some(origin) = request.header_text("origin").filter(|origin| !origin.is_empty()) else { return Verdict::Forward };
     let preflight = request.method() == "OPTIONS" && request.header("access-control-request-method").any(|v| !v.is_empty());
-    let allowed = rules.origins.iter().any(|pattern| pattern.matches(origin));
+    // A pattern that a star matches is for everybody.
+    let allowed = rules.origins.iter().any(|pattern| pattern.matches("*") || pattern.matches(origin));
     match (allowed, preflight) {
         (true, true) => Verdict::AnswerPreflight(origin),
         (true, false) => Verdict::Allow(origin),
@@ -30,11 +31,20 @@ pub fn judge<'r, R: RequestView>(rules: &Cors, request: &'r R) -> Verdict<'r> {
     }
 }
 
-/// Headers of the answer to a preflight; the answer is a response too, and gets [`response_headers`] beside.
-pub fn preflight_headers<'a>(rules: &'a Cors, origin: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
-    permission(rules, origin).chain(said([
-        ("access-control-allow-methods", rules.allow_methods.as_str()),
-        ("access-control-allow-headers", rules.allow_headers.as_str()),
+/// Headers of the answer to a preflight; the answer is a response too, and gets [`response_headers`] beside. Where everything is
+/// allowed, what is asked for is.
+pub fn preflight_headers<'a, R: RequestView>(
+    rules: &'a Cors,
+    origin: Option<&'a str>,
+    request: &'a R,
+) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let asked = |allowed: &'a str, header: &str| match allowed {
+        "*" => request.header_text(header).unwrap_or_default(),
+        list => list,
+    };
+    permission(rules, origin.unwrap_or_default()).chain(said([
+        ("access-control-allow-methods", asked(&rules.allow_methods, "access-control-request-method")),
+        ("access-control-allow-headers", asked(&rules.allow_headers, "access-control-request-headers")),
         ("access-control-max-age", rules.max_age.as_str()),
     ]))
 }
@@ -82,6 +92,7 @@ mod tests {
     fn who_is_allowed_what() {
         let asks = ("access-control-request-method", "POST");
         let from = |origin| ("origin", origin);
+        let anybody = Cors { origins: vec![StringMatch::exact("*")], ..rules() };
         let strict = Cors { forward_unmatched_preflights: false, ..rules() };
         for (rules, method, headers, expected) in [
             (&rules(), "GET", vec![], "Forward"),
@@ -96,6 +107,7 @@ mod tests {
             (&strict, "OPTIONS", vec![from("https://evil"), asks], "RefusePreflight"),
             (&strict, "GET", vec![from("https://evil"), asks], "Forward"),
             (&strict, "OPTIONS", vec![asks], "Forward"),
+            (&anybody, "GET", vec![from("https://any")], "Allow(\"https://any\")"),
         ] {
             assert_eq!(verdict(rules, method, &headers), expected, "{method} {headers:?}");
         }
@@ -103,10 +115,21 @@ mod tests {
 
     #[test]
     fn only_what_is_said_is_sent() {
-        let preflight: Vec<_> = preflight_headers(&rules(), "o").map(|(name, value)| format!("{name}: {value}")).collect();
+        let shown = |rules: &Cors, origin| {
+            let request = Request::get("a", "/")
+                .with("access-control-request-method", "PATCH")
+                .with("access-control-request-headers", "x-a, x-b");
+            preflight_headers(rules, origin, &request).map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
+        };
+        let preflight = shown(&rules(), Some("o"));
         let expected = ["allow-origin: o", "allow-credentials: true", "allow-methods: GET,POST", "max-age: 60"]
             .map(|h| format!("access-control-{h}"));
         assert_eq!(preflight, expected);
+        assert_eq!(shown(&rules(), None), expected[1..], "no origin, no permission");
+        let anything = Cors { allow_methods: "*".into(), allow_headers: "*".into(), ..Cors::default() };
+        let expected =
+            ["allow-origin: o", "allow-methods: PATCH", "allow-headers: x-a, x-b"].map(|h| format!("access-control-{h}"));
+        assert_eq!(shown(&anything, Some("o")), expected);
         let plain = Cors { allow_credentials: false, ..rules() };
         let response: Vec<_> = response_headers(&plain, "o").map(|(name, _)| name).collect();
         assert_eq!(response, ["access-control-allow-origin", "access-control-expose-headers"]);

@@ -146,9 +146,9 @@ fn cross_origin(route: &CompiledRoute, head: &Head, info: &mut RequestInfo) -> R
         }
         cors::Verdict::AnswerPreflight(origin) => {
             info.allowed_origin = Some(origin.into());
-            Err(LocalReply::preflight(cors::preflight_headers(rules, origin)))
+            Err(LocalReply::preflight(cors::preflight_headers(rules, Some(origin), &View::of(head))))
         }
-        cors::Verdict::RefusePreflight => Err(LocalReply::preflight(std::iter::empty())),
+        cors::Verdict::RefusePreflight => Err(LocalReply::preflight(cors::preflight_headers(rules, None, &View::of(head)))),
     }
 }
 
