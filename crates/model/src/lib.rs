@@ -4,6 +4,7 @@
 //! checked constructors. The control plane turns [`resource`]s into the [`dataplane`] configuration; `wire` carries it as
 //! Envoy's xDS; the proxy compiles it.
 
+pub mod analysis;
 pub mod dataplane;
 pub mod identity;
 pub mod manifest;
