@@ -3,4 +3,6 @@
 //! Every command has `-o json`, which prints what the mesh said as it is; tables are for reading and may change.
 
 pub mod config;
+pub mod get;
 mod table;
+mod yaml;

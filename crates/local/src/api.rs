@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | [`crate::status::Status`] |
 //! | `GET /v1/pods/NAMESPACE/POD/admin/PATH` | what the admin interface of the pod's sidecar answers; also `POST` |
+//! | `GET /v1/resources?kind=KIND[&namespace=NS][&name=NAME]` | objects in force with their statuses, as the control plane has them |
 //! | `POST /v1/stop` | 202; the mesh stops |
 
 use std::convert::Infallible;
@@ -50,6 +51,12 @@ async fn answer(mesh: &Arc<Mesh>, request: &Request<Incoming>) -> Answer {
             let body = serde_json::to_vec(&status::status(mesh).await).unwrap_or_default();
             with_type(StatusCode::OK, "application/json", body.into())
         }
+        (&Method::GET, "/v1/resources") => match mesh.control.resources(request.uri().query().unwrap_or_default()).await {
+            Ok((status, body)) => {
+                with_type(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), "application/json", body)
+            }
+            Err(e) => problem(StatusCode::BAD_GATEWAY, &format!("the control plane does not answer: {e}")),
+        },
         (&Method::POST, "/v1/stop") => {
             mesh.stop();
             with_type(StatusCode::ACCEPTED, "text/plain", Bytes::new())

@@ -52,9 +52,40 @@ impl Client {
         }
     }
 
+    /// Objects in force with their statuses: of the kinds that a word means, of one namespace and of one name, if these are given.
+    ///
+    /// # Errors
+    /// When the word means no kind, or the mesh does not answer.
+    pub async fn resources(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Vec<serde_json::Value>, String> {
+        let pairs = [("kind", Some(kind)), ("namespace", namespace), ("name", name)];
+        let written = pairs.iter().filter_map(|(key, value)| Some(format!("{key}={}", escape((*value)?))));
+        let path = format!("/v1/resources?{}", written.collect::<Vec<_>>().join("&"));
+        let answer = over_unix(&self.dir.api_socket(), Call::get(&path)).await;
+        let answer = answer.map_err(|e| format!("the mesh does not answer: {e}"))?;
+        let unexpected = |e: serde_json::Error| format!("unexpected answer: {e}");
+        if answer.status().is_success() {
+            return serde_json::from_slice(answer.body()).map_err(unexpected);
+        }
+        let told = serde_json::from_slice::<serde_json::Value>(answer.body()).ok();
+        let reason = told.as_ref().and_then(|t| t.get("error")?.as_str());
+        Err(reason.map_or_else(|| String::from_utf8_lossy(answer.body()).trim().to_owned(), str::to_owned))
+    }
+
     /// Where the supervisor's HTTP socket is.
     #[must_use]
     pub fn api_socket(&self) -> PathBuf {
         self.dir.api_socket()
     }
+}
+
+/// A value of a query: what is no plain character becomes `%XX`.
+fn escape(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let one = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
+    text.bytes().map(one).collect()
 }

@@ -74,6 +74,11 @@ impl Control {
         let _ = over_unix(&self.socket, call).await;
     }
 
+    /// What it answers to a request for resources: status and body.
+    pub(crate) async fn resources(&self, query: &str) -> io::Result<(u16, bytes::Bytes)> {
+        self.get(&format!("/v1/resources?{query}")).await
+    }
+
     /// The state of every sidecar's configuration, by `POD.NAMESPACE`.
     pub(crate) async fn syncz(&self) -> BTreeMap<String, Sync> {
         match self.get("/debug/syncz").await {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lateen_model::resource::gateway_api::{AddressType, GATEWAY_NAME_LABEL, KubeGateway, ListenerProtocol};
 use lateen_model::resource::{IntOrString, ServerProtocol, Service, is_subset};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
@@ -108,8 +109,39 @@ fn wanted(resources: &Resources, pods: &[Arc<Pod>]) -> BTreeMap<Key, ServerProto
                 out.entry(key).or_insert(protocol);
             }
         }
+        for gateway in resources.kube_gateways().filter(|g| is_of(resources, pod, g)) {
+            for (number, protocol) in gateway.spec.listeners.iter().filter_map(|l| Some((l.port()?, l.protocol()?))) {
+                let key = (fields.namespace.clone(), pod.identity.workload.name.clone(), number);
+                out.entry(key).or_insert(server_protocol(protocol));
+            }
+        }
     }
     out
+}
+
+/// Whether a pod is a proxy of a Gateway of the Gateway API: of its own ones, or behind the Service that it names.
+fn is_of(resources: &Resources, pod: &Pod, gateway: &KubeGateway) -> bool {
+    let (fields, meta) = (&pod.identity.fields, &gateway.metadata);
+    if fields.namespace != meta.namespace {
+        return false;
+    }
+    let named = gateway.spec.addresses.iter().find(|a| a.type_ == AddressType::Hostname).and_then(|a| a.value.as_deref());
+    match named {
+        None => fields.labels.get(GATEWAY_NAME_LABEL) == Some(&meta.name),
+        Some(host) => {
+            let service = resources.service(&meta.namespace, host.split('.').next().unwrap_or(host));
+            service.is_some_and(|s| !s.spec.selector.is_empty() && is_subset(&s.spec.selector, &fields.labels))
+        }
+    }
+}
+
+fn server_protocol(protocol: ListenerProtocol) -> ServerProtocol {
+    match protocol {
+        ListenerProtocol::Http => ServerProtocol::Http,
+        ListenerProtocol::Https => ServerProtocol::Https,
+        ListenerProtocol::Tls => ServerProtocol::Tls,
+        ListenerProtocol::Tcp => ServerProtocol::Tcp,
+    }
 }
 
 async fn open(mesh: &Arc<Mesh>, host: &Arc<HostPorts>, key: Key, protocol: ServerProtocol) {

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lateen_model::analysis;
 use lateen_model::manifest::{self, Rejection};
+use lateen_model::resource::gateway_api::{GatewayClass, KubeGateway};
 use lateen_model::resource::{
-    ConfigMap, Deployment, Gateway, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service, ServiceEntry, StringMap,
+    ConfigMap, Deployment, EndpointSlice, Endpoints, Gateway, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service,
+    ServiceEntry, StatefulSet, StringMap,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -24,6 +27,9 @@ pub(crate) struct Resources {
     by_key: BTreeMap<ResourceKey, Resource>,
     /// The keys that each file held when it was last read without an unidentified document.
     by_file: BTreeMap<PathBuf, BTreeSet<ResourceKey>>,
+    /// When each object was first seen, as the control plane counts it: of several resources the oldest may win.
+    sequences: BTreeMap<ResourceKey, u64>,
+    last_sequence: u64,
 }
 
 /// What reading found besides the resources.
@@ -34,6 +40,8 @@ pub(crate) struct Findings {
     /// What is probably not meant.
     pub(crate) warnings: BTreeSet<String>,
 }
+
+mod managed;
 
 macro_rules! of_kind {
     ($(#[$doc:meta])* $all:ident, $one:ident, $kind:ident) => {
@@ -72,6 +80,18 @@ impl Resources {
         deployments, deployment, Deployment
     );
     of_kind!(
+        /// Every `StatefulSet`.
+        stateful_sets, stateful_set, StatefulSet
+    );
+    of_kind!(
+        /// Every `EndpointSlice`.
+        endpoint_slices, endpoint_slice, EndpointSlice
+    );
+    of_kind!(
+        /// Every `v1 Endpoints`.
+        all_endpoints, endpoints, Endpoints
+    );
+    of_kind!(
         /// Every `Pod`.
         pods, pod, Pod
     );
@@ -92,6 +112,15 @@ impl Resources {
         secrets, secret, Secret
     );
 
+    of_kind!(
+        /// Every `Gateway` of the Gateway API.
+        kube_gateways, kube_gateway, KubeGateway
+    );
+    of_kind!(
+        /// Every `GatewayClass`.
+        gateway_classes, gateway_class, GatewayClass
+    );
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
@@ -110,7 +139,7 @@ impl Resources {
 
     /// Reads every file anew. What cannot be read stays as it was in `self`.
     pub(crate) fn reread(&self, paths: &[ManifestPath]) -> (Self, Findings) {
-        let mut next = Self::default();
+        let mut next = Self { sequences: self.sequences.clone(), last_sequence: self.last_sequence, ..Self::default() };
         let mut findings = Findings::default();
         for (path, shown) in files(paths, &mut findings) {
             let kept = self.by_file.get(&path).cloned().unwrap_or_default();
@@ -122,6 +151,8 @@ impl Resources {
                 }
             }
         }
+        next.add_managed();
+        next.analyze(&mut findings);
         (next, findings)
     }
 
@@ -167,15 +198,28 @@ impl Resources {
         }
     }
 
-    fn insert(&mut self, resource: Resource, path: &Path, findings: &mut Findings) {
+    fn insert(&mut self, mut resource: Resource, path: &Path, findings: &mut Findings) {
         let key = resource.key();
         if let Some(first) = self.by_key.get(&key) {
             let text = format!("{}: {key} is already defined at {}", resource.origin(), first.origin());
             findings.errors.insert(refusal(&text, false));
             return;
         }
+        let next = self.last_sequence + 1;
+        let sequence = *self.sequences.entry(key.clone()).or_insert(next);
+        self.last_sequence = self.last_sequence.max(sequence);
+        resource.metadata_mut().provenance.sequence = sequence;
         self.by_file.entry(path.to_owned()).or_default().insert(key.clone());
         self.by_key.insert(key, resource);
+    }
+
+    /// What is strange between resources that are each in order.
+    fn analyze(&mut self, findings: &mut Findings) {
+        self.sequences.retain(|key, _| self.by_key.contains_key(key));
+        // What the control plane, which has this environment too, is told.
+        let foreign_routes = std::env::var("LATEEN_FOREIGN_ROUTES").is_ok_and(|value| value == "true");
+        let context = analysis::Context { foreign_routes, ..analysis::Context::default() };
+        findings.warnings.extend(analysis::analyze(self.by_key.values(), &context).iter().map(ToString::to_string));
     }
 
     /// What an edit has changed since `before`, a line for each object.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::gateway::{AddressType, KubeGateway};
+use super::gateway_class::{GATEWAY_CONTROLLER, GatewayClass};
 use crate::resource::meta::{ObjectMeta, StringMap};
 use crate::resource::{
     Container, Deployment, DeploymentSpec, IntOrString, LabelSelector, PodSpec, PodTemplateSpec, Service, ServiceAccount,
@@ -40,9 +41,12 @@ pub struct ManagedGateway {
 }
 
 impl ManagedGateway {
-    /// What is made for a Gateway of the class `class`; `None` if it names a Service of its own (`addresses` of the type
-    /// `Hostname`), or addresses that cannot be had.
-    pub fn of(gateway: &KubeGateway) -> Option<Self> {
+    /// What is made for a Gateway, whose class is `class`, if that is written. `None`, if it is nobody's here, names a Service of its
+    /// own (`addresses` of the type `Hostname`), or wants what cannot be had.
+    pub fn of(gateway: &KubeGateway, class: Option<&GatewayClass>) -> Option<Self> {
+        if gateway.controller(class) != Some(GATEWAY_CONTROLLER) || gateway.parameters(class).is_some() {
+            return None;
+        }
         let spec = &gateway.spec;
         let address = match spec.addresses.as_slice() {
             [] => None,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::gateway::KubeGateway;
 use super::reference::ObjectReference;
 use crate::resource::meta::Object;
 use crate::resource::{FieldIssue, Issues};
@@ -53,6 +54,31 @@ pub struct GatewayClassSpec {
     /// A ConfigMap of defaults for what is deployed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters_ref: Option<ObjectReference>,
+}
+
+/// The revision that this mesh is.
+const REVISION: &str = "default";
+
+impl KubeGateway {
+    /// Who makes it real, if its class is `class` (as written, if it is): `None` for a class that nobody here knows, and for a Gateway
+    /// of another revision (`istio.io/rev`).
+    pub fn controller<'a>(&self, class: Option<&'a GatewayClass>) -> Option<&'a str> {
+        if self.metadata.labels.get("istio.io/rev").is_some_and(|rev| rev != REVISION) {
+            return None;
+        }
+        match class {
+            Some(written) => Some(written.spec.controller_name.as_str()),
+            None => BUILT_IN_CLASSES.iter().find(|c| c.name == self.spec.gateway_class_name).map(|c| c.controller),
+        }
+    }
+
+    /// Where parameters are named, which are not supported: in the Gateway or in its class.
+    pub fn parameters(&self, class: Option<&GatewayClass>) -> Option<&'static str> {
+        if self.spec.infrastructure.as_ref().is_some_and(|i| i.parameters_ref.is_some()) {
+            return Some("infrastructure.parametersRef");
+        }
+        class.filter(|c| c.spec.parameters_ref.is_some()).map(|_| "parametersRef of the GatewayClass")
+    }
 }
 
 impl GatewayClass {
