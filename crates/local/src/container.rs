@@ -63,7 +63,7 @@ pub(crate) fn write_common_files(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
     fs::create_dir_all(&info)?;
     volumes::write_atomically(&info.join("labels"), downward(&id.fields.labels).as_bytes(), 0o644)?;
     volumes::write_atomically(&info.join("annotations"), downward(&id.fields.annotations).as_bytes(), 0o644)?;
-    let files = dns_files::Files::new(&mesh.network, &id.fields, &id.spec.host_aliases);
+    let files = dns_files::Files::new(&mesh.network, &id.fields, &id.spec);
     volumes::write_atomically(&id.dir.join("resolv.conf"), files.resolv_conf.as_bytes(), 0o644)?;
     volumes::write_atomically(&id.dir.join("hosts"), files.hosts.as_bytes(), 0o644)?;
     volumes::write_atomically(&id.dir.join("nsswitch.conf"), files.nsswitch.as_bytes(), 0o644)?;

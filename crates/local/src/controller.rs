@@ -1,10 +1,10 @@
 //! Makes what runs fit what the manifests say, again and again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lateen_model::resource::{Deployment, ObjectMeta, PodSpec, WorkloadRef};
+use lateen_model::resource::{Deployment, ObjectMeta, PodSpec, PodTemplateSpec, WorkloadRef};
 
 use crate::environment::PodFields;
 use crate::injection::{self, Question};
@@ -15,6 +15,8 @@ use crate::report::Kind;
 use crate::resources::{Findings, ManifestPath, Resources, Watch};
 use crate::rollout::{Target, View, step};
 
+mod stateful;
+
 /// The label by which Kubernetes tells the pods of one template from those of another.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
@@ -22,6 +24,8 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 pub(crate) struct Controller {
     mesh: Arc<Mesh>,
     serial: u64,
+    /// Of which template the pods below the partition of a StatefulSet are, by its namespace and name.
+    templates: BTreeMap<(String, String), PodTemplateSpec>,
 }
 
 /// A pod to be made.
@@ -36,7 +40,7 @@ struct Wanted<'a> {
 
 impl Controller {
     pub(crate) fn new(mesh: Arc<Mesh>) -> Self {
-        Self { mesh, serial: 0 }
+        Self { mesh, serial: 0, templates: BTreeMap::new() }
     }
 
     /// Reconciles at every change.
@@ -67,6 +71,12 @@ impl Controller {
             owners.insert((workload.kind.clone(), deployment.metadata.namespace.clone(), workload.name.clone()));
             again |= deployment.spec.min_ready_seconds.unwrap_or(0) > 0;
             self.reconcile_deployment(&resources, deployment, &workload, &pods);
+        }
+        for set in resources.stateful_sets() {
+            let workload = WorkloadRef { kind: "StatefulSet".to_owned(), name: set.metadata.name.clone() };
+            owners.insert((workload.kind.clone(), set.metadata.namespace.clone(), workload.name.clone()));
+            again |= set.spec.min_ready_seconds.unwrap_or(0) > 0;
+            self.reconcile_stateful_set(&resources, set, &workload, &pods);
         }
         for single in resources.pods() {
             let workload = WorkloadRef { kind: "Pod".to_owned(), name: single.metadata.name.clone() };

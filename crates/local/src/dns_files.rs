@@ -1,6 +1,6 @@
 //! The files by which a pod's programs resolve names.
 
-use lateen_model::resource::HostAlias;
+use lateen_model::resource::PodSpec;
 
 use crate::dns::{CONTROL_HOST, DOMAIN};
 use crate::environment::PodFields;
@@ -15,16 +15,18 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(crate) fn new(network: &Network, pod: &PodFields, aliases: &[HostAlias]) -> Self {
+    pub(crate) fn new(network: &Network, pod: &PodFields, spec: &PodSpec) -> Self {
         let ns = &pod.namespace;
         let node = network.node_ip();
         let resolv_conf = format!("nameserver {node}\nsearch {ns}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\noptions ndots:5\n");
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
         for ip in &pod.ips {
-            hosts.push_str(&format!("{ip}\t{}\n", pod.name));
+            let host = spec.hostname.as_ref().unwrap_or(&pod.name);
+            let full = spec.subdomain.as_ref().map(|under| format!("{host}.{under}.{ns}.svc.{DOMAIN} ")).unwrap_or_default();
+            hosts.push_str(&format!("{ip}\t{full}{host}\n"));
         }
         hosts.push_str(&format!("{node}\t{CONTROL_HOST} {CONTROL_HOST}.{DOMAIN}\n"));
-        for alias in aliases {
+        for alias in &spec.host_aliases {
             hosts.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.join(" ")));
         }
         // The machine's own file may name resolvers that ask the machine instead of the mesh.

@@ -31,7 +31,7 @@ pub(crate) fn find_pod(mesh: &Mesh, namespace: &str, wanted: &str) -> Result<Arc
             Candidate {
                 namespace: &id.fields.namespace,
                 name: &id.fields.name,
-                deployment: (id.workload.kind == "Deployment").then_some(&id.workload.name),
+                deployment: (id.workload.kind != "Pod").then_some(&id.workload.name),
                 ready: p.ready(),
                 serial: id.serial,
             }
@@ -43,7 +43,8 @@ pub(crate) fn find_pod(mesh: &Mesh, namespace: &str, wanted: &str) -> Result<Arc
 /// The index of the pod that is meant, or what there is instead.
 fn choose(pods: &[Candidate<'_>], namespace: &str, wanted: &str) -> Result<usize, String> {
     let here: Vec<(usize, &Candidate<'_>)> = pods.iter().enumerate().filter(|(_, p)| p.namespace == namespace).collect();
-    let deployment = wanted.strip_prefix("deploy/").or_else(|| wanted.strip_prefix("deployment/"));
+    let prefixes = ["deploy/", "deployment/", "sts/", "statefulset/"];
+    let deployment = prefixes.iter().find_map(|prefix| wanted.strip_prefix(prefix));
     let of_deployment = |name: &str| {
         let ours = here.iter().filter(|(_, p)| p.deployment == Some(name));
         ours.min_by_key(|(_, p)| (!p.ready, p.serial)).map(|(index, _)| *index)
@@ -51,7 +52,7 @@ fn choose(pods: &[Candidate<'_>], namespace: &str, wanted: &str) -> Result<usize
     if let Some(name) = deployment {
         let known: BTreeSet<&str> = here.iter().filter_map(|(_, p)| p.deployment).collect();
         return of_deployment(name).ok_or_else(|| {
-            let text = format!("no pod of a deployment `{name}` in namespace `{namespace}`");
+            let text = format!("no pod of a workload `{name}` in namespace `{namespace}`");
             text + &instead(name, &known) + &elsewhere(pods, namespace, name)
         });
     }
@@ -139,7 +140,7 @@ mod tests {
             ("default", "client", "no pod `client` in namespace `default`; there is one in shop: choose with -n"),
             ("default", "mail", "no pod `mail` in namespace `default`; there are pods in bank, shop: choose with -n"),
             ("bank", "web", "no pod `web` in namespace `bank`; there are vault, vault-1; there is one in shop: choose with -n"),
-            ("bank", "deploy/vaultt", "no pod of a deployment `vaultt` in namespace `bank`; did you mean `vault`?"),
+            ("bank", "deploy/vaultt", "no pod of a workload `vaultt` in namespace `bank`; did you mean `vault`?"),
         ] {
             assert_eq!(choose(&pods, namespace, wanted).unwrap_err(), expected);
         }

@@ -203,15 +203,8 @@ fn is_v6(ip: &IpAddr) -> bool {
 /// The IP versions that a service asks for, the first being the primary one; `true` is IPv6. Where it leaves the choice,
 /// it does without IPv6 on a machine that has none.
 fn families(service: &Service, ipv6: bool) -> Result<Vec<bool>, ServiceAddressError> {
-    let mut families: Vec<bool> = service.spec.ip_families.iter().map(|f| *f == IpFamily::V6).collect();
-    if families.is_empty() {
-        families.push(false);
-    }
+    let mut families: Vec<bool> = service.spec.families().iter().map(|f| *f == IpFamily::V6).collect();
     let policy = service.spec.ip_family_policy;
-    let dual = matches!(policy, Some(IpFamilyPolicy::PreferDualStack | IpFamilyPolicy::RequireDualStack));
-    if dual && families.len() == 1 {
-        families.push(!families[0]);
-    }
     if !ipv6 {
         let needed = matches!(families.as_slice(), [true]) || policy == Some(IpFamilyPolicy::RequireDualStack);
         families.retain(|v6| !v6);

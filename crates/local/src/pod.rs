@@ -296,7 +296,7 @@ async fn make_network(mesh: &Arc<Mesh>, pod: &Arc<Pod>) -> Result<(), String> {
         return Ok(());
     }
     let captured = pod.identity.injected && !pod.identity.gateway;
-    let capture = captured.then(|| sidecar::capture(pod)).transpose()?;
+    let capture = captured.then(|| sidecar::capture(pod, sidecar::answers_dns(mesh, pod))).transpose()?;
     let (addresses, bridge, serial) = (pod.identity.addresses, mesh.network.bridge, pod.identity.serial);
     let made = tokio::task::spawn_blocking(move || -> Result<NetNs, String> {
         let ns = NetNs::create().map_err(|e| format!("network namespace: {e}"))?;

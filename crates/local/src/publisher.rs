@@ -1,6 +1,6 @@
 //! Tells everybody what there is: DNS, the translation of service addresses, and the control plane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,10 +8,9 @@ use lateen_capture::services::{self, ServicePort};
 use lateen_model::resource::ClusterState;
 use tokio::sync::watch;
 
-use crate::dns::{OwnName, Pods, Zone};
-use crate::endpoints::translated;
+use crate::dns::Zone;
+use crate::endpoints::{Given, Known, translated};
 use crate::mesh::Mesh;
-use crate::pod::Pod;
 use crate::report::Kind;
 
 /// How often it is looked whether the control plane is still the process that was told.
@@ -33,9 +32,9 @@ pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
         }
         without_address = errors;
         let state = mesh.cluster_state(version);
-        let pods = Pods { all: &state.pods, own_names: &own_names(&mesh) };
-        let names = Zone::new(resources.services(), &state.cluster_ips, pods, mesh.network.node_ip())
-            .with_entries(resources.service_entries(), mesh.network.ipv6);
+        let given = Given::of(&resources);
+        let known = Known { pods: &state.pods, given: &given };
+        let names = Zone::new(resources.services(), &state.cluster_ips, known, mesh.network.node_ip());
         zone.send_if_modified(|old| {
             let changed = **old != names;
             if changed {
@@ -43,7 +42,7 @@ pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
             }
             changed
         });
-        let ports = translated(resources.services(), &state.cluster_ips, &state.pods);
+        let ports = translated(resources.services(), &state.cluster_ips, known);
         if translation.as_ref() != Some(&ports) {
             match install(&mesh, ports.clone()).await {
                 Ok(()) => translation = Some(ports),
@@ -56,15 +55,6 @@ pub(crate) async fn publish(mesh: Arc<Mesh>, zone: watch::Sender<Arc<Zone>>) {
             () = news_for_control(&mesh, told) => {}
         }
     }
-}
-
-/// The names that pods chose for themselves.
-fn own_names(mesh: &Mesh) -> BTreeMap<String, OwnName> {
-    let named = |pod: &Arc<Pod>| {
-        let spec = &pod.identity.spec;
-        Some((pod.key(), OwnName { hostname: spec.hostname.clone()?, subdomain: spec.subdomain.clone()? }))
-    };
-    mesh.pods().iter().filter_map(named).collect()
 }
 
 async fn install(mesh: &Mesh, ports: Vec<ServicePort>) -> Result<(), String> {

@@ -29,6 +29,8 @@ use crate::volumes;
 pub(crate) const MARK: u32 = 1337;
 /// Life of the tokens: Istio's projected tokens' (`expirationSeconds`).
 const TOKEN_LIFE: Duration = Duration::from_secs(43_200);
+/// Istio's setting of whether the sidecar answers DNS.
+const DNS_CAPTURE: &str = "ISTIO_META_DNS_CAPTURE";
 const ADMIN_PORT: u16 = 15000;
 const READY_PORT: u16 = 15021;
 
@@ -38,7 +40,7 @@ fn drain_time(mesh: &Mesh, pod: &Pod) -> Duration {
 }
 
 /// The capture rules that the pod's annotations ask for.
-pub(crate) fn capture(pod: &Pod) -> Result<RuleSet, String> {
+pub(crate) fn capture(pod: &Pod, dns_capture: bool) -> Result<RuleSet, String> {
     let annotations = &pod.identity.fields.annotations;
     let get = |name: &str| annotations.get(name).map(String::as_str);
     let traffic = |name: &str| get(&format!("traffic.sidecar.istio.io/{name}"));
@@ -73,7 +75,7 @@ pub(crate) fn capture(pod: &Pod) -> Result<RuleSet, String> {
     if let Some(v) = virtual_interfaces {
         config.reroute_interfaces = parse_interfaces(v).map_err(wrong)?;
     }
-    config.dns = DnsCapture::Off;
+    config.dns = if dns_capture { DnsCapture::All } else { DnsCapture::Off };
     Ok(RuleSet::plan(&config))
 }
 
@@ -106,12 +108,14 @@ fn write_token(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
     volumes::write_atomically(&pod.identity.dir.join("proxy").join("istio-token"), token.as_bytes(), 0o600)
 }
 
-/// Settings that this version does not carry out, to be told rather than passed over.
-fn not_carried_out(config: &Effective) -> Option<String> {
-    let wants_dns = config.metadata.get("ISTIO_META_DNS_CAPTURE").is_some_and(|v| v == "true");
-    wants_dns.then(|| {
-        "ISTIO_META_DNS_CAPTURE has no effect: names are answered by the mesh's DNS server, not by the sidecar".to_owned()
-    })
+/// Whether the sidecar answers its application's DNS questions: unless it is told not to (`ISTIO_META_DNS_CAPTURE`).
+pub(crate) fn answers_dns(mesh: &Mesh, pod: &Pod) -> bool {
+    let config = effective(&mesh.resources(), &pod.identity.fields.annotations);
+    !pod.identity.gateway && config.is_ok_and(|config| wants_dns(&config))
+}
+
+fn wants_dns(config: &Effective) -> bool {
+    config.metadata.get(DNS_CAPTURE).is_none_or(|v| v == "true")
 }
 
 fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
@@ -133,19 +137,22 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
         .map(|p| json!({"name": p.name, "containerPort": p.container_port, "protocol": p.protocol}))
         .collect();
     let apps: Vec<&str> = id.spec.containers.iter().map(|c| c.name.as_str()).collect();
-    let (api, kind) = if id.workload.kind == "Pod" { ("v1", "pods") } else { ("apps/v1", "deployments") };
+    let (api, kind) = match id.workload.kind.as_str() {
+        "Pod" => ("v1", "pods"),
+        "StatefulSet" => ("apps/v1", "statefulsets"),
+        _ => ("apps/v1", "deployments"),
+    };
     let owner = format!("kubernetes://apis/{api}/namespaces/{}/{kind}/{}", f.namespace, id.workload.name);
     let mode = f.annotations.get("sidecar.istio.io/interceptionMode").map_or("REDIRECT", String::as_str);
     let control = format!("{CONTROL_HOST}:15012");
     let roots = format!("{PROXY_DIR}/root-cert.pem");
     let mut config = effective(&mesh.resources(), &f.annotations)?;
-    if let Some(text) = not_carried_out(&config) {
-        pod.note(mesh, &format!("sidecar: {text}"));
-    }
     config.fields.insert("discoveryAddress".to_owned(), json!(control));
+    let wants_dns = !id.gateway && wants_dns(&config);
     for (name, value) in &config.metadata {
         vars.set(name, value);
     }
+    vars.set(DNS_CAPTURE, wants_dns.to_string());
     for (name, value) in [
         ("POD_NAME", f.name.clone()),
         ("POD_NAMESPACE", f.namespace.clone()),
@@ -344,7 +351,7 @@ mod tests {
     use crate::mesh::tests::pod_with_annotations;
 
     fn rules(annotations: &[(&str, &str)]) -> Result<Vec<String>, String> {
-        let set = capture(&pod_with_annotations(annotations))?;
+        let set = capture(&pod_with_annotations(annotations), false)?;
         Ok(set.tables().iter().flat_map(|t| &t.chains).flat_map(|c| c.rules.iter().map(ToString::to_string)).collect())
     }
 
@@ -362,6 +369,9 @@ mod tests {
             assert!(edited.contains(&rule.to_owned()), "{rule}");
         }
         assert!(edited.contains(&"ip daddr 10.96.0.0/16 jump istio-redirect".to_owned()));
+        let with_dns = capture(&pod_with_annotations(&[]), true).unwrap();
+        let redirects = |c: &lateen_capture::nft::Chain| c.rules.iter().any(|r| r.to_string().contains("redirect to :15053"));
+        assert!(with_dns.tables().iter().flat_map(|t| &t.chains).any(redirects), "{with_dns:?}");
         assert!(rules(&[("sidecar.istio.io/interceptionMode", "NONE")]).unwrap().is_empty());
         assert!(rules(&[("sidecar.istio.io/interceptionMode", "TPROXY")]).unwrap_err().contains("not supported"));
         assert!(rules(&[("traffic.sidecar.istio.io/excludeOutboundPorts", "all")]).is_err());

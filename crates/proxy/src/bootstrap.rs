@@ -87,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) concurrency: usize,
     /// Mark on the sockets that the proxy opens, so that capture leaves them alone.
     pub(crate) mark: Option<u32>,
+    /// Whether the application's DNS questions are captured and answered (`ISTIO_META_DNS_CAPTURE`).
+    pub(crate) dns_capture: bool,
     /// How long in-flight work may last after SIGTERM.
     pub(crate) termination_drain: Duration,
     /// Asked life of certificates; `None` leaves it to the CA.
@@ -164,6 +166,7 @@ impl Settings {
             concurrency: worker_count(concurrency),
             mark: env
                 .parse("LATEEN_PROXY_MARK", "a number from 1 to 4294967295", |v| v.parse::<u32>().ok().filter(|m| *m > 0))?,
+            dns_capture: role == Role::Sidecar && env.text("ISTIO_META_DNS_CAPTURE").is_some_and(|v| v == "true"),
             termination_drain,
             secret_ttl: env.parse("SECRET_TTL", "a duration such as 24h0m0s", seconds)?.unwrap_or(Duration::from_secs(24 * 3600)),
             secret_grace: env.parse("SECRET_GRACE_PERIOD_RATIO", "a number from 0 to 1", ratio)?.unwrap_or(0.5),

@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http2;
 mod listener;
 mod metadata_exchange;
+mod name_server;
 mod process;
 mod relay;
 mod request;

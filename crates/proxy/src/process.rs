@@ -46,6 +46,9 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
     keep_identity(&shared, control_plane.clone());
     let node = node(settings);
     let store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
+    if settings.dns_capture {
+        crate::name_server::serve(&shared.names, settings.mark);
+    }
     let subscription = ads::start(shared.clone(), control_plane, &node, store);
     tokio::task::spawn_local(crate::upstream::sweep_outliers(shared.clone()));
     admin::serve(&shared, &subscription).await?;
@@ -72,7 +75,8 @@ fn keep_identity(shared: &Arc<Shared>, control_plane: ControlPlane) {
     });
 }
 
-fn node(settings: &Settings) -> Node {
+/// The node as the control plane knows it.
+pub(crate) fn node(settings: &Settings) -> Node {
     let node_type = match settings.role {
         Role::Sidecar => NodeType::Sidecar,
         Role::Gateway => NodeType::Router,

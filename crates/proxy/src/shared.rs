@@ -4,6 +4,7 @@ use crate::bootstrap::{Environment, Settings};
 use crate::config::Snapshot;
 use crate::control_plane::identity::RenewalStats;
 use crate::drain::Drain;
+use crate::name_server::Names;
 use crate::telemetry::Telemetry;
 use crate::worker::WorkerHandle;
 use arc_swap::ArcSwap;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) renewals: RenewalStats,
     /// Whether the first listeners and clusters have come and are in force.
     pub(crate) configured: AtomicBool,
+    /// What the application's DNS questions are answered from.
+    pub(crate) names: Arc<Names>,
     pub(crate) started: Instant,
     workers: Vec<WorkerHandle>,
     hostname: String,
@@ -45,6 +48,7 @@ impl Shared {
             telemetry,
             renewals: RenewalStats::default(),
             configured: AtomicBool::new(false),
+            names: Arc::default(),
             started: Instant::now(),
             workers,
             hostname: environment.get("HOSTNAME").cloned().unwrap_or_default(),

@@ -7,6 +7,7 @@
 //! [`server::Connections`]. A proxy gets [`client::Update`]s and answers each with an ACK or a NACK.
 
 pub mod client;
+pub mod nds;
 mod node;
 pub mod proto;
 mod resource;

@@ -4,51 +4,28 @@ use super::memo::resource;
 use super::view::View;
 use crate::world::Service;
 use lateen_xds::Resource;
+use lateen_xds::nds::{NameInfo, NameTable};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// `istio.networking.nds.v1.NameTable`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct NameTable {
-    /// By full host name.
-    #[prost(btree_map = "string, message", tag = "1")]
-    pub(super) table: BTreeMap<String, NameInfo>,
-}
-
-/// `istio.networking.nds.v1.NameTable.NameInfo`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct NameInfo {
-    /// Where it is.
-    #[prost(string, repeated, tag = "1")]
-    pub(super) ips: Vec<String>,
-    /// `Kubernetes`.
-    #[prost(string, tag = "2")]
-    pub(super) registry: String,
-    /// The name without its namespace.
-    #[prost(string, tag = "3")]
-    pub(super) shortname: String,
-    /// The namespace.
-    #[prost(string, tag = "4")]
-    pub(super) namespace: String,
-}
-
 /// The table of a view: one resource without a name. A service without any address is left out.
 pub(super) fn table(view: &View) -> Option<Arc<Resource>> {
     let mut table = BTreeMap::new();
+    let has = |ip: &IpAddr| view.proxy.families.has(*ip);
     for scoped in view.scope.visible() {
         let service = &scoped.service;
         if !service.headless {
-            add(&mut table, service, (service.host.to_string(), &service.name), service.vips.iter().copied());
+            add(&mut table, service, (service.host.to_string(), &service.name), service.vips.iter().copied().filter(has));
             continue;
         }
         let pods = view.world.endpoints_of(service).map(|e| e.ready.as_slice()).unwrap_or_default();
-        add(&mut table, service, (service.host.to_string(), &service.name), pods.iter().flat_map(|p| p.ips(service)));
+        add(&mut table, service, (service.host.to_string(), &service.name), pods.iter().flat_map(|p| p.ips(service)).filter(has));
         for pod in pods {
             if let Some(name) = &pod.hostname {
                 let (host, short) = (format!("{name}.{}", service.host), format!("{name}.{}", service.name));
-                add(&mut table, service, (host, &short), pod.ips(service));
+                add(&mut table, service, (host, &short), pod.ips(service).filter(has));
             }
         }
     }

@@ -4,85 +4,61 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use lateen_model::resource::{PodRecord, Service, ServiceEntry, TransportProtocol};
+use lateen_model::resource::{Service, ServiceType, TransportProtocol};
 
-use super::entries::EntryNames;
-use crate::endpoints::{behind, target_port};
+use crate::endpoints::{Known, Member};
 
 /// The cluster's domain.
 pub(crate) const DOMAIN: &str = "cluster.local";
 /// Seconds for which an answer may be kept: short, as endpoints of headless services change.
 const TTL: u32 = 5;
+/// The most aliases that are followed for one answer.
+const MAX_ALIASES: usize = 8;
 /// The control plane's name, which every pod's sidecar connects to.
 pub(crate) const CONTROL_HOST: &str = "istiod.istio-system.svc";
-
-/// A name that a pod chose for itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OwnName {
-    /// `spec.hostname`.
-    pub(crate) hostname: String,
-    /// `spec.subdomain`: the headless service under which the name is.
-    pub(crate) subdomain: String,
-}
-
-/// Pods and what they are called.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pods<'a> {
-    pub(crate) all: &'a [PodRecord],
-    /// Names that pods chose, by `NAMESPACE/NAME` of the pod.
-    pub(crate) own_names: &'a BTreeMap<String, OwnName>,
-}
-
-impl Pods<'_> {
-    /// A pod's name under a headless service: its own, or its address with dashes, as in Kubernetes.
-    fn host(&self, pod: &PodRecord, service: &Service, service_host: &str) -> String {
-        let own = self.own_names.get(&format!("{}/{}", pod.namespace, pod.name));
-        match own.filter(|name| name.subdomain == service.metadata.name) {
-            Some(name) => format!("{}.{service_host}", name.hostname),
-            None => {
-                let ip = pod.ips.first().map(|ip| ip.to_string().replace(['.', ':'], "-")).unwrap_or_default();
-                format!("{ip}.{service_host}")
-            }
-        }
-    }
-}
 
 /// Names and their records, at one moment. Names are in lower case, with the final dot.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Zone {
     addresses: BTreeMap<String, Vec<IpAddr>>,
     ports: BTreeMap<String, Vec<(u16, String)>>,
+    /// Names that stand for others (`ExternalName`).
+    aliases: BTreeMap<String, String>,
     /// Every suffix of a name, so that `svc.cluster.local` exists though it has no record.
     inner: BTreeSet<String>,
-    entries: EntryNames,
 }
 
 impl Zone {
     pub(crate) fn new<'a>(
         services: impl Iterator<Item = &'a Service>,
         cluster_ips: &BTreeMap<String, Vec<IpAddr>>,
-        pods: Pods<'_>,
+        known: Known<'a>,
         control: IpAddr,
     ) -> Self {
         let mut zone = Self::default();
         zone.addresses.insert(format!("{CONTROL_HOST}.{DOMAIN}."), vec![control]);
         for service in services {
-            zone.add(service, cluster_ips, pods);
+            zone.add(service, cluster_ips, known);
         }
-        let names = zone.addresses.keys().chain(zone.ports.keys());
+        let names = zone.addresses.keys().chain(zone.ports.keys()).chain(zone.aliases.keys());
         zone.inner = names.flat_map(|name| suffixes(name)).map(str::to_owned).collect();
         zone
     }
 
-    fn add(&mut self, service: &Service, cluster_ips: &BTreeMap<String, Vec<IpAddr>>, pods: Pods<'_>) {
+    fn add<'a>(&mut self, service: &'a Service, cluster_ips: &BTreeMap<String, Vec<IpAddr>>, known: Known<'a>) {
         let (ns, name) = (&service.metadata.namespace, &service.metadata.name);
         let host = format!("{name}.{ns}.svc.{DOMAIN}.");
+        if service.spec.type_ == ServiceType::ExternalName {
+            let target = service.spec.external_name.as_deref().unwrap_or_default().trim_end_matches('.').to_lowercase();
+            self.aliases.insert(host, format!("{target}."));
+            return;
+        }
         let headless = service.spec.is_headless();
-        let members: Vec<&PodRecord> = behind(service, pods.all).collect();
+        let members = known.behind(service);
         let ips = if headless {
-            members.iter().flat_map(|p| p.ips.iter().copied()).collect()
+            members.iter().flat_map(|m| m.ips.iter().copied()).collect()
         } else {
             cluster_ips.get(&format!("{ns}/{name}")).cloned().unwrap_or_default()
         };
@@ -93,25 +69,21 @@ impl Zone {
                 TransportProtocol::Sctp => continue,
             };
             let targets = if headless {
-                members.iter().filter_map(|p| Some((target_port(port, p)?, pods.host(p, service, &host)))).collect()
+                members.iter().filter_map(|m| Some((m.port(port)?, host_of(m, &host)?))).collect()
             } else {
                 u16::try_from(port.port).ok().map(|n| (n, host.clone())).into_iter().collect()
             };
             self.ports.insert(format!("_{}._{transport}.{host}", port.name.to_lowercase()), targets);
         }
         if headless {
-            for pod in &members {
+            for member in &members {
                 // Pods of one deployment share the name that they chose.
-                self.addresses.entry(pods.host(pod, service, &host)).or_default().extend(&pod.ips);
+                if let Some(name) = host_of(member, &host) {
+                    self.addresses.entry(name).or_default().extend(&member.ips);
+                }
             }
         }
         self.addresses.insert(host, ips);
-    }
-
-    /// With the names of ServiceEntries, which do not hide the others. Without IPv6 only their IPv4 addresses.
-    pub(crate) fn with_entries<'a>(mut self, entries: impl Iterator<Item = &'a ServiceEntry> + Clone, ipv6: bool) -> Self {
-        self.entries = EntryNames::new(entries, ipv6);
-        self
     }
 
     /// The answer to a query.
@@ -127,14 +99,11 @@ impl Zone {
             return with_code(reply, ResponseCode::NotImp);
         }
         reply.metadata.recursion_available = true;
-        let name = one.name().to_ascii().to_lowercase();
-        if let Some(addresses) = self.entries.get(&name).filter(|_| !self.addresses.contains_key(&name)) {
-            push_addresses(&mut reply, &name, addresses, one.query_type());
-            return reply;
-        }
+        let name = self.follow(&mut reply, one.name().to_ascii().to_lowercase());
         if !name.ends_with(&format!(".{DOMAIN}.")) && name != format!("{DOMAIN}.") {
-            // There is no way out of the mesh, so no server to ask either.
-            return with_code(reply, ResponseCode::Refused);
+            // There is no way out of the mesh, so no server to ask either. An alias is an answer all the same.
+            let code = if reply.answers.is_empty() { ResponseCode::Refused } else { ResponseCode::NoError };
+            return with_code(reply, code);
         }
         reply.metadata.authoritative = true;
         let known = self.addresses.contains_key(&name) || self.ports.contains_key(&name) || self.inner.contains(&name);
@@ -143,6 +112,18 @@ impl Zone {
         }
         self.records(&mut reply, &name, one.query_type());
         reply
+    }
+
+    /// The name that a name stands for at last; the way there is written into the answer.
+    fn follow(&self, reply: &mut Message, mut name: String) -> String {
+        for _ in 0..MAX_ALIASES {
+            let Some(target) = self.aliases.get(&name) else { break };
+            if let Ok(to) = Name::from_ascii(target) {
+                push(reply, &name, RData::CNAME(CNAME(to)));
+            }
+            name.clone_from(target);
+        }
+        name
     }
 
     fn records(&self, reply: &mut Message, host: &str, kind: RecordType) {
@@ -154,6 +135,14 @@ impl Zone {
                 }
             }
         }
+    }
+}
+
+/// An endpoint's name under a headless service: its own, or its address with dashes, as in Kubernetes.
+fn host_of(member: &Member<'_>, service_host: &str) -> Option<String> {
+    match member.hostname {
+        Some(name) => Some(format!("{name}.{service_host}")),
+        None => member.ips.first().map(|ip| format!("{}.{service_host}", ip.to_string().replace(['.', ':'], "-"))),
     }
 }
 
@@ -186,6 +175,7 @@ fn suffixes(name: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoints::Given;
     use crate::endpoints::tests::pod;
     use crate::resources::Resources;
     use hickory_proto::op::Query;
@@ -205,16 +195,56 @@ apiVersion: v1
 kind: Service
 metadata: {name: cache, namespace: "n"}
 spec: {selector: {app: c}, clusterIP: None, ports: [{name: get, port: 6379, targetPort: web}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: both, namespace: "n"}
+spec: {selector: {app: c}, clusterIP: None, ipFamilyPolicy: PreferDualStack, ports: [{port: 6379, targetPort: web}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: out, namespace: "n"}
+spec: {type: ExternalName, externalName: api.example.com.}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other, namespace: m}
+spec: {type: ExternalName, externalName: again.m.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: again, namespace: m}
+spec: {type: ExternalName, externalName: web.n.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: round, namespace: m}
+spec: {type: ExternalName, externalName: round.m.svc.cluster.local}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: given, namespace: "n"}
+spec: {clusterIP: None, ports: [{name: web, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: given, namespace: "n", labels: {kubernetes.io/service-name: given}}
+addressType: IPv4
+endpoints: [{addresses: [192.0.2.1], hostname: one}, {addresses: [192.0.2.2]}]
+ports: [{name: web, port: 8080}]
 "#;
 
     fn ask(name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
         let resources = Resources::from_text(SERVICES);
         let ips = BTreeMap::from([("n/web".to_owned(), vec!["10.96.0.1".parse().unwrap(), "fd01::1".parse().unwrap()])]);
-        let pods = [pod(1, &[("app", "a")], true), pod(2, &[("app", "a")], false), pod(3, &[("app", "c")], true)];
-        let own = OwnName { hostname: "first".to_owned(), subdomain: "cache".to_owned() };
-        let own_names = BTreeMap::from([("n/p1".to_owned(), own.clone()), ("n/p3".to_owned(), own)]);
-        let pods = Pods { all: &pods, own_names: &own_names };
-        let zone = Zone::new(resources.services(), &ips, pods, "10.244.0.1".parse().unwrap());
+        let mut pods = [pod(1, &[("app", "a")], true), pod(2, &[("app", "a")], false), pod(3, &[("app", "c")], true)];
+        for n in [0, 2] {
+            pods[n].hostname = "first".to_owned();
+            pods[n].subdomain = "cache".to_owned();
+        }
+        let given = Given::of(&resources);
+        let known = Known { pods: &pods, given: &given };
+        let zone = Zone::new(resources.services(), &ips, known, "10.244.0.1".parse().unwrap());
         let mut query = Message::new(7, MessageType::Query, OpCode::Query);
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
         // Through the wire, as a client would see it.
@@ -245,6 +275,24 @@ spec: {selector: {app: c}, clusterIP: None, ports: [{name: get, port: 6379, targ
             ok(&["0 100 8003 first.cache.n.svc.cluster.local."])
         );
         assert_eq!(ask("first.db.n.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));
+        // One family, unless both are asked for.
+        assert_eq!(ask("cache.n.svc.cluster.local.", RecordType::AAAA), ok(&[]));
+        assert_eq!(ask("both.n.svc.cluster.local.", RecordType::A), ok(&["10.244.0.3"]));
+        assert_eq!(ask("both.n.svc.cluster.local.", RecordType::AAAA), ok(&["fd00::3"]));
+        // Aliases.
+        assert_eq!(ask("out.n.svc.cluster.local.", RecordType::A), ok(&["api.example.com."]));
+        assert_eq!(
+            ask("other.m.svc.cluster.local.", RecordType::A),
+            ok(&["again.m.svc.cluster.local.", "web.n.svc.cluster.local.", "10.96.0.1"])
+        );
+        assert_eq!(ask("round.m.svc.cluster.local.", RecordType::A).0, ResponseCode::NXDomain);
+        // Endpoints that somebody gives.
+        assert_eq!(ask("given.n.svc.cluster.local.", RecordType::A), ok(&["192.0.2.1", "192.0.2.2"]));
+        assert_eq!(ask("one.given.n.svc.cluster.local.", RecordType::A), ok(&["192.0.2.1"]));
+        assert_eq!(
+            ask("_web._tcp.given.n.svc.cluster.local.", RecordType::SRV),
+            ok(&["0 100 8080 one.given.n.svc.cluster.local.", "0 100 8080 192-0-2-2.given.n.svc.cluster.local."])
+        );
         assert_eq!(ask("istiod.istio-system.svc.cluster.local.", RecordType::A), ok(&["10.244.0.1"]));
         assert_eq!(ask("svc.cluster.local.", RecordType::A), ok(&[]));
         assert_eq!(ask("other.n.svc.cluster.local.", RecordType::A), none(ResponseCode::NXDomain));

@@ -90,11 +90,20 @@ fn process(page: &mut Page<'_>, shared: &Shared) {
     let connections: usize = shared.workers().iter().map(WorkerHandle::connections).sum();
     page.single("lateen_downstream_connections_active", "gauge", "Connections of clients.", connections);
     page.single("lateen_requests_active", "gauge", "Requests and TCP connections in flight.", shared.drain.active());
-    let renewals = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
     let help = "Certificates obtained.";
-    page.single("lateen_certificate_renewals_total", "counter", help, renewals(&shared.renewals.succeeded));
+    page.single("lateen_certificate_renewals_total", "counter", help, read(&shared.renewals.succeeded));
     let help = "Requests for a certificate that failed.";
-    page.single("lateen_certificate_renewal_failures_total", "counter", help, renewals(&shared.renewals.failed));
+    page.single("lateen_certificate_renewal_failures_total", "counter", help, read(&shared.renewals.failed));
+    if shared.settings.dns_capture {
+        let stats = &shared.names.stats;
+        let help = "DNS questions of the application.";
+        page.single("dns_requests_total", "counter", help, read(&stats.requests));
+        let help = "DNS questions that were passed on to the pod's own servers.";
+        page.single("dns_upstream_requests_total", "counter", help, read(&stats.upstream_requests));
+        let help = "DNS questions that none of the pod's own servers has answered.";
+        page.single("dns_upstream_failures_total", "counter", help, read(&stats.upstream_failures));
+    }
     if let Some(credential) = shared.identity.credential().load() {
         let help = "When the certificate in force ends, in seconds since 1970.";
         let end = seconds_since_epoch(credential.leaf().not_after());

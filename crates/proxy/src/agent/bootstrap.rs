@@ -2,6 +2,7 @@
 //! from, and the ports that Istio's sidecars have.
 
 use crate::bootstrap::Settings;
+use crate::name_server::FORWARDER_PORT;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -48,6 +49,16 @@ pub(super) fn bootstrap(settings: &Settings, discovery: &Path, secrets: &Path) -
         bootstrap["cluster_manager"] = json!({"upstream_bind_config": {"socket_options": [{
             "description": "mark", "level": SOL_SOCKET, "name": SO_MARK, "int_value": mark, "state": "STATE_PREBIND",
         }]}});
+    }
+    if settings.dns_capture {
+        // Its questions would be captured as the application's are, and answered with addresses that lead back to itself.
+        bootstrap["typed_dns_resolver_config"] = json!({
+            "name": "envoy.network.dns_resolver.cares",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                "resolvers": [tcp("127.0.0.1", FORWARDER_PORT)],
+            },
+        });
     }
     bootstrap
 }

@@ -12,11 +12,13 @@ use crate::admin::server::{self, Answer, Ask};
 use crate::bootstrap::Settings;
 use crate::control_plane::channel::ControlPlane;
 use crate::control_plane::identity::{self, RenewalStats};
-use crate::process::RunError;
+use crate::name_server::{self, Names, Table};
+use crate::process::{self, RunError};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use lateen_tls::WorkloadIdentity;
+use lateen_xds::{ResourceType, client};
 use socket::Private;
 use std::cell::Cell;
 use std::io;
@@ -24,6 +26,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,6 +69,9 @@ async fn supervise(settings: &Settings, envoy: &Path) -> io::Result<()> {
     tracing::info!(node = settings.node_id, envoy = %envoy.display(), pid, "Envoy started");
 
     let keys = secrets::Keys::default();
+    if settings.dns_capture {
+        serve_names(settings, control_plane.clone());
+    }
     tokio::task::spawn_local(relay::serve(discovery, pid, control_plane.clone()));
     tokio::task::spawn_local(secrets::serve(secrets, pid, identity.clone(), keys.clone()));
     tokio::task::spawn_local(renew(settings.clone(), control_plane, identity.clone(), keys));
@@ -80,6 +86,30 @@ async fn supervise(settings: &Settings, envoy: &Path) -> io::Result<()> {
     };
     tracing::info!(%status, "Envoy ended");
     Ok(())
+}
+
+/// Answers the application's DNS questions, and Envoy's own, whose sockets carry no mark. The table of names has a stream of its own,
+/// as Envoy does not ask for it.
+fn serve_names(settings: &Settings, control_plane: ControlPlane) {
+    let names = Arc::new(Names::default());
+    name_server::serve(&names, settings.mark);
+    name_server::serve_forwarder(settings.mark);
+    let (handle, mut updates, client) = client::run(&process::node(settings), control_plane, client::Options::default());
+    handle.subscribe_all(ResourceType::Nds);
+    tokio::task::spawn_local(client);
+    let namespace = settings.namespace.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(update) = updates.recv().await {
+            let tables: Result<Vec<Table>, _> = update.added.iter().map(|a| Table::decode(&a.body, &namespace)).collect();
+            match tables {
+                Ok(tables) => {
+                    tables.into_iter().for_each(|table| names.table.store(Arc::new(table)));
+                    handle.ack(update.id);
+                }
+                Err(error) => handle.nack(update.id, error.to_string()),
+            }
+        }
+    });
 }
 
 fn ended(status: ExitStatus) -> io::Error {

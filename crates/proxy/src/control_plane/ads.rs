@@ -6,6 +6,7 @@ use crate::bootstrap::Role;
 use crate::config::store::{Applied, Rejection, WarmingCounts};
 use crate::config::{Snapshot, Store};
 use crate::listener::Socket;
+use crate::name_server::Table;
 use crate::shared::Shared;
 use crate::upstream::dns;
 use crate::worker::Job;
@@ -69,7 +70,8 @@ impl Endpoint for ControlPlane {
 pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Node, store: Store) -> Rc<RefCell<Subscription>> {
     let (handle, updates, client) = lateen_xds::client::run(node, control_plane, Options::default());
     tokio::task::spawn_local(client);
-    for ty in [ResourceType::Cds, ResourceType::Lds] {
+    let names = shared.settings.dns_capture.then_some(ResourceType::Nds);
+    for ty in [ResourceType::Cds, ResourceType::Lds].into_iter().chain(names) {
         handle.subscribe_all(ty);
     }
     let subscription = Rc::new(RefCell::new(Subscription::new(shared, handle, store)));
@@ -150,12 +152,35 @@ impl Subscription {
         added: &[(String, Bytes)],
         removed: &[String],
     ) -> Vec<Rejection> {
+        if ty == ResourceType::Nds {
+            return self.take_names(version, added);
+        }
         let Applied { rejections, changed } = self.store.apply(ty, added, removed, Instant::now());
         // Endpoints and secrets are referred to, and refer to nothing.
         if changed || matches!(ty, ResourceType::Lds | ResourceType::Cds) {
             self.put_in_force();
         }
         let status = self.types.entry(ty).or_default();
+        status.version = version;
+        status.updates += 1;
+        if !rejections.is_empty() {
+            status.rejected += 1;
+            status.last_rejection = Some(reason(&rejections));
+        }
+        self.note_readiness();
+        rejections
+    }
+
+    /// Takes the table of names, which is one resource.
+    fn take_names(&mut self, version: String, added: &[(String, Bytes)]) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        for (name, body) in added {
+            match Table::decode(body, &self.shared.settings.namespace) {
+                Ok(table) => self.shared.names.table.store(Arc::new(table)),
+                Err(error) => rejections.push(Rejection { name: name.clone(), reason: error.to_string() }),
+            }
+        }
+        let status = self.types.entry(ResourceType::Nds).or_default();
         status.version = version;
         status.updates += 1;
         if !rejections.is_empty() {
@@ -202,7 +227,9 @@ impl Subscription {
     /// stays so: a later refusal or a control plane that is gone leaves the last good configuration in force.
     fn note_readiness(&self) {
         let came = |ty| self.types.contains_key(&ty);
-        let complete = came(ResourceType::Cds) && came(ResourceType::Lds) && self.store.warming() == WarmingCounts::default();
+        let named = !self.shared.settings.dns_capture || came(ResourceType::Nds);
+        let complete =
+            named && came(ResourceType::Cds) && came(ResourceType::Lds) && self.store.warming() == WarmingCounts::default();
         if complete && self.unreachable().is_none() {
             self.shared.configured.store(true, Ordering::Relaxed);
         }
