@@ -124,6 +124,11 @@ impl BackendTlsPolicy {
                 }
             });
             issues.unsupported_if(!self.spec.options.is_empty(), "options");
+            if self.spec.validation.ca_certificate_refs.len() > 1 {
+                issues.field("validation", |issues| {
+                    issues.error_at("caCertificateRefs", "only one reference is supported by this version of Lateen");
+                });
+            }
         });
         issues.into_errors()
     }

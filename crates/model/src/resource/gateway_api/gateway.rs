@@ -332,6 +332,9 @@ impl KubeGateway {
             issues.each("listeners", &spec.listeners, |issues, listener| {
                 issues.optional("tls", listener.tls.as_ref(), |issues, tls| {
                     issues.unsupported_if(tls.frontend_validation.is_some(), "frontendValidation");
+                    if tls.certificate_refs.len() > 1 {
+                        issues.error_at("certificateRefs", "only one certificate is supported by this version of Lateen");
+                    }
                     issues.field("options", |issues| {
                         for key in tls.options.keys().filter(|k| ![TERMINATE_MODE, CIPHER_SUITES].contains(&k.as_str())) {
                             issues.unsupported_if(true, key);
