@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -140,8 +141,101 @@ spec:
 ---
 "#;
 
+/// A backend that speaks TLS, calls, and another namespace's Gateway in front of both.
+const SECURE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio-injection: enabled}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: plain}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop, labels: {app: client}}
+spec:
+  containers:
+  - {name: app, command: ["sleep", "1000000"]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: secure, namespace: plain}
+spec:
+  selector: {matchLabels: {app: secure}}
+  template:
+    metadata: {labels: {app: secure}}
+    spec:
+      containers:
+      - name: app
+        command: ["lateen", "echo", "--port", "8080", "--grpc", "7000", "--tls", "8443", "--tls-cert", "DIR/secure.pem", "--tls-key", "DIR/secure.key"]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: secure, namespace: plain}
+spec: {selector: {app: secure}, ports: [{name: https, port: 443, targetPort: 8443}, {name: grpc, port: 7000}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front, namespace: edge}
+spec:
+  gatewayClassName: istio
+  listeners:
+  - {name: http, port: 80, protocol: HTTP, hostname: secure.example.com}
+  - {name: calls, port: 7070, protocol: HTTP, allowedRoutes: {kinds: [{kind: GRPCRoute}]}}
+  - {name: pass, port: 6443, protocol: TLS, hostname: "*.internal", tls: {mode: Passthrough}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: secure, namespace: edge}
+spec:
+  parentRefs: [{name: front, sectionName: http}]
+  rules: [{backendRefs: [{name: secure, namespace: plain, port: 443}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: edge}
+spec:
+  parentRefs: [{name: front, sectionName: calls}]
+  rules:
+  - matches: [{method: {service: lateen.echo.v1.Echo, method: Unary}}]
+    backendRefs: [{name: secure, namespace: plain, port: 7000}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: pass, namespace: edge}
+spec:
+  parentRefs: [{name: front, sectionName: pass}]
+  hostnames: [secure.internal]
+  rules: [{backendRefs: [{name: secure, namespace: plain, port: 443}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: edge, namespace: plain}
+spec:
+  from:
+  - {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: edge}
+  - {group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: edge}
+  - {group: gateway.networking.k8s.io, kind: TLSRoute, namespace: edge}
+  to: [{group: "", kind: Service, name: secure}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: secure, namespace: plain}
+spec:
+  targetRefs: [{group: "", kind: Service, name: secure, sectionName: https}]
+  validation:
+    hostname: secure.internal
+    caCertificateRefs: [{group: "", kind: ConfigMap, name: roots}]
+---
+"#;
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
 fn secret(name: &str, leaf: &Leaf) -> String {
-    let indented = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: edge}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}---\n",
         indented(&leaf.chain_pem),
@@ -161,8 +255,13 @@ impl Edge {
         let files = tempfile::tempdir().unwrap();
         fs::write(files.path().join("ca.pem"), ca.root_pem()).unwrap();
         let manifest = PODS.to_owned() + GATEWAY + &secret("cert", &ca.leaf().dns("*.example.com").issue());
+        Self::of(manifest, files, 4)
+    }
+
+    /// A Gateway `front` with three ports.
+    fn of(manifest: String, files: tempfile::TempDir, pods: usize) -> Self {
         let mut mesh = Mesh::start(&manifest);
-        mesh.wait_ready(4);
+        mesh.wait_ready(pods);
         let edge = Self { mesh, files, manifest };
         eventually("all ports are open", || (edge.ports().len() == 3).then_some(()));
         eventually("the Gateway is programmed", || {
@@ -220,6 +319,14 @@ impl Edge {
             *out.entry(version(&got)).or_insert(0) += 1;
         }
         out
+    }
+}
+
+fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    for entry in fs::read_dir(path).unwrap() {
+        fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o644)).unwrap();
     }
 }
 
@@ -368,4 +475,52 @@ fn an_edit_is_followed(edge: &Edge) {
         let url = format!("http://{}/v1", edge.address(8081));
         (edge.curl(&url, &["-H", "host: web.example.com"]).0 == 404).then_some(())
     });
+}
+
+#[test]
+fn backends_with_tls_and_calls() {
+    let (ca, files) = (TestCa::new(), tempfile::tempdir().unwrap());
+    let leaf = ca.leaf().dns("secure.internal").issue();
+    for (name, text) in [("ca.pem", ca.root_pem()), ("secure.pem", &leaf.chain_pem), ("secure.key", &leaf.key_pem)] {
+        fs::write(files.path().join(name), text).unwrap();
+    }
+    open_to_all(files.path());
+    let roots = |pem: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots, namespace: plain}}\ndata:\n  ca.crt: |\n{}---\n",
+            indented(pem)
+        )
+    };
+    let base = SECURE.replace("DIR", &files.path().display().to_string());
+    let edge = Edge::of(base.clone() + &roots(ca.root_pem()), files, 3);
+
+    // Plain HTTP outside, TLS to the backend, which proves to be whom the policy names.
+    let (got, text) = edge.http("secure.example.com", "/");
+    assert_eq!(got, 200, "{text}");
+    assert!(text.contains("secure-"), "{text}");
+    // A sidecar does the same for its application.
+    let ask = "curl -sS -m 10 -o /dev/null -w '%{http_code}' http://secure.plain:443/";
+    assert_eq!(edge.mesh.sh("shop", "client", ask).0, "200");
+    let policy = edge.get("backendtlspolicy", "secure").unwrap();
+    let ancestor = &policy["status"]["ancestors"][0];
+    assert_eq!((ancestor["ancestorRef"]["name"].as_str(), condition(ancestor, "Accepted").0.as_str()), (Some("front"), "True"));
+
+    // Calls, by their method.
+    let call = edge.mesh.command(&["status"]).get_program().to_owned();
+    let url = format!("grpc://{}", edge.address(7070));
+    let out = Command::new(call).args(["echo", "get", &url, "-d", "hello", "--fail"]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(text.contains("hello"), "{text}");
+
+    // TLS that passes through to the backend's own certificate, by its name.
+    let port = edge.address(6443).port();
+    for (host, status) in [("secure.internal", 200), ("other.internal", 0)] {
+        let (url, resolve) = (format!("https://{host}:{port}/"), format!("{host}:{port}:127.0.0.1"));
+        let (got, text) = edge.curl(&url, &["--cacert", "ca.pem", "--resolve", &resolve]);
+        assert_eq!(got, status, "{host}: {text}");
+    }
+
+    // Other roots: the backend is believed no longer.
+    edge.mesh.write(&(base + &roots(TestCa::new().root_pem())));
+    eventually("the backend is not believed", || (edge.http("secure.example.com", "/").0 == 503).then_some(()));
 }

@@ -116,8 +116,8 @@ fn messages_name_place_field_and_what_is_allowed() {
             "dir/file.yaml:1:1: apiVersion: \"v2\" does not have the kind Namespace; it is in v1",
         ),
         (
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\n".to_owned(),
-            "dir/file.yaml:2:1: kind: HTTPRoute of gateway.networking.k8s.io/v1 is not supported by this version of Lateen",
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {name: a}\n".to_owned(),
+            "dir/file.yaml:2:1: kind: UDPRoute of gateway.networking.k8s.io/v1 is not supported by this version of Lateen",
         ),
         ("kind: Namespace\n".to_owned(), "dir/file.yaml:1:1: apiVersion: is required"),
         ("- a\n- b\n".to_owned(), "dir/file.yaml:1:1: must be a mapping with apiVersion, kind and metadata"),

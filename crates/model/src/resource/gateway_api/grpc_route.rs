@@ -103,7 +103,7 @@ impl KubeGrpcRoute {
                 rule_check::check_count("matches", rule.matches.len(), MAX_MATCHES, issues);
                 issues.each("matches", &rule.matches, check_match);
                 rule_check::check_parts(
-                    RuleParts { filters: &rule.filters, backends: &rule.backend_refs, one_prefix: false },
+                    &RuleParts { filters: &rule.filters, backends: &rule.backend_refs, one_prefix: false },
                     issues,
                 );
             });

@@ -196,7 +196,7 @@ fn check_rule(issues: &mut Issues, rule: &KubeHttpRouteRule) {
     issues.each("matches", &rule.matches, check_match);
     let prefix = |m: &KubeHttpRouteMatch| m.path.as_ref().is_none_or(|p| p.type_ == PathMatchType::PathPrefix);
     rule_check::check_parts(
-        RuleParts {
+        &RuleParts {
             filters: &rule.filters,
             backends: &rule.backend_refs,
             // Without a match there is the prefix `/`.

@@ -69,7 +69,7 @@ pub(super) fn plain_path(path: &str) -> Check {
 }
 
 /// Checks filters and backends.
-pub(super) fn check_parts<F: BackendFilter>(rule: RuleParts<'_, F>, issues: &mut Issues) {
+pub(super) fn check_parts<F: BackendFilter>(rule: &RuleParts<'_, F>, issues: &mut Issues) {
     let filters: Vec<HttpRouteFilter> = rule.filters.iter().map(BackendFilter::to_http).collect();
     issues.field("filters", |issues| check_filters(&filters, rule.one_prefix, issues));
     check_count("backendRefs", rule.backends.len(), MAX_ENTRIES, issues);
