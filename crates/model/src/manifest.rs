@@ -14,11 +14,13 @@ use crate::resource::gateway_api::{
 };
 use crate::resource::{
     AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, EndpointSlice, Endpoints, FieldIssue, FieldPath, Gateway,
-    Issues, Kind, Namespace, Origin, PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment, Service,
-    ServiceAccount, ServiceEntry, Sidecar, StatefulSet, VirtualService, Warning, WorkloadEntry, WorkloadGroup,
+    Issues, Kind, LocalRateLimit, Namespace, Origin, PeerAuthentication, Pod, Resource, ResourceKey, Scope, Secret, Segment,
+    Service, ServiceAccount, ServiceEntry, Sidecar, StatefulSet, VirtualService, Warning, WorkloadEntry, WorkloadGroup,
+    WorkloadProxyConfig,
 };
 
 mod de;
+mod envoy_filter;
 mod known;
 mod mesh;
 mod plain;
@@ -37,6 +39,9 @@ pub const MAX_DOCUMENT_BYTES: usize = 3 * 1024 * 1024;
 
 /// The most problems of one document that are listed.
 const MAX_PROBLEMS: usize = 50;
+
+/// The most warnings about one document.
+const MAX_WARNINGS: usize = 20;
 
 /// A resource that is valid and implemented, and what is strange about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +156,7 @@ fn read_object(source: &Source<'_>, node: &Node, base: &FieldPath) -> Vec<Result
             });
             objects.collect()
         }
+        Err(_) if envoy_filter::is_one(node) => vec![Err(source.reject_under(base, node, None, envoy_filter::problems(node)))],
         Err(mut issue) => {
             let at = node.locate(&issue.path);
             issue.path = base.segments().iter().chain(issue.path.segments()).cloned().collect();
@@ -180,6 +186,8 @@ fn read_kind(source: &Source<'_>, kind: Kind, node: &Node, base: &FieldPath) -> 
         Kind::WorkloadGroup => typed::<WorkloadGroup>(node),
         Kind::PeerAuthentication => typed::<PeerAuthentication>(node),
         Kind::AuthorizationPolicy => typed::<AuthorizationPolicy>(node),
+        Kind::WorkloadProxyConfig => typed::<WorkloadProxyConfig>(node),
+        Kind::LocalRateLimit => typed::<LocalRateLimit>(node),
         Kind::GatewayClass => typed::<GatewayClass>(node),
         Kind::KubeGateway => typed::<KubeGateway>(node),
         Kind::KubeHttpRoute => typed::<KubeHttpRoute>(node),
@@ -233,7 +241,13 @@ impl Source<'_> {
 
     fn warnings(&self, node: &Node, base: &FieldPath, warnings: Vec<Warning>) -> Vec<Finding> {
         let place = |Warning { path, text }| Finding { origin: self.origin(node.locate(&path)), path: join(base, &path), text };
-        warnings.into_iter().map(place).collect()
+        let more = warnings.len().saturating_sub(MAX_WARNINGS);
+        let mut found: Vec<Finding> = warnings.into_iter().take(MAX_WARNINGS).map(place).collect();
+        if more > 0 {
+            let text = format!("and {more} more warnings");
+            found.push(Finding { origin: self.origin(node.at), path: FieldPath::root(), text });
+        }
+        found
     }
 
     fn reject(&self, start: Position, key: Option<ResourceKey>, mut problems: Vec<de::Located>) -> Rejection {

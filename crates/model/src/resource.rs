@@ -17,6 +17,7 @@ mod gateway;
 pub mod gateway_api;
 pub mod host;
 mod kind;
+mod local_rate_limit;
 mod meta;
 mod namespace;
 mod order;
@@ -34,6 +35,7 @@ mod stateful_set;
 mod virtual_service;
 mod workload_entry;
 mod workload_group;
+mod workload_proxy_config;
 
 pub use authorization_policy::{
     Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, ExtensionProviderRef, Operation, PolicyTargetReference,
@@ -61,6 +63,9 @@ pub use gateway::{
 };
 pub use host::{Host, HostError, HostMap};
 pub use kind::{Kind, Resource, ResourceKey, Scope};
+pub use local_rate_limit::{
+    DEFAULT_CLIENTS, LocalRateLimit, LocalRateLimitSpec, MAX_CLIENTS, RateLimit, RateLimitClient, RateLimitMatch, RateLimitRule,
+};
 pub use meta::{Dropped, Object, ObjectMeta, Origin, Provenance, ROUTES_FROM, StringMap};
 pub use namespace::{Namespace, NamespaceSpec};
 pub use order::{CreationOrder, Timestamp};
@@ -102,3 +107,4 @@ pub use virtual_service::{
 };
 pub use workload_entry::{WorkloadAddress, WorkloadEntry, WorkloadEntrySpec};
 pub use workload_group::{HealthHttpGet, HealthTcpSocket, ReadinessProbe, WorkloadGroup, WorkloadGroupMeta, WorkloadGroupSpec};
+pub use workload_proxy_config::{ProxyImage, WorkloadProxyConfig, WorkloadProxyConfigSpec};

@@ -12,6 +12,7 @@
 //! | which filter chain serves this connection? | [`filter_chain`] |
 //! | who is the client? | [`forwarded`] |
 //! | may it? | [`rbac`] |
+//! | too often? | [`rate_limit`] |
 //! | which route, which cluster, which changes? | [`route`], [`template`] |
 //! | how long may it take? | [`timeout`] |
 //! | is there room? | [`breaker`] |
@@ -29,6 +30,7 @@ pub mod hash;
 pub mod header_match;
 pub mod outlier;
 pub mod path;
+pub mod rate_limit;
 pub mod rbac;
 pub mod request;
 pub mod retry;

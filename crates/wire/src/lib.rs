@@ -14,6 +14,7 @@ mod error;
 mod istio;
 pub mod json;
 mod pb;
+mod rate_limit;
 #[cfg(test)]
 mod roundtrip_tests;
 #[cfg(any(test, feature = "testing"))]

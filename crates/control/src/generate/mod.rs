@@ -13,6 +13,7 @@ pub mod listener;
 pub mod mesh;
 pub mod mtls;
 pub mod proxy;
+mod rate_limit;
 pub mod rbac;
 pub mod retry;
 pub mod route;
@@ -27,6 +28,8 @@ pub use scope::{Scope, ScopeKey, ScopedService};
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod discovery_tests;
 #[cfg(test)]
 mod external_tests;
 #[cfg(test)]

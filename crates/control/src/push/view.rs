@@ -87,6 +87,7 @@ fn concerns(ty: ResourceType, kind: Kind) -> bool {
                 | Kind::Sidecar
                 | Kind::PeerAuthentication
                 | Kind::AuthorizationPolicy
+                | Kind::LocalRateLimit
                 | Kind::DestinationRule
                 | Kind::MeshConfig
         ),
@@ -157,7 +158,7 @@ impl View {
     fn listeners_concerned(&self, world: &World, changes: &ChangeSet, scope: &Arc<Scope>) -> bool {
         let same_scope = Arc::ptr_eq(scope, &self.scope);
         changes.keys().filter(|k| concerns(ResourceType::Lds, k.kind)).any(|key| match key.kind {
-            Kind::PeerAuthentication | Kind::AuthorizationPolicy => {
+            Kind::PeerAuthentication | Kind::AuthorizationPolicy | Kind::LocalRateLimit => {
                 *key.namespace == *self.proxy.namespace || *key.namespace == *self.world.root_namespace()
             }
             Kind::Service => !same_scope || *key.namespace == *self.proxy.namespace,

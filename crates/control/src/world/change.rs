@@ -29,6 +29,8 @@ pub enum Kind {
     PeerAuthentication,
     /// security.istio.io.
     AuthorizationPolicy,
+    /// policy.lateen.dev.
+    LocalRateLimit,
     /// Kubernetes.
     Secret,
     /// The ConfigMap `istio` of the root namespace.
@@ -50,6 +52,7 @@ impl Kind {
             Self::Sidecar => "Sidecar",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::LocalRateLimit => "LocalRateLimit",
             Self::Secret => "Secret",
             Self::MeshConfig => "MeshConfig",
             Self::TrustBundle => "TrustBundle",

@@ -131,6 +131,7 @@ impl Edit {
             Resource::AuthorizationPolicy(r) => {
                 self.put_listed(r, Kind::AuthorizationPolicy, |ns| &mut ns.authorization_policies);
             }
+            Resource::LocalRateLimit(r) => self.put_listed(r, Kind::LocalRateLimit, |ns| &mut ns.rate_limits),
             // Pods reach the control plane as the platform's ClusterState; the rest concerns the platform alone.
             Resource::Namespace(_)
             | Resource::ServiceAccount(_)
@@ -138,6 +139,7 @@ impl Edit {
             | Resource::Pod(_)
             // Workloads do not register themselves.
             | Resource::WorkloadGroup(_)
+            | Resource::WorkloadProxyConfig(_)
             | Resource::GatewayClass(_)
             | Resource::KubeGateway(_)
             | Resource::KubeHttpRoute(_)
@@ -197,6 +199,7 @@ impl Edit {
             ResourceKind::PeerAuthentication => {
                 self.remove_listed(key, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications);
             }
+            ResourceKind::LocalRateLimit => self.remove_listed(key, Kind::LocalRateLimit, |ns| &mut ns.rate_limits),
             ResourceKind::AuthorizationPolicy => {
                 self.remove_listed(key, Kind::AuthorizationPolicy, |ns| &mut ns.authorization_policies);
             }
@@ -205,6 +208,7 @@ impl Edit {
             | ResourceKind::ConfigMap
             | ResourceKind::Pod
             | ResourceKind::WorkloadGroup
+            | ResourceKind::WorkloadProxyConfig
             | ResourceKind::GatewayClass
             | ResourceKind::KubeGateway
             | ResourceKind::KubeHttpRoute

@@ -5,7 +5,7 @@ use super::given::Given;
 use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev};
 use lateen_model::resource::{
-    AuthorizationPolicy, DestinationRule, Gateway, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar, VirtualService,
+    AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar, VirtualService,
     host,
 };
 use std::collections::BTreeMap;
@@ -141,6 +141,15 @@ impl Listed for AuthorizationPolicy {
     }
 }
 
+impl Listed for LocalRateLimit {
+    fn hosts(&self) -> &[String] {
+        &[]
+    }
+    fn export_to(&self) -> &[String] {
+        &[]
+    }
+}
+
 /// The resources of one kind in one namespace, oldest first.
 #[derive(Debug)]
 pub struct List<T> {
@@ -240,6 +249,8 @@ pub struct NamespaceWorld {
     pub peer_authentications: Arc<List<PeerAuthentication>>,
     /// security.istio.io.
     pub authorization_policies: Arc<List<AuthorizationPolicy>>,
+    /// policy.lateen.dev.
+    pub rate_limits: Arc<List<LocalRateLimit>>,
     /// Kubernetes, by name.
     pub secrets: BTreeMap<Name, Arc<SecretEntry>>,
 }
@@ -257,6 +268,7 @@ impl NamespaceWorld {
             && self.sidecars.is_empty()
             && self.peer_authentications.is_empty()
             && self.authorization_policies.is_empty()
+            && self.rate_limits.is_empty()
             && self.secrets.is_empty()
     }
 }

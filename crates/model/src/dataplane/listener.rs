@@ -1,5 +1,6 @@
 //! Listeners and filter chains (LDS, `envoy.config.listener.v3`).
 
+use super::rate_limit::RateLimits;
 use super::rbac::Rbac;
 use super::route::RouteConfiguration;
 use super::tls::DownstreamTls;
@@ -266,6 +267,8 @@ pub enum HttpFilter {
     PeerMetadata(PeerMetadata),
     /// Authorization.
     Rbac(Rbac),
+    /// Limits on requests.
+    RateLimit(RateLimits),
     /// Counts gRPC messages and trailers' status (`grpc_stats`).
     GrpcStats,
     /// Chooses the ALPN of upstream connections by the request's version (`istio.alpn`).

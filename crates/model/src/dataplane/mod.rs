@@ -11,6 +11,7 @@ mod header_value;
 mod json;
 mod listener;
 mod matcher;
+mod rate_limit;
 mod rbac;
 mod route;
 mod route_filters;
@@ -33,6 +34,7 @@ pub use listener::{
 pub use matcher::{
     HeaderMatch, HeaderPredicate, QueryMatch, QueryPredicate, RegexError, SafeRegex, StringMatch, StringPredicate,
 };
+pub use rate_limit::{RateLimitClient, RateLimitRule, RateLimits, TokenBucket};
 pub use rbac::{Permission, Principal, Rbac, RbacAction, RbacPolicy};
 pub use route::{
     ClusterSpecifier, DirectResponse, Forward, HeaderAppend, HeaderMutation, HeaderValueOp, HostRewrite, PathMatch, PathRewrite,

@@ -15,7 +15,7 @@ pub(super) enum Identified {
 
 /// Kinds that people have in their manifests and that this version does not read, by API group.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("networking.istio.io", &["ProxyConfig", "EnvoyFilter"]),
+    ("networking.istio.io", &["EnvoyFilter"]),
     ("security.istio.io", &["RequestAuthentication"]),
     ("telemetry.istio.io", &["Telemetry"]),
     ("extensions.istio.io", &["WasmPlugin", "TrafficExtension"]),

@@ -9,8 +9,8 @@ use super::gateway_api::{
 use super::meta::validate_metadata;
 use super::{
     AuthorizationPolicy, ConfigMap, Deployment, DestinationRule, EndpointSlice, Endpoints, FieldIssue, Gateway, Issues,
-    Namespace, ObjectMeta, Origin, PeerAuthentication, Pod, Secret, Service, ServiceAccount, ServiceEntry, Sidecar, StatefulSet,
-    VirtualService, WorkloadEntry, WorkloadGroup,
+    LocalRateLimit, Namespace, ObjectMeta, Origin, PeerAuthentication, Pod, Secret, Service, ServiceAccount, ServiceEntry,
+    Sidecar, StatefulSet, VirtualService, WorkloadEntry, WorkloadGroup, WorkloadProxyConfig,
 };
 
 /// Makes [`Kind`] and [`Resource`] from one table, so that no kind is forgotten anywhere.
@@ -150,6 +150,10 @@ kinds! {
     PeerAuthentication as "PeerAuthentication", Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
     /// Istio's `AuthorizationPolicy`.
     AuthorizationPolicy as "AuthorizationPolicy", Namespaced, ["security.istio.io/v1", "security.istio.io/v1beta1"];
+    /// Istio's `ProxyConfig`.
+    WorkloadProxyConfig as "ProxyConfig", Namespaced, ["networking.istio.io/v1beta1"];
+    /// The project's own limits on requests.
+    LocalRateLimit as "LocalRateLimit", Namespaced, ["policy.lateen.dev/v1alpha1"];
     /// The Gateway API's `GatewayClass`.
     GatewayClass as "GatewayClass", Cluster, ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
     /// The Gateway API's `Gateway`.
@@ -226,6 +230,7 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("wg", "workloadgroup"),
     ("pa", "peerauthentication"),
     ("ap", "authorizationpolicy"),
+    ("lrl", "localratelimit"),
     ("gc", "gatewayclass"),
     ("refgrant", "referencegrant"),
     ("btlspolicy", "backendtlspolicy"),

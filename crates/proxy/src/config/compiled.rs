@@ -7,8 +7,8 @@ use crate::telemetry::log::AccessLogger;
 use crate::telemetry::trace::CompiledTracing;
 use lateen_model::dataplane::{self, HttpConnectionManager, NetworkFilter, RouteSource, StatsFilter, TcpDestination, TcpProxy};
 use lateen_policy::filter_chain::FilterChainIndex;
-use lateen_policy::rbac;
 use lateen_policy::route::RouteTable;
+use lateen_policy::{rate_limit, rbac};
 use lateen_tls::ServerTls;
 use std::sync::Arc;
 
@@ -87,6 +87,7 @@ pub(crate) enum CompiledHttpFilter {
     Cors,
     PeerMetadata(dataplane::PeerMetadata),
     Rbac(rbac::Engine),
+    RateLimit(rate_limit::Engine),
     GrpcStats,
     Stats(StatsFilter),
 }
@@ -182,6 +183,9 @@ fn compile_hcm(model: &HttpConnectionManager, telemetry: &Telemetry) -> Result<H
             dataplane::HttpFilter::PeerMetadata(p) => CompiledHttpFilter::PeerMetadata(*p),
             dataplane::HttpFilter::Rbac(rules) => {
                 CompiledHttpFilter::Rbac(rbac::Engine::compile(rules).map_err(|e| format!("http_filters: {e}"))?)
+            }
+            dataplane::HttpFilter::RateLimit(limits) => {
+                CompiledHttpFilter::RateLimit(rate_limit::Engine::compile(limits, telemetry.rate_limits()))
             }
             dataplane::HttpFilter::GrpcStats => CompiledHttpFilter::GrpcStats,
             dataplane::HttpFilter::Fault => CompiledHttpFilter::Fault,

@@ -20,7 +20,7 @@ use info::RequestInfo;
 use lateen_model::dataplane::{Direction, PeerMetadata};
 use lateen_observe::ResponseFlag;
 use lateen_policy::route::{Action, CompiledRoute, HostChange};
-use lateen_policy::{cors, fault, rbac};
+use lateen_policy::{cors, fault, rate_limit, rbac};
 use reply::LocalReply;
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -74,6 +74,7 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
         match (filter, &found) {
             (CompiledHttpFilter::PeerMetadata(exchange), _) => receive_peer(ctx, *exchange, head, info),
             (CompiledHttpFilter::Rbac(rules), _) => authorize(ctx, rules, head, info)?,
+            (CompiledHttpFilter::RateLimit(limits), _) => limit(ctx, limits, head, info)?,
             (CompiledHttpFilter::Fault, Ok((route, _))) => inject_fault(ctx, route, info)?,
             (CompiledHttpFilter::Cors, Ok((route, _))) => cross_origin(route, head, info)?,
             // Without a route they have nothing to do; the others act on what was learnt, at the end.
@@ -108,6 +109,12 @@ fn authorize(ctx: &RequestContext<'_>, rules: &rbac::Engine, head: &Head, info: 
     let from = FromClient { connection: ctx.connection, client: info.client.address };
     let verdict = rules.check(&from, &View::of(head));
     if verdict.is_allowed() { Ok(()) } else { Err(LocalReply::denied(verdict.policy())) }
+}
+
+fn limit(ctx: &RequestContext<'_>, limits: &rate_limit::Engine, head: &Head, info: &RequestInfo) -> Result<(), LocalReply> {
+    let from = FromClient { connection: ctx.connection, client: info.client.address };
+    let admitted = limits.admit(&from, &View::of(head), ctx.worker.shared.started.elapsed());
+    admitted.map_err(|refusal| LocalReply::rate_limited(refusal.retry_after))
 }
 
 /// Draws the faults of a route.

@@ -67,6 +67,14 @@ impl LocalReply {
         Self::new(403, &b"RBAC: access denied"[..], lateen_policy::rbac::denied_details(policy))
     }
 
+    /// A limit on requests is reached.
+    pub(crate) fn rate_limited(retry_after: Option<u64>) -> Self {
+        let mut reply = Self::new(429, &b"local_rate_limited"[..], "local_rate_limited").with_flag(ResponseFlag::RateLimited);
+        reply.headers.push(("x-envoy-ratelimited", "true".to_owned()));
+        reply.headers.extend(retry_after.map(|seconds| ("retry-after", seconds.to_string())));
+        reply
+    }
+
     /// An upgrade that the listener does not allow.
     pub(crate) fn upgrade_refused() -> Self {
         Self::new(403, &b""[..], "upgrade_failed")

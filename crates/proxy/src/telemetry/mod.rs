@@ -19,6 +19,7 @@ use lateen_observe::metrics::{Counter, Family, LabelSet, Limits, Registry};
 use lateen_observe::request_id::{RequestId, RequestIds};
 use lateen_observe::trace::TraceIds;
 use lateen_observe::{ResponseFlag, ResponseFlags};
+use lateen_policy::rate_limit;
 use log::{AccessLogger, LogOutputs, LogWriters};
 use peer::{OwnIdentity, Peers};
 use std::cell::RefCell;
@@ -37,6 +38,8 @@ pub(crate) struct Telemetry {
     tags: TraceTags,
     outputs: LogOutputs,
     pub(crate) exporters: Exporters,
+    /// Tokens of limits on requests: here, where every configuration that is compiled finds what outlives it.
+    rate_limits: rate_limit::Registry,
     failed_connections: Family<Counter>,
     bad_requests: Family<Counter>,
     accept_errors: Family<Counter>,
@@ -110,8 +113,14 @@ impl Telemetry {
             tags: TraceTags::new(settings),
             outputs: LogOutputs::default(),
             exporters: Exporters::default(),
+            rate_limits: rate_limit::Registry::default(),
             registry,
         }
+    }
+
+    /// The state of limits on requests.
+    pub(crate) fn rate_limits(&self) -> &rate_limit::Registry {
+        &self.rate_limits
     }
 
     /// A worker's part.

@@ -3,13 +3,13 @@
 use super::cluster::hundredths;
 use super::common::{access_log, ads_only, duration, non_zero, short};
 use super::cx::{Cx, Result, fields, is_set};
-use super::{istio, rbac, route, typed};
+use super::{istio, rate_limit, rbac, route, typed};
 use crate::istio::{AlpnConfig, PeerMetadataConfig, StatsConfig};
 use crate::pb::{
     core, extensions::filters::http::cors::v3 as cors, extensions::filters::http::fault::v3 as fault,
-    extensions::filters::http::grpc_stats::v3 as grpc_stats, extensions::filters::http::rbac::v3 as http_rbac,
-    extensions::filters::http::router::v3 as router, extensions::filters::network::http_connection_manager::v3 as hcm, google,
-    trace, tracing, typ,
+    extensions::filters::http::grpc_stats::v3 as grpc_stats, extensions::filters::http::local_ratelimit::v3 as local_ratelimit,
+    extensions::filters::http::rbac::v3 as http_rbac, extensions::filters::http::router::v3 as router,
+    extensions::filters::network::http_connection_manager::v3 as hcm, google, trace, tracing, typ,
 };
 use hcm::http_connection_manager as nested;
 use lateen_model::dataplane as m;
@@ -254,6 +254,9 @@ fn http_filter(cx: &mut Cx, config: &google::Any, direction: m::Direction, optio
     if url == http_rbac::Rbac::type_url() {
         return Ok(rbac::http(cx, typed(cx, config)?)?.map(m::HttpFilter::Rbac));
     }
+    if url == local_ratelimit::LocalRateLimit::type_url() {
+        return Ok(Some(m::HttpFilter::RateLimit(rate_limit::http(cx, typed(cx, config)?)?)));
+    }
     if url == grpc_stats::FilterConfig::type_url() {
         return Ok(Some(m::HttpFilter::GrpcStats));
     }
@@ -282,7 +285,7 @@ fn http_filter(cx: &mut Cx, config: &google::Any, direction: m::Direction, optio
         return Ok(None);
     }
     cx.fail(format!(
-        "{:?} is not supported; rbac, grpc_stats, fault, cors, router, istio.metadata_exchange, istio.alpn and istio.stats are",
+        "{:?} is not supported; rbac, local_ratelimit, grpc_stats, fault, cors, router, istio.metadata_exchange, istio.alpn and istio.stats are",
         short(&url)
     ))
 }

@@ -12,6 +12,7 @@ mod hash;
 mod hcm;
 mod istio;
 mod listener;
+mod rate_limit;
 mod rbac;
 mod route;
 mod route_filters;

@@ -1,13 +1,14 @@
 //! The HTTP connection manager and its filters.
 
 use super::common::{access_log, ads, boolean, duration, uint32};
-use super::{rbac, route};
+use super::{rate_limit, rbac, route};
 use crate::any::{Extended, OrderedKind, OrderedStruct, any, empty_any, typed_struct};
 use crate::istio::{ALPN, ALPN_OVERRIDES, AlpnConfig, METADATA_EXCHANGE, PeerMetadataConfig, STATS, StatsConfig};
 use crate::pb::{
     core, extensions::filters::http::grpc_stats::v3 as grpc_stats,
     extensions::filters::network::http_connection_manager::v3 as hcm, google, trace, tracing, typ,
 };
+use crate::rate_limit::LOCAL_RATE_LIMIT;
 use lateen_model::dataplane as m;
 use prost::{Message, Name};
 
@@ -123,6 +124,7 @@ fn http_filter(value: &m::HttpFilter) -> hcm::HttpFilter {
     match value {
         m::HttpFilter::PeerMetadata(peer) => optional(METADATA_EXCHANGE, PeerMetadataConfig::type_url(), peer_metadata(*peer)),
         m::HttpFilter::Rbac(rules) => filter(HTTP_RBAC, rbac::http(rules)),
+        m::HttpFilter::RateLimit(limits) => filter(LOCAL_RATE_LIMIT, rate_limit::http(limits)),
         m::HttpFilter::GrpcStats => filter(GRPC_STATS, any(&grpc_stats_config())),
         m::HttpFilter::Alpn => optional(ALPN, AlpnConfig::type_url(), alpn()),
         m::HttpFilter::Fault => filter(FAULT, empty_any("envoy.extensions.filters.http.fault.v3.HTTPFault")),

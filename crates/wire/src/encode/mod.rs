@@ -8,6 +8,7 @@ mod endpoint;
 mod hash;
 pub(crate) mod hcm;
 pub(crate) mod listener;
+mod rate_limit;
 mod rbac;
 mod route;
 mod route_filters;

@@ -1,16 +1,19 @@
 //! Listeners.
 
-use super::common::{access_log, address, boxed, downstream_tls, duration, duration_or_zero, name, net, text};
+use super::common::{
+    access_log, address, boxed, downstream_tls, duration, duration_or_zero, header_match, header_name, name, net, text,
+};
 use super::{http_rbac, network_rbac, route_configuration};
 use lateen_model::dataplane::{
     Codec, Direction, FilterChain, FilterChainMatch, ForwardClientCert, HttpConnectionManager, HttpFilter, HttpInspector,
-    Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata, RouteSource, StatsFilter, TcpDestination,
-    TcpProxy, Terminal, Tracing, TracingProvider, TransportProtocol,
+    Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata, RateLimitClient, RateLimitRule, RateLimits,
+    RouteSource, StatsFilter, TcpDestination, TcpProxy, Terminal, TokenBucket, Tracing, TracingProvider, TransportProtocol,
 };
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::sample::select;
+use std::time::Duration;
 
 fn direction() -> impl Strategy<Value = Direction> {
     select(vec![Direction::Inbound, Direction::Outbound, Direction::Unspecified])
@@ -20,12 +23,34 @@ fn stats(direction: Direction) -> impl Strategy<Value = StatsFilter> {
     any::<bool>().prop_map(move |host_header_fallback| StatsFilter { direction, host_header_fallback })
 }
 
+fn rate_limits() -> impl Strategy<Value = RateLimits> {
+    let client = prop_oneof![
+        Just(RateLimitClient::Identity),
+        Just(RateLimitClient::Address),
+        header_name().prop_map(RateLimitClient::Header),
+    ];
+    let bucket = (1_u32.., 1_u32.., 50_u64..100_000).prop_map(|(max_tokens, tokens_per_fill, millis)| TokenBucket {
+        max_tokens,
+        tokens_per_fill,
+        fill_interval: Duration::from_millis(millis),
+    });
+    let rule = (name(), vec(header_match(), 0..3), of(client), bucket)
+        .prop_map(|(name, headers, client, bucket)| RateLimitRule { name, headers, client, bucket });
+    (name(), vec(rule, 0..3), any::<bool>(), 1_u32..=1_000_000).prop_map(|(name, rules, retry_after, max_clients)| RateLimits {
+        name,
+        rules,
+        retry_after,
+        max_clients,
+    })
+}
+
 fn http_filter(side: Direction) -> impl Strategy<Value = HttpFilter> {
     prop_oneof![
         (direction(), any::<bool>()).prop_map(|(direction, skip_external_clusters)| {
             HttpFilter::PeerMetadata(PeerMetadata { direction, skip_external_clusters })
         }),
         http_rbac().prop_map(HttpFilter::Rbac),
+        rate_limits().prop_map(HttpFilter::RateLimit),
         Just(HttpFilter::GrpcStats),
         Just(HttpFilter::Alpn),
         Just(HttpFilter::Fault),

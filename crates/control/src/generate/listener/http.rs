@@ -1,7 +1,7 @@
 //! HTTP connection managers of sidecars.
 
-use crate::generate::mesh;
 use crate::generate::proxy::Proxy;
+use crate::generate::{mesh, rate_limit};
 use crate::world::World;
 use lateen_model::dataplane::{
     Codec, Direction, ForwardClientCert, HttpConnectionManager, HttpFilter, PeerMetadata, Rbac, RouteSource,
@@ -69,6 +69,8 @@ pub(super) fn gateway(
     let topology = mesh::gateway_topology(world.mesh(), proxy);
     let mut http_filters = vec![HttpFilter::PeerMetadata(PeerMetadata { direction, skip_external_clusters: true })];
     http_filters.extend(rbac.iter().cloned().map(HttpFilter::Rbac));
+    // After authorization: who may not come takes nobody's token.
+    http_filters.extend(rate_limit::limits(world, proxy).into_iter().map(HttpFilter::RateLimit));
     http_filters.extend([HttpFilter::GrpcStats, HttpFilter::Alpn, HttpFilter::Fault, HttpFilter::Cors]);
     http_filters.push(HttpFilter::Stats(super::stats(direction)));
     HttpConnectionManager {
@@ -91,6 +93,8 @@ pub(super) fn inbound(
     let direction = Direction::Inbound;
     let mut http_filters = vec![HttpFilter::PeerMetadata(PeerMetadata { direction, skip_external_clusters: false })];
     http_filters.extend(rbac.iter().cloned().map(HttpFilter::Rbac));
+    // After authorization: who may not come takes nobody's token.
+    http_filters.extend(rate_limit::limits(world, proxy).into_iter().map(HttpFilter::RateLimit));
     http_filters.push(HttpFilter::GrpcStats);
     http_filters.push(HttpFilter::Stats(super::stats(direction)));
     HttpConnectionManager { stat_prefix, http_filters, ..manager(world, proxy, direction, routes) }
