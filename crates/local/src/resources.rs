@@ -9,7 +9,7 @@ use lateen_model::manifest::{self, Rejection};
 use lateen_model::resource::gateway_api::{GatewayClass, KubeGateway};
 use lateen_model::resource::{
     ConfigMap, Deployment, EndpointSlice, Endpoints, Gateway, Kind, Namespace, Pod, Resource, ResourceKey, Secret, Service,
-    ServiceEntry, StatefulSet, StringMap,
+    ServiceEntry, StatefulSet, StringMap, WorkloadProxyConfig,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -102,6 +102,10 @@ impl Resources {
     of_kind!(
         /// Every `Gateway`.
         gateways, gateway, Gateway
+    );
+    of_kind!(
+        /// Every `ProxyConfig`.
+        proxy_configs, proxy_config, WorkloadProxyConfig
     );
     of_kind!(
         /// Every `ServiceEntry`.

@@ -36,7 +36,7 @@ const READY_PORT: u16 = 15021;
 
 /// How long a sidecar has for draining (`ProxyConfig.terminationDrainDuration`).
 fn drain_time(mesh: &Mesh, pod: &Pod) -> Duration {
-    effective(&mesh.resources(), &pod.identity.fields.annotations).map_or(Duration::from_secs(5), |config| config.drain)
+    effective(&mesh.resources(), &pod.identity.fields).map_or(Duration::from_secs(5), |config| config.drain)
 }
 
 /// The capture rules that the pod's annotations ask for.
@@ -110,7 +110,7 @@ fn write_token(mesh: &Mesh, pod: &Pod) -> io::Result<()> {
 
 /// Whether the sidecar answers its application's DNS questions: unless it is told not to (`ISTIO_META_DNS_CAPTURE`).
 pub(crate) fn answers_dns(mesh: &Mesh, pod: &Pod) -> bool {
-    let config = effective(&mesh.resources(), &pod.identity.fields.annotations);
+    let config = effective(&mesh.resources(), &pod.identity.fields);
     !pod.identity.gateway && config.is_ok_and(|config| wants_dns(&config))
 }
 
@@ -146,7 +146,7 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
     let mode = f.annotations.get("sidecar.istio.io/interceptionMode").map_or("REDIRECT", String::as_str);
     let control = format!("{CONTROL_HOST}:15012");
     let roots = format!("{PROXY_DIR}/root-cert.pem");
-    let mut config = effective(&mesh.resources(), &f.annotations)?;
+    let mut config = effective(&mesh.resources(), f)?;
     config.fields.insert("discoveryAddress".to_owned(), json!(control));
     let wants_dns = !id.gateway && wants_dns(&config);
     for (name, value) in &config.metadata {
