@@ -67,7 +67,7 @@ fn start(address: SocketAddr, names: Arc<Names>, mark: Option<u32>) {
     let server = Rc::new(Server { names, upstream: Upstream::new(mark, address), waiting: Semaphore::new(QUESTIONS) });
     tokio::task::spawn_local(async move {
         loop {
-            match (UdpSocket::bind(address).await, TcpListener::bind(address).await) {
+            match (udp_socket(address, mark), TcpListener::bind(address).await) {
                 (Ok(udp), Ok(tcp)) => {
                     tokio::join!(over_udp(Rc::new(udp), server.clone()), over_tcp(tcp, server.clone()));
                 }
@@ -82,6 +82,17 @@ fn start(address: SocketAddr, names: Arc<Names>, mark: Option<u32>) {
             }
         }
     });
+}
+
+/// The socket's mark puts answers into the conntrack zone of the captured questions, so that they come from the server that was asked.
+fn udp_socket(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mark) = mark {
+        lateen_capture::socket::set_mark(&socket, mark)?;
+    }
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
 struct Server {
