@@ -174,7 +174,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: secure, namespace: plain}
-spec: {selector: {app: secure}, ports: [{name: https, port: 443, targetPort: 8443}, {name: grpc, port: 7000}]}
+spec: {selector: {app: secure}, ports: [{name: https, port: 443, targetPort: 8443}, {name: grpc, port: 7000}, {name: tls, port: 8443}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -208,7 +208,7 @@ metadata: {name: pass, namespace: edge}
 spec:
   parentRefs: [{name: front, sectionName: pass}]
   hostnames: [secure.internal]
-  rules: [{backendRefs: [{name: secure, namespace: plain, port: 443}]}]
+  rules: [{backendRefs: [{name: secure, namespace: plain, port: 8443}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: ReferenceGrant

@@ -179,7 +179,7 @@ pub(super) fn action<F: BackendFilter>(
     let mut filters: Vec<HttpRouteFilter> = filters.iter().map(BackendFilter::to_http).collect();
     if let [only] = backends {
         // What a rule's only backend does to requests, the rule does.
-        filters.extend(only.filters.iter().map(BackendFilter::to_http).filter(|f| changes_url(f)));
+        filters.extend(only.filters.iter().map(BackendFilter::to_http).filter(changes_url));
     }
     let all = filters.iter().cloned().chain(backends.iter().flat_map(|b| b.filters.iter().map(BackendFilter::to_http)));
     if let Some(unknown) = all.into_iter().find(|f| f.type_ == HttpRouteFilterType::ExtensionRef) {

@@ -72,7 +72,7 @@ pub fn translate(world: &World) -> Translation {
                     converted.refused.clone()
                 }
             };
-            parents.push(ParentStatus::new(parent, route.generation(), refused, converted.unresolved.as_ref()));
+            parents.push(ParentStatus::new(parent, route.generation(), refused.as_ref(), converted.unresolved.as_ref()));
         }
         out.statuses.insert(route.key(), Status::Route { parents });
     }

@@ -110,9 +110,14 @@ pub struct ParentStatus {
 
 impl ParentStatus {
     /// Of a route: why it was not accepted, and which of its references could not be followed.
-    pub(super) fn new(parent: &ParentReference, generation: i64, refused: Option<Problem>, unresolved: Option<&Problem>) -> Self {
+    pub(super) fn new(
+        parent: &ParentReference,
+        generation: i64,
+        refused: Option<&Problem>,
+        unresolved: Option<&Problem>,
+    ) -> Self {
         let conditions = vec![
-            Condition::of("Accepted", refused.as_ref(), ("Accepted", "Route was valid"), generation),
+            Condition::of("Accepted", refused, ("Accepted", "Route was valid"), generation),
             Condition::of("ResolvedRefs", unresolved, ("ResolvedRefs", "All references resolved"), generation),
         ];
         Self { parent: parent.clone(), conditions }
