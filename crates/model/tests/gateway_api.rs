@@ -26,7 +26,7 @@ const GOOD: &[(&str, &str)] = &[
     ("GatewayClass", "{controllerName: istio.io/gateway-controller, description: ours}"),
     (
         "Gateway",
-        "{gatewayClassName: istio, listeners: [{name: a, port: 80, protocol: HTTP}, {name: b, port: 443, protocol: HTTPS, hostname: '*.b.org', tls: {certificateRefs: [{kind: Secret, group: '', name: c}], options: {gateway.istio.io/tls-terminate-mode: MUTUAL}}, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {l: m}}}, kinds: [{kind: HTTPRoute}]}}, {name: c, port: 9000, protocol: TCP}, {name: d, port: 8443, protocol: TLS, tls: {mode: Passthrough}}], addresses: [{type: Hostname, value: s.a}], infrastructure: {labels: {l: m}, annotations: {k: v}}}",
+        "{gatewayClassName: istio, listeners: [{name: a, port: 80, protocol: HTTP}, {name: b, port: 443, protocol: HTTPS, hostname: '*.b.org', tls: {certificateRefs: [{kind: Secret, group: '', name: c}], options: {gateway.istio.io/tls-terminate-mode: MUTUAL}}, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {l: m}}}, kinds: [{kind: HTTPRoute}]}}, {name: c, port: 9000, protocol: TCP}, {name: d, port: 8443, protocol: TLS, tls: {mode: Passthrough}}], tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: c}], mode: AllowInsecureFallback}}, perPort: [{port: 443, tls: {}}]}}, addresses: [{type: Hostname, value: s.a}], infrastructure: {labels: {l: m}, annotations: {k: v}}}",
     ),
     (
         "HTTPRoute",
@@ -122,9 +122,9 @@ fn wrong_manifests_are_refused() {
         (
             document(
                 "Gateway",
-                "{gatewayClassName: istio, listeners: [{name: a, port: 80, protocol: HTTP}], tls: {frontend: {}}}",
+                "{gatewayClassName: istio, listeners: [{name: a, port: 80, protocol: HTTP}], tls: {backend: {}}}",
             ),
-            "spec.tls: is not supported",
+            "spec.tls.backend: is not supported",
         ),
         (route("{matches: [{path: {value: a}}]}"), "spec.rules[0].matches[0].path.value: must begin with '/'"),
         (route("{matches: [{path: {value: /a//b}}]}"), "spec.rules[0].matches[0].path.value: must not contain \"//\""),

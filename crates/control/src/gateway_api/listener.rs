@@ -3,12 +3,14 @@
 use super::attach::{RouteKind, Target};
 use super::class;
 use super::front::Front;
+use super::frontend;
 use super::source::Sources;
 use super::status::{Condition, ListenerStatus, Problem, Status};
 use super::{Translation, derived};
 use crate::world::World;
 use lateen_model::resource::gateway_api::{
-    AddressType, CORE_GROUP, GATEWAY_GROUP, KubeGateway, Listener, ListenerProtocol, ListenerTls, ListenerTlsMode,
+    AddressType, CORE_GROUP, FrontendValidationMode, GATEWAY_GROUP, KubeGateway, Listener, ListenerProtocol, ListenerTls,
+    ListenerTlsMode,
 };
 use lateen_model::resource::{
     Gateway, GatewayPort, GatewaySpec, Kind, ResourceKey, Server, ServerTlsMode, ServerTlsSettings, host,
@@ -40,6 +42,8 @@ pub(super) struct ListenerState<'a> {
     servable: bool,
     /// The certificate, as proxies ask for it.
     credential: String,
+    /// What clients' certificates are verified against, as proxies ask for it, and whether a client may have none.
+    client_roots: Option<(String, FrontendValidationMode)>,
     attached: usize,
 }
 
@@ -138,13 +142,23 @@ fn judge<'a>(world: &World, gateway: &'a KubeGateway) -> Vec<ListenerState<'a>> 
             resolved: None,
             servable: true,
             credential: String::new(),
+            client_roots: None,
             attached: 0,
         };
+        match frontend::client_roots(world, gateway, listener) {
+            Ok(roots) => state.client_roots = roots,
+            Err(problem) => {
+                state.servable = false;
+                let text = format!("no roots to verify clients by: {}", problem.message);
+                state.accepted.get_or_insert_with(|| Problem::new("NoValidCACertificate", text));
+                state.resolved = Some(problem);
+            }
+        }
         match credential(world, gateway, listener) {
             Ok(name) => state.credential = name,
             Err(problem) => {
                 state.servable = false;
-                state.resolved = Some(problem);
+                state.resolved.get_or_insert(problem);
             }
         }
         if let Some(problem) = wrong_kinds {
@@ -296,8 +310,14 @@ fn tls(state: &ListenerState<'_>) -> Option<ServerTlsSettings> {
         ListenerTlsMode::Passthrough => ServerTlsMode::Passthrough,
         ListenerTlsMode::Terminate => written.terminate_mode().unwrap_or(ServerTlsMode::Simple),
     };
+    let (roots, mode) = match &state.client_roots {
+        Some((roots, FrontendValidationMode::AllowValidOnly)) => (roots.clone(), ServerTlsMode::Mutual),
+        Some((roots, FrontendValidationMode::AllowInsecureFallback)) => (roots.clone(), ServerTlsMode::OptionalMutual),
+        None => (String::new(), mode),
+    };
     Some(ServerTlsSettings {
         mode,
+        ca_cert_credential_name: roots,
         credential_name: state.credential.clone(),
         cipher_suites: written.cipher_suites(),
         ..ServerTlsSettings::default()
@@ -334,7 +354,15 @@ fn gateway_status(
         }
     };
     let listeners = states.iter().map(|s| listener_status(s, generation)).collect();
-    Status::Gateway { addresses, conditions: vec![accepted, programmed], listeners }
+    let mut conditions = vec![accepted, programmed];
+    let falls_back = |s: &ListenerState<'_>| {
+        s.client_roots.as_ref().is_some_and(|(_, mode)| *mode == FrontendValidationMode::AllowInsecureFallback)
+    };
+    if states.iter().any(falls_back) {
+        let text = "AllowInsecureFallback lets in clients without a certificate";
+        conditions.push(Condition::good("InsecureFrontendValidationMode", "ConfigurationChanged", text, generation));
+    }
+    Status::Gateway { addresses, conditions, listeners }
 }
 
 fn listener_status(state: &ListenerState<'_>, generation: i64) -> ListenerStatus {

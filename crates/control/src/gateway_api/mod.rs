@@ -10,6 +10,7 @@ mod backend;
 mod class;
 mod features;
 mod front;
+mod frontend;
 mod grpc;
 mod http;
 mod l4;

@@ -87,7 +87,12 @@ impl Sources {
         true
     }
 
-    /// Whether a namespace has what a selector asks for. Every namespace has a label with its own name.
+    /// Whether proxies may have asked for roots in ConfigMaps of a namespace.
+    pub fn serves_roots(&self, namespace: &str) -> bool {
+        self.tls_policies.keys().any(|(ns, _)| ns == namespace) || self.gateways.values().any(|g| g.spec.tls.is_some())
+    }
+
+    /// The labels of a namespace. Every namespace has one with its own name.
     pub fn namespace_labels(&self, name: &str) -> StringMap {
         let mut labels = self.namespaces.get(name).cloned().unwrap_or_default();
         labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());

@@ -198,6 +198,55 @@ fn the_older_of_two_policies_holds() {
 }
 
 #[test]
+fn clients_of_https_are_verified_by_roots_that_are_there() {
+    let ca = lateen_testkit::certificates::TestCa::new();
+    let leaf = ca.leaf().dns("a.org").issue();
+    let indented = |text: &str| text.lines().map(|l| format!("    {l}\n")).collect::<String>();
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: cert, namespace: a}}\nstringData:\n  tls.crt: |\n{}\n  tls.key: |\n{}\n---\n",
+        indented(&leaf.chain_pem),
+        indented(&leaf.key_pem)
+    );
+    let roots = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots, namespace: a}}\ndata:\n  ca.crt: |\n{}\n---\n",
+        indented(ca.root_pem())
+    );
+    let https = "[{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}]";
+    for (reference, mode, expected, server) in [
+        ("kind: ConfigMap, name: roots", "AllowValidOnly", "True(Accepted) True(ResolvedRefs)", "Mutual configmap://a/roots"),
+        (
+            "kind: ConfigMap, name: roots",
+            "AllowInsecureFallback",
+            "True(Accepted) True(ResolvedRefs)",
+            "OptionalMutual configmap://a/roots",
+        ),
+        ("kind: ConfigMap, name: none", "AllowValidOnly", "False(NoValidCACertificate) False(InvalidCACertificateRef)", ""),
+        ("kind: Strange, name: roots", "AllowValidOnly", "False(NoValidCACertificate) False(InvalidCACertificateKind)", ""),
+        ("kind: Secret, namespace: b, name: roots", "AllowValidOnly", "False(NoValidCACertificate) False(RefNotPermitted)", ""),
+    ] {
+        let tls = format!(
+            "tls: {{frontend: {{default: {{validation: {{caCertificateRefs: [{{group: '', {reference}}}], mode: {mode}}}}}}}}}"
+        );
+        let text = gateway(https).replace("gatewayClassName: istio,", &format!("gatewayClassName: istio, {tls},"));
+        let bench = Bench::new(&(secret.clone() + &roots + &text));
+        let Status::Gateway { conditions, listeners, .. } = &bench.world.statuses()[&key(Kind::KubeGateway, "a", "gw")] else {
+            panic!("no Gateway")
+        };
+        let found = |type_: &str| {
+            let c = listeners[0].conditions.iter().find(|c| c.type_ == type_).unwrap();
+            format!("{}({})", if c.status { "True" } else { "False" }, c.reason)
+        };
+        assert_eq!(format!("{} {}", found("Accepted"), found("ResolvedRefs")), expected, "{reference}");
+        let insecure = conditions.iter().any(|c| c.type_ == "InsecureFrontendValidationMode");
+        assert_eq!(insecure, mode == "AllowInsecureFallback");
+        let made =
+            bench.world.namespace("a").unwrap().gateways.get("gw~https").map(|g| g.resource.spec.servers[0].tls.clone().unwrap());
+        let made = made.map(|t| format!("{:?} {}", t.mode, t.ca_cert_credential_name)).unwrap_or_default();
+        assert_eq!(made, server, "{reference}");
+    }
+}
+
+#[test]
 fn classes_are_accepted() {
     let class = |name: &str, spec: &str| {
         format!(

@@ -1,7 +1,7 @@
 //! TLS between sidecars.
 
 use super::mtls::{self, Mode};
-use super::secret::{CA_SUFFIX, KUBERNETES};
+use super::secret::{CA_SUFFIX, CONFIG_MAP, KUBERNETES};
 use crate::names;
 use crate::world::{Service, ServiceEndpoints, World};
 use lateen_model::dataplane::{
@@ -67,8 +67,9 @@ pub fn gateway(world: &World, settings: Option<&ServerTlsSettings>, alpn: &[&str
         return tls;
     };
     let secret = |name: &str| {
-        let name = name.strip_prefix(KUBERNETES).unwrap_or(name);
-        SecretRef { name: format!("{KUBERNETES}{name}"), source: SecretSource::Ads }
+        let bare = name.strip_prefix(KUBERNETES).unwrap_or(name);
+        let scheme = if name.starts_with(CONFIG_MAP) { "" } else { KUBERNETES };
+        SecretRef { name: format!("{scheme}{bare}"), source: SecretSource::Ads }
     };
     let credential = settings.credential().unwrap_or_default();
     let roots = match settings.ca_cert_credential_name.as_str() {

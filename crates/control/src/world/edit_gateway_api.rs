@@ -47,8 +47,7 @@ impl Edit {
 
     fn note_source(&mut self, key: &ResourceKey) {
         self.stale_gateway_api |= key.kind.is_gateway_api() || self.world.gateway_api.is_active();
-        let serves_roots = || self.world.gateway_api.tls_policies.keys().any(|(namespace, _)| *namespace == key.namespace);
-        if key.kind == ResourceKind::ConfigMap && serves_roots() {
+        if key.kind == ResourceKind::ConfigMap && self.world.gateway_api.serves_roots(&key.namespace) {
             // Proxies ask for its roots as for those of a Secret.
             self.changed(Kind::Secret, &key.namespace, &key.name);
         }

@@ -5,6 +5,7 @@
 mod backend_tls_policy;
 mod deployment;
 mod filters;
+mod frontend_tls;
 mod gateway;
 mod gateway_class;
 mod grpc_route;
@@ -23,6 +24,7 @@ pub use filters::{
     BackendFilter, CorsFilter, Fraction, GrpcRouteFilter, GrpcRouteFilterType, HeaderFilter, HeaderValue, HttpRouteFilter,
     HttpRouteFilterType, MirrorFilter, PathModifier, PathModifierType, RedirectFilter, UrlRewriteFilter,
 };
+pub use frontend_tls::{FrontendSettings, FrontendTls, FrontendValidation, FrontendValidationMode, GatewayTls, PortFrontendTls};
 pub use gateway::{
     AddressType, AllowedRoutes, FromNamespaces, GatewayAddress, GatewayInfrastructure, KubeGateway, KubeGatewaySpec, Listener,
     ListenerProtocol, ListenerTls, ListenerTlsMode, RouteGroupKind, RouteNamespaces,

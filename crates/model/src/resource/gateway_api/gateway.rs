@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::frontend_tls::GatewayTls;
 use super::reference::{GATEWAY_GROUP, ObjectReference, hostname};
 use crate::resource::check::{self, report_at};
 use crate::resource::meta::{Object, StringMap};
@@ -29,9 +30,9 @@ pub struct KubeGatewaySpec {
     /// Who may add listeners; not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_listeners: Option<Passthrough>,
-    /// TLS of all listeners and backends; not supported yet.
+    /// TLS of all listeners and backends.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Passthrough>,
+    pub tls: Option<GatewayTls>,
     /// TLS towards backends, in an older form; not supported yet.
     #[serde(rename = "backendTLS", skip_serializing_if = "Option::is_none")]
     pub backend_tls: Option<Passthrough>,
@@ -305,6 +306,7 @@ impl KubeGateway {
                     issues.error("has the port, protocol and hostname of another listener");
                 }
             });
+            issues.optional("tls", self.spec.tls.as_ref(), |issues, tls| tls.validate(issues));
             issues.each("addresses", &self.spec.addresses, |issues, address| {
                 let value = address.value.as_deref().unwrap_or_default();
                 if address.type_ == AddressType::IpAddress && !value.is_empty() && value.parse::<std::net::IpAddr>().is_err() {
@@ -326,7 +328,7 @@ impl KubeGateway {
                 );
             }
             issues.unsupported_if(spec.allowed_listeners.is_some(), "allowedListeners");
-            issues.unsupported_if(spec.tls.is_some(), "tls");
+            issues.optional("tls", spec.tls.as_ref(), |issues, tls| tls.unsupported(issues));
             issues.unsupported_if(spec.backend_tls.is_some(), "backendTLS");
             issues.unsupported_if(spec.default_scope.is_some(), "defaultScope");
             issues.each("listeners", &spec.listeners, |issues, listener| {
