@@ -114,7 +114,7 @@ fn render<C: TemplateContext>(part: &HeaderValuePart, context: &C, out: &mut Str
         Part::StartTime => push_time(context.start_time(), out),
         Part::UpstreamHost => push_address(context.upstream_host(), true, out),
         Part::Hostname => out.push_str(context.hostname()),
-        Part::Environment(name) => out.push_str(context.environment(name).unwrap_or_default()),
+        Part::Environment(name) => out.push_str(context.environment(name).unwrap_or("-")),
         Part::PeerUriSan => out.push_str(context.downstream_peer_uri_san().unwrap_or_default()),
         Part::ServerName => out.push_str(context.requested_server_name().unwrap_or_default()),
         Part::ResponseCode => {

@@ -79,7 +79,7 @@ fn operators() {
         ("%UPSTREAM_HOST%", ""),
         ("%HOSTNAME%", "pod-1"),
         ("%ENVIRONMENT(ISTIO_META_CLUSTER_ID)%", "Kubernetes"),
-        ("%ENVIRONMENT(NONE)%", ""),
+        ("%ENVIRONMENT(NONE)%", "-"),
         ("%DOWNSTREAM_PEER_URI_SAN%", "spiffe://cluster.local/ns/a/sa/b"),
         ("%REQ(X-A)%", "alpha"),
         ("%REQ(X-B?X-A)%-%REQ(X-B)%", "alpha-"),

@@ -66,8 +66,8 @@ fn keys<T: Serialize + Default>() -> BTreeSet<String> {
 
 /// All that the pod `one-0` of namespace `a` is sent, as text; or why the document is refused.
 fn sent(kind: &str, spec: &str) -> Result<String, Vec<String>> {
-    let document =
-        format!("apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: x, namespace: a}}\nspec: {spec}\n");
+    let group = if kind == "LocalRateLimit" { "policy.lateen.dev/v1alpha1" } else { "networking.istio.io/v1" };
+    let document = format!("apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x, namespace: a}}\nspec: {spec}\n");
     if let Some(Err(rejection)) = manifest::read(&document, "x.yaml").into_iter().next() {
         return Err(rejection.problems.iter().map(ToString::to_string).collect());
     }
@@ -598,3 +598,6 @@ mod entries;
 
 #[path = "effect_tests_gateways.rs"]
 mod gateways;
+
+#[path = "effect_tests_policies.rs"]
+mod policies;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use lateen_model::resource::{
-    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
-    WorkloadGroup,
+    AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
+    WorkloadEntry, WorkloadGroup, WorkloadProxyConfig,
 };
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -23,6 +23,8 @@ pub(crate) fn all() -> Vec<String> {
     fields_of::<Sidecar>("Sidecar", &mut all);
     fields_of::<PeerAuthentication>("PeerAuthentication", &mut all);
     fields_of::<AuthorizationPolicy>("AuthorizationPolicy", &mut all);
+    fields_of::<LocalRateLimit>("LocalRateLimit", &mut all);
+    fields_of::<WorkloadProxyConfig>("ProxyConfig", &mut all);
     all
 }
 

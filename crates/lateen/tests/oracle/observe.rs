@@ -37,6 +37,9 @@ pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &
             [only] => only.detail(is_echo(&happened.exchanges[0])),
             many => crate::logs::tally(many),
         };
+        if step.connections {
+            found["connections"] = Entries::connections(&entries).into();
+        }
         if step.saw {
             // Which of several was last is chance.
             found["log"].as_object_mut().map(|log| ["server", "servers"].map(|key| log.remove(key)));
@@ -110,6 +113,9 @@ fn single(exchange: &Exchange) -> Value {
     }
     found["tls"] = json!(exchange.tls);
     if exchange.status == 0 {
+        if !exchange.body.is_empty() {
+            found["body"] = String::from_utf8_lossy(&exchange.body).into_owned().into();
+        }
         return found;
     }
     found["status"] = exchange.status.into();

@@ -24,7 +24,7 @@ pages of the proxy:
   /config/secrets           certificates, without keys  (JSON)
   /config_dump              all of these, fields left aside, resources refused
   /clusters                 counters and health of each cluster's hosts
-  /stats                    counters, as text
+  /stats[?filter=TEXT]      counters, as text, all or those whose names contain it
   /stats/prometheus         metrics
   /certs                    certificates in force
   /server_info              version, node, uptime, state
@@ -49,7 +49,7 @@ pub(super) fn admin(shared: &Shared, subscription: &Subscription, ask: &Ask) -> 
         "/config/secrets" | "/certs" => Answer::json(&secrets(shared)),
         "/config_dump" => Answer::json(&config_dump(shared, subscription)),
         "/clusters" => Answer::json(&cluster_counters(shared)),
-        "/stats" => Answer::text(StatusCode::OK, stats(shared)),
+        "/stats" => Answer::text(StatusCode::OK, stats(shared, ask.query.strip_prefix("filter="))),
         "/stats/prometheus" | "/metrics" => super::prometheus(shared, subscription),
         "/server_info" => Answer::json(&server_info(shared, subscription)),
         "/drain_listeners" => {
@@ -207,15 +207,20 @@ pub(super) fn used_clusters(shared: &Shared) -> Vec<Arc<Cluster>> {
     clusters
 }
 
-fn stats(shared: &Shared) -> String {
+fn stats(shared: &Shared, wanted: Option<&str>) -> String {
     let mut text = String::new();
+    let mut line = |name: &str, number: u64| {
+        if wanted.is_none_or(|wanted| name.contains(wanted)) {
+            let _ = writeln!(text, "{name}: {number}");
+        }
+    };
     for cluster in used_clusters(shared) {
         for (name, number) in numbers(&cluster) {
-            let _ = writeln!(text, "cluster.{}.{name}: {number}", cluster.name);
+            line(&format!("cluster.{}.{name}", cluster.name), number);
         }
     }
     for (name, number) in process_numbers(shared) {
-        let _ = writeln!(text, "{name}: {number}");
+        line(name, number);
     }
     text
 }

@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) path: String,
+    /// What is behind `?`.
+    pub(crate) query: String,
 }
 
 /// An answer.
@@ -73,7 +75,8 @@ where
     F: Fn(Ask) -> Answer + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(Ask { method: request.method().clone(), path: request.uri().path().to_owned() });
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        let answer = answer(Ask { method: request.method().clone(), path, query });
         async move {
             let mut response = Response::new(Full::new(answer.body));
             *response.status_mut() = answer.status;

@@ -58,7 +58,7 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         healthy_panic_threshold,
         weighted_localities,
         tcp_keepalive: cx.optional("upstream_connection_options", upstream_connection_options, tcp_keepalive)?.flatten(),
-        bind_source: cx.optional("upstream_bind_config", upstream_bind_config, bind_source)?.flatten(),
+        bind_sources: cx.optional("upstream_bind_config", upstream_bind_config, bind_sources)?.unwrap_or_default(),
         tcp_metadata_exchange: upstream_filters(cx, filters)?,
         metadata: cluster_metadata(cx, &metadata.unwrap_or_default()),
     })
@@ -538,16 +538,23 @@ fn tcp_keepalive(cx: &mut Cx, value: cluster::UpstreamConnectionOptions) -> Resu
     }))
 }
 
-fn bind_source(cx: &mut Cx, value: core::BindConfig) -> Result<Option<std::net::IpAddr>> {
+fn bind_sources(cx: &mut Cx, value: core::BindConfig) -> Result<Vec<std::net::IpAddr>> {
     fields!(cx, value => core::BindConfig {
-        use: [source_address],
+        use: [source_address, extra_source_addresses],
         refuse: [socket_options, local_address_selector, additional_source_addresses],
-        ignore: [freebind, extra_source_addresses, validate_network_namespaces],
+        ignore: [freebind, validate_network_namespaces],
     });
-    cx.optional("source_address", source_address, |cx, value| {
-        let source = socket_address(cx, value)?;
-        if source.port() == 0 { Ok(source.ip()) } else { cx.fail_at("port_value", "must be 0") }
-    })
+    let first = cx.optional("source_address", source_address, bind_source)?;
+    let further = cx.each("extra_source_addresses", extra_source_addresses, |cx, extra| {
+        fields!(cx, extra => core::ExtraSourceAddress { use: [address], refuse: [socket_options], ignore: [] });
+        cx.required("address", address, bind_source)
+    })?;
+    Ok(first.into_iter().chain(further).collect())
+}
+
+fn bind_source(cx: &mut Cx, value: core::SocketAddress) -> Result<std::net::IpAddr> {
+    let source = socket_address(cx, value)?;
+    if source.port() == 0 { Ok(source.ip()) } else { cx.fail_at("port_value", "must be 0") }
 }
 
 /// Whether TCP metadata exchange is among them; nothing else is supported.

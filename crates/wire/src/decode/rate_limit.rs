@@ -5,7 +5,7 @@ use super::cx::{Cx, Result, fields};
 use crate::pb::{
     core, extensions::common::ratelimit::v3 as ratelimit, extensions::filters::http::local_ratelimit::v3 as local, route, typ,
 };
-use crate::rate_limit::{CLIENT, REMOTE_ADDRESS, RULE, URI_SAN};
+use crate::rate_limit::{CLIENT, RATE_LIMITED, REMOTE_ADDRESS, RULE, URI_SAN};
 use lateen_model::dataplane as m;
 use std::time::Duration;
 
@@ -18,17 +18,18 @@ const MAX_CLIENTS: u32 = lateen_model::resource::MAX_CLIENTS;
 pub(super) fn http(cx: &mut Cx, value: local::LocalRateLimit) -> Result<m::RateLimits> {
     fields!(cx, value => local::LocalRateLimit {
         use: [
-            stat_prefix, token_bucket, filter_enabled, filter_enforced, descriptors, rate_limits,
+            stat_prefix, token_bucket, filter_enabled, filter_enforced, response_headers_to_add, descriptors, rate_limits,
             always_consume_default_token_bucket, max_dynamic_descriptors, enable_retry_after_header,
         ],
         refuse: [
-            status, request_headers_to_add_when_not_enforced, response_headers_to_add, stage, local_rate_limit_per_downstream_connection,
+            status, request_headers_to_add_when_not_enforced, stage, local_rate_limit_per_downstream_connection,
             local_cluster_rate_limit, enable_x_ratelimit_headers, vh_rate_limits, rate_limited_as_resource_exhausted,
         ],
         ignore: [],
     });
     cx.required("filter_enabled", filter_enabled, always)?;
     cx.required("filter_enforced", filter_enforced, always)?;
+    cx.each("response_headers_to_add", response_headers_to_add, rate_limited)?;
     let rest = cx.required("token_bucket", token_bucket, bucket)?;
     if rest.max_tokens != u32::MAX || always_consume_default_token_bucket.is_none_or(|v| v.value) {
         return cx.fail_at("token_bucket", "a limit for all requests is supported as one of the descriptors");
@@ -53,6 +54,13 @@ pub(super) fn http(cx: &mut Cx, value: local::LocalRateLimit) -> Result<m::RateL
 fn always(cx: &mut Cx, value: core::RuntimeFractionalPercent) -> Result<()> {
     let share = value.default_value.unwrap_or_default();
     if share.numerator == 100 && share.denominator == 0 { Ok(()) } else { cx.fail("only 100 % is supported") }
+}
+
+/// The header that refusals have anyway.
+fn rate_limited(cx: &mut Cx, value: core::HeaderValueOption) -> Result<()> {
+    let header = value.header.unwrap_or_default();
+    let is_known = (header.key.as_str(), header.value.as_str()) == RATE_LIMITED;
+    if is_known { Ok(()) } else { cx.fail_at("header", "only x-envoy-ratelimited: true is supported") }
 }
 
 fn bucket(cx: &mut Cx, value: typ::TokenBucket) -> Result<m::TokenBucket> {

@@ -10,7 +10,7 @@ use lateen_model::dataplane as m;
 use prost::Message;
 use prost::encoding::message;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub(crate) const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -71,8 +71,9 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
             tcp_keepalive: Some(tcp_keepalive(keepalive)),
             ..Default::default()
         }),
-        upstream_bind_config: value.bind_source.map(|source| core::BindConfig {
-            source_address: Some(socket_address(SocketAddr::new(source, 0))),
+        upstream_bind_config: value.bind_sources.split_first().map(|(source, further)| core::BindConfig {
+            source_address: Some(socket_address(SocketAddr::new(*source, 0))),
+            extra_source_addresses: further.iter().map(extra_source).collect(),
             ..Default::default()
         }),
         ..Default::default()
@@ -290,4 +291,8 @@ fn service(value: &m::ServiceRef) -> OrderedValue {
     service.set_str("name", &value.name);
     service.set_str("namespace", &value.namespace);
     OrderedValue { kind: Some(OrderedKind::Struct(service)) }
+}
+
+fn extra_source(ip: &IpAddr) -> core::ExtraSourceAddress {
+    core::ExtraSourceAddress { address: Some(socket_address(SocketAddr::new(*ip, 0))), ..Default::default() }
 }

@@ -7,7 +7,7 @@ use crate::pb::{
     core, extensions::common::ratelimit::v3 as ratelimit, extensions::filters::http::local_ratelimit::v3 as local, google, route,
     typ,
 };
-use crate::rate_limit::{CLIENT, REMOTE_ADDRESS, RULE, URI_SAN};
+use crate::rate_limit::{CLIENT, RATE_LIMITED, REMOTE_ADDRESS, RULE, URI_SAN};
 use lateen_model::dataplane as m;
 use std::time::Duration;
 use typ::fractional_percent::DenominatorType;
@@ -23,6 +23,7 @@ pub(super) fn http(value: &m::RateLimits) -> google::Any {
         })),
         filter_enabled: Some(always()),
         filter_enforced: Some(always()),
+        response_headers_to_add: vec![rate_limited()],
         descriptors: value.rules.iter().map(descriptor).collect(),
         rate_limits: value.rules.iter().map(limit).collect(),
         always_consume_default_token_bucket: boolean(false),
@@ -44,6 +45,15 @@ fn bucket(value: m::TokenBucket) -> typ::TokenBucket {
         max_tokens: value.max_tokens,
         tokens_per_fill: uint32(value.tokens_per_fill),
         fill_interval: Some(duration(value.fill_interval)),
+    }
+}
+
+fn rate_limited() -> core::HeaderValueOption {
+    let (key, value) = RATE_LIMITED;
+    core::HeaderValueOption {
+        header: Some(core::HeaderValue { key: key.to_owned(), value: value.to_owned(), ..Default::default() }),
+        append_action: core::header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..Default::default()
     }
 }
 

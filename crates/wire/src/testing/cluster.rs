@@ -171,11 +171,11 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
     let keepalive =
         (of(any::<u32>()), seconds(), seconds()).prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
     let balancing = (of(0_u8..=100), of(Just(WeightedLocality { local: Locality::default() })), of(outlier_detection()));
-    let sockets = (boxed(transport()), of(keepalive), of(ip()), any::<bool>());
+    let sockets = (boxed(transport()), of(keepalive), vec(ip(), 0..3), any::<bool>());
     ((name(), "[a-z]{0,6}"), discovery(), duration(), boxed(http()), circuit_breakers(), balancing, sockets, metadata()).prop_map(
         |((name, stat_name), (discovery, lb_policy), connect_timeout, http, circuit_breakers, balancing, sockets, metadata)| {
             let (healthy_panic_threshold, weighted_localities, outlier_detection) = balancing;
-            let (transport, tcp_keepalive, bind_source, tcp_metadata_exchange) = sockets;
+            let (transport, tcp_keepalive, bind_sources, tcp_metadata_exchange) = sockets;
             Cluster {
                 name,
                 stat_name,
@@ -189,7 +189,7 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
                 healthy_panic_threshold,
                 weighted_localities,
                 tcp_keepalive,
-                bind_source,
+                bind_sources,
                 tcp_metadata_exchange,
                 metadata,
             }
