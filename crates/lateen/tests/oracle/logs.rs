@@ -1,6 +1,6 @@
 //! The sidecars' access logs: which entries belong to which request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lateen_testkit::lab::PodStatus;
 use serde_json::{Value, json};
@@ -126,6 +126,12 @@ impl Entries {
         let mut lines: Vec<String> = self.servers.iter().map(line).collect();
         lines.sort();
         lines
+    }
+
+    /// From how many addresses servers were asked.
+    pub(crate) fn connections(entries: &[Self]) -> usize {
+        let from = entries.iter().flat_map(|e| &e.servers).filter_map(|e| e["downstream_remote_address"].as_str());
+        from.collect::<BTreeSet<_>>().len()
     }
 
     /// How often servers of each deployment were asked.

@@ -14,6 +14,8 @@ pub(crate) enum Op {
     Bytes(Vec<Bytes>),
     /// The address of a name.
     Resolve(String),
+    /// When the kernel next probes connections from the pod to this port, whoever has opened them.
+    KeepAlive(u16),
 }
 
 /// HTTP requests, all the same.

@@ -56,6 +56,13 @@ pub(crate) fn variants(scenario: &Scenario) -> Result<Vec<Scenario>, String> {
     Ok([Place::Subset, Place::Port, Place::SubsetPort].map(variant).into())
 }
 
+/// Documents with their policies at each of the other places.
+pub(crate) fn elsewhere(manifests: &str) -> Result<Vec<String>, String> {
+    let documents = yaml::documents(manifests)?;
+    let text = |place| moved(&documents, place).iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");
+    Ok([Place::Port, Place::Subset, Place::SubsetPort].map(text).into())
+}
+
 /// The same steps, which cover the fields of the place. Two steps cannot be the same in two scenarios, as access logs are one.
 fn script(script: &Script, place: Place) -> Script {
     let mut script = script.clone();
@@ -73,7 +80,7 @@ fn moved(documents: &[Value], place: Place) -> Vec<Value> {
     let mut placed: Vec<Value> = Vec::new();
     for rule in documents.iter_mut().filter(|d| d["kind"] == "DestinationRule") {
         let host = rule["spec"]["host"].as_str().unwrap_or_default().to_owned();
-        let of_host = ports.get(short(&host)).cloned().unwrap_or_default();
+        let of_host = ports.get(short(&host)).cloned().unwrap_or_else(|| vec![(80, "http".to_owned())]);
         if move_policy(&mut rule["spec"], &of_host, place) && place != Place::Port {
             let metadata = json!({"name": format!("placed-{}", short(&host)), "namespace": rule["metadata"]["namespace"]});
             placed.push(json!({"host": host, "metadata": metadata, "ports": of_host.iter().map(|p| json!([p.0, p.1])).collect::<Value>()}));
@@ -93,14 +100,23 @@ fn moved(documents: &[Value], place: Place) -> Vec<Value> {
     documents
 }
 
-/// The number and name of each port of each service.
+/// The number and name of each port of each service, by its name or the first label of its host.
 fn ports(documents: &[Value]) -> BTreeMap<String, Vec<(u64, String)>> {
     let services = documents.iter().filter(|d| d["kind"] == "Service");
     let of = |service: &Value| {
         let list = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
         list.iter().map(|p| (p["port"].as_u64().unwrap_or(80), p["name"].as_str().unwrap_or_default().to_owned())).collect()
     };
-    services.map(|s| (s["metadata"]["name"].as_str().unwrap_or_default().to_owned(), of(s))).collect()
+    let mut ports: BTreeMap<_, _> =
+        services.map(|s| (s["metadata"]["name"].as_str().unwrap_or_default().to_owned(), of(s))).collect();
+    for entry in documents.iter().filter(|d| d["kind"] == "ServiceEntry") {
+        let number = |port: &Value| (port["number"].as_u64().unwrap_or(80), port["name"].as_str().unwrap_or_default().to_owned());
+        let list: Vec<_> = entry["spec"]["ports"].as_array().into_iter().flatten().map(number).collect();
+        for host in entry["spec"]["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            ports.insert(short(host).to_owned(), list.clone());
+        }
+    }
+    ports
 }
 
 fn short(host: &str) -> &str {

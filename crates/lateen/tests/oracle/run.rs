@@ -15,6 +15,7 @@ use crate::logs::Logs;
 use crate::mesh::{Engine, Mesh};
 use crate::observe::{Happened, Memory, Observation, observe};
 use crate::op::{Answer, Op};
+use crate::places;
 use crate::script::{self, Scenario, Step};
 use crate::table::Table;
 use crate::yaml;
@@ -57,6 +58,9 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         complaints.extend(list.unused().map(|meant| format!("differences.yaml: nothing differs like this any more: {meant}")));
         let refused = fs::read_to_string(directory().join("refused.yaml")).map_err(|e| e.to_string())?;
         complaints.extend(table.refuse(&refused));
+        for text in places::elsewhere(&refused)? {
+            complaints.extend(table.refuse(&text));
+        }
         complaints.extend(check_page(&table.page()).err());
     }
     if complaints.is_empty() { Ok(()) } else { Err(format!("{}\n\n{} complaints", complaints.join("\n"), complaints.len())) }
@@ -212,7 +216,7 @@ fn address_pods(mesh: &Mesh, op: &mut Op) {
             }
         }
         Op::Bytes(all) => all.iter_mut().for_each(|bytes| fill(&mut bytes.address)),
-        Op::Resolve(_) => {}
+        Op::Resolve(_) | Op::KeepAlive(_) => {}
     }
 }
 
@@ -224,7 +228,7 @@ fn resolve(mesh: &mut Mesh, pod: &str, op: &Op) -> Result<(), String> {
             Some(bytes) => &bytes.address,
             None => return Ok(()),
         },
-        Op::Resolve(_) => return Ok(()),
+        Op::Resolve(_) | Op::KeepAlive(_) => return Ok(()),
     };
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host).to_owned();
     match mesh.ask(pod, &Op::Resolve(host))? {

@@ -55,6 +55,8 @@ pub(crate) struct Step {
     pub(crate) http: Option<HttpStep>,
     pub(crate) grpc: Option<GrpcStep>,
     pub(crate) send: Option<SendStep>,
+    /// When the kernel next probes connections to this port.
+    pub(crate) keep_alive: Option<u16>,
     /// How many requests.
     #[serde(default = "one")]
     pub(crate) times: u32,
@@ -67,6 +69,9 @@ pub(crate) struct Step {
     /// Which requests the sidecars of servers saw: copies, too.
     #[serde(default)]
     pub(crate) saw: bool,
+    /// On how many connections the requests came to the sidecars of servers.
+    #[serde(default)]
+    pub(crate) connections: bool,
     /// The name under which it is kept which pod answered which of the keys.
     pub(crate) remember: Option<String>,
     /// The name of an earlier step, with whose pods those of this one are compared.
@@ -234,12 +239,15 @@ impl TlsStep {
 impl Step {
     /// What its pod has to do.
     pub(crate) fn op(&self) -> Result<Op, String> {
+        if let Some(port) = self.keep_alive {
+            return Ok(Op::KeepAlive(port));
+        }
         let mut http = match (&self.get, &self.http, &self.grpc, &self.send) {
             (Some(url), None, None, None) => simple(url)?,
             (None, Some(step), None, None) => step.op()?,
             (None, None, Some(step), None) => step.op()?,
             (None, None, None, Some(step)) => return Ok(Op::Bytes(vec![step.op()?])),
-            _ => return Err("needs exactly one of get, http, grpc and send".to_owned()),
+            _ => return Err("needs exactly one of get, http, grpc, send and keep_alive".to_owned()),
         };
         (http.times, http.parallel, http.stagger, http.watch_end) = (self.times, self.parallel, self.stagger, self.end);
         Ok(Op::Http(http))
