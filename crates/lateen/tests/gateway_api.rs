@@ -82,6 +82,11 @@ kind: Gateway
 metadata: {name: front, namespace: edge}
 spec:
   gatewayClassName: istio
+  tls:
+    frontend:
+      default: {}
+      perPort:
+      - {port: 8443, tls: {validation: {caCertificateRefs: [{group: "", kind: ConfigMap, name: roots}]}}}
   listeners:
   - name: http
     port: 80
@@ -89,6 +94,12 @@ spec:
     allowedRoutes: {namespaces: {from: All}}
   - name: https
     port: 443
+    protocol: HTTPS
+    hostname: "*.example.com"
+    tls: {certificateRefs: [{name: cert}]}
+    allowedRoutes: {namespaces: {from: All}}
+  - name: mutual
+    port: 8443
     protocol: HTTPS
     hostname: "*.example.com"
     tls: {certificateRefs: [{name: cert}]}
@@ -235,6 +246,12 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
+/// A ConfigMap with roots of trust.
+fn roots(namespace: &str, pem: &str) -> String {
+    let head = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots, namespace: {namespace}}}\n");
+    format!("{head}data:\n  ca.crt: |\n{}---\n", indented(pem))
+}
+
 fn secret(name: &str, leaf: &Leaf) -> String {
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: edge}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}---\n",
@@ -253,17 +270,20 @@ impl Edge {
     fn start() -> Self {
         let ca = TestCa::new();
         let files = tempfile::tempdir().unwrap();
-        fs::write(files.path().join("ca.pem"), ca.root_pem()).unwrap();
-        let manifest = PODS.to_owned() + GATEWAY + &secret("cert", &ca.leaf().dns("*.example.com").issue());
-        Self::of(manifest, files, 4)
+        let client = ca.leaf().dns("client.example.com").issue();
+        for (name, text) in [("ca.pem", ca.root_pem()), ("client.pem", &client.chain_pem), ("client.key", &client.key_pem)] {
+            fs::write(files.path().join(name), text).unwrap();
+        }
+        let secret = secret("cert", &ca.leaf().dns("*.example.com").issue());
+        Self::of(PODS.to_owned() + GATEWAY + &secret + &roots("edge", ca.root_pem()), files, (4, 4))
     }
 
-    /// A Gateway `front` with three ports.
-    fn of(manifest: String, files: tempfile::TempDir, pods: usize) -> Self {
+    /// A Gateway `front` in a mesh of so many pods, with so many ports.
+    fn of(manifest: String, files: tempfile::TempDir, (pods, ports): (usize, usize)) -> Self {
         let mut mesh = Mesh::start(&manifest);
         mesh.wait_ready(pods);
         let edge = Self { mesh, files, manifest };
-        eventually("all ports are open", || (edge.ports().len() == 3).then_some(()));
+        eventually("all ports are open", || (edge.ports().len() == ports).then_some(()));
         eventually("the Gateway is programmed", || {
             let gateway = edge.get("gateways.gateway.networking.k8s.io", "front")?;
             (condition(&gateway["status"], "Programmed").0 == "True").then_some(())
@@ -298,10 +318,11 @@ impl Edge {
         self.curl(&format!("http://{}{path}", self.address(80)), &["-H", &format!("host: {host}")])
     }
 
-    fn https(&self, host: &str, path: &str) -> (u16, String) {
-        let port = self.address(443).port();
+    fn https(&self, port: u16, (host, path): (&str, &str), arguments: &[&str]) -> (u16, String) {
+        let port = self.address(port).port();
         let resolve = format!("{host}:{port}:127.0.0.1");
-        self.curl(&format!("https://{host}:{port}{path}"), &["--cacert", "ca.pem", "--resolve", &resolve])
+        let own = ["--cacert", "ca.pem", "--resolve", &resolve];
+        self.curl(&format!("https://{host}:{port}{path}"), &[&own, arguments].concat())
     }
 
     /// One object, as `lateen get` shows it to programs.
@@ -389,10 +410,14 @@ fn requests_go_by_path(edge: &Edge) {
 }
 
 fn https_has_the_certificate_of_the_listener(edge: &Edge) {
-    let (got, text) = edge.https("web.example.com", "/v2");
+    let (got, text) = edge.https(443, ("web.example.com", "/v2"), &[]);
     assert_eq!((got, version(&text).as_str()), (200, "v2"), "{text}");
     assert!(text.contains("\"x-forwarded-proto\": \"https\""), "{text}");
-    assert_eq!(edge.https("web.example.org", "/v2").0, 0, "no listener has this name");
+    assert_eq!(edge.https(443, ("web.example.org", "/v2"), &[]).0, 0, "no listener has this name");
+    // On the other port clients show who they are.
+    let own = ["--cert", "client.pem", "--key", "client.key"];
+    assert_eq!(edge.https(8443, ("web.example.com", "/v2"), &own).0, 200);
+    assert_eq!(edge.https(8443, ("web.example.com", "/v2"), &[]).0, 0);
 }
 
 fn bytes_are_passed_on(edge: &Edge) {
@@ -413,6 +438,9 @@ fn sidecars_follow_the_routes_of_a_service(edge: &Edge) {
     let split = edge.inside("/split", "a: b", 40);
     assert_eq!(split.values().sum::<u32>(), 40);
     assert!(split["v1"] > split["v2"] && split.len() == 2, "{split:?}");
+    // The Gateway has a Service, which those inside can ask too.
+    let ask = "curl -sS -m 10 -H 'host: web.example.com' http://front-istio.edge/v2";
+    assert_eq!(version(&edge.mesh.sh("shop", "client", ask).0), "v2");
 }
 
 fn statuses_tell_what_became_of_objects(edge: &Edge) {
@@ -422,7 +450,7 @@ fn statuses_tell_what_became_of_objects(edge: &Edge) {
     assert_eq!(status["addresses"][0]["value"], "front-istio.edge.svc.cluster.local");
     let attached: Vec<_> =
         status["listeners"].as_array().unwrap().iter().map(|l| l["attachedRoutes"].as_u64().unwrap()).collect();
-    assert_eq!(attached, [1, 1, 1]);
+    assert_eq!(attached, [1, 1, 1, 1]);
     let route = edge.get("httproute", "web").unwrap();
     let parent = &route["status"]["parents"][0];
     assert_eq!(parent["controllerName"], "istio.io/gateway-controller");
@@ -485,14 +513,8 @@ fn backends_with_tls_and_calls() {
         fs::write(files.path().join(name), text).unwrap();
     }
     open_to_all(files.path());
-    let roots = |pem: &str| {
-        format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots, namespace: plain}}\ndata:\n  ca.crt: |\n{}---\n",
-            indented(pem)
-        )
-    };
     let base = SECURE.replace("DIR", &files.path().display().to_string());
-    let edge = Edge::of(base.clone() + &roots(ca.root_pem()), files, 3);
+    let edge = Edge::of(base.clone() + &roots("plain", ca.root_pem()), files, (3, 3));
 
     // Plain HTTP outside, TLS to the backend, which proves to be whom the policy names.
     let (got, text) = edge.http("secure.example.com", "/");
@@ -521,6 +543,6 @@ fn backends_with_tls_and_calls() {
     }
 
     // Other roots: the backend is believed no longer.
-    edge.mesh.write(&(base + &roots(TestCa::new().root_pem())));
+    edge.mesh.write(&(base + &roots("plain", TestCa::new().root_pem())));
     eventually("the backend is not believed", || (edge.http("secure.example.com", "/").0 == 503).then_some(()));
 }
