@@ -111,7 +111,7 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         healthy_panic_threshold: None,
         weighted_localities: None,
         tcp_keepalive: mesh::tcp_keepalive(world.mesh()),
-        bind_source: None,
+        bind_sources: Vec::new(),
         tcp_metadata_exchange: false,
         metadata: ClusterMetadata::default(),
     }
@@ -249,11 +249,10 @@ pub fn passthrough(world: &World) -> Cluster {
 
 /// Clusters of a sidecar's own application.
 pub fn inbound(world: &World, proxy: &Proxy) -> Vec<Cluster> {
-    let source = proxy.families.inbound_source();
     let downstream = HttpProtocolOptions::Downstream { max_concurrent_streams: None };
     let mut out = vec![Cluster {
         lb_policy: LbPolicy::ClusterProvided,
-        bind_source: Some(source),
+        bind_sources: proxy.families.inbound_sources(),
         ..plain(world, names::INBOUND_PASSTHROUGH.to_owned(), Discovery::OriginalDst { port_override: None }, downstream)
     }];
     for port in inbound::ports(world, proxy) {
@@ -288,7 +287,7 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
     };
     let mut cluster = Cluster {
         lb_policy: if localhost { LbPolicy::RoundRobin } else { LbPolicy::ClusterProvided },
-        bind_source: (!localhost).then(|| proxy.families.inbound_source()),
+        bind_sources: if localhost { Vec::new() } else { proxy.families.inbound_sources() },
         metadata: ClusterMetadata {
             services: port.services.iter().map(|s| service_ref(s)).collect(),
             original_port: Some(port.service_port),

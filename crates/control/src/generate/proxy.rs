@@ -165,12 +165,13 @@ impl Families {
         self.wildcards()[0]
     }
 
-    /// The source of connections to the application: an address of the loopback network that capture lets pass.
-    pub fn inbound_source(self) -> IpAddr {
-        match self.wildcard() {
+    /// The sources of connections to the application, one of each family: addresses of the loopback network that capture lets pass.
+    pub fn inbound_sources(self) -> Vec<IpAddr> {
+        let source = |wildcard: &IpAddr| match wildcard {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6)),
-        }
+        };
+        self.wildcards().iter().map(source).collect()
     }
 
     /// The loopback address of the primary family.

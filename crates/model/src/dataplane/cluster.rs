@@ -35,8 +35,9 @@ pub struct Cluster {
     pub weighted_localities: Option<WeightedLocality>,
     /// TCP keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
-    /// Source address of connections (`upstream_bind_config`), e.g. 127.0.0.6 for inbound clusters.
-    pub bind_source: Option<IpAddr>,
+    /// Source addresses of connections (`upstream_bind_config`), of which the first of the destination's family is used, e.g.
+    /// 127.0.0.6 and ::6 for inbound clusters; without one the system chooses.
+    pub bind_sources: Vec<IpAddr>,
     /// Whether Istio's TCP metadata exchange runs on its connections (network filter `istio.metadata_exchange`).
     pub tcp_metadata_exchange: bool,
     /// For telemetry and for people.

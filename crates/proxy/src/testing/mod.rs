@@ -76,7 +76,7 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
         healthy_panic_threshold: None,
         weighted_localities: None,
         tcp_keepalive: None,
-        bind_source: None,
+        bind_sources: Vec::new(),
         tcp_metadata_exchange: false,
         metadata: ClusterMetadata::default(),
     }

@@ -40,7 +40,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         healthy_panic_threshold: None,
         weighted_localities: None,
         tcp_keepalive: None,
-        bind_source: None,
+        bind_sources: Vec::new(),
         tcp_metadata_exchange: true,
         metadata: ClusterMetadata::default(),
     }
@@ -148,7 +148,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             })),
             ..cluster("static", Discovery::Static(endpoints("static", 1)))
         },
-        Cluster { bind_source: Some(Ipv4Addr::new(127, 0, 0, 6).into()), ..passthrough("inbound|8080||") },
+        Cluster { bind_sources: vec![Ipv4Addr::new(127, 0, 0, 6).into()], ..passthrough("inbound|8080||") },
         Cluster { discovery: Discovery::OriginalDst { port_override: Some(15001) }, ..passthrough("port-override") },
         passthrough("PassthroughCluster"),
         cluster(
