@@ -24,7 +24,7 @@ fn gateways() {
             ("hosts", "", Nothing("the base has it")),
             ("tls", ", tls: {httpsRedirect: true}", Changes),
             ("defaultEndpoint", ", defaultEndpoint: '127.0.0.1:1'", Nothing("as a warning says")),
-            ("name", ", name: x", Nothing("a prefix of Envoy's own statistics")),
+            ("name", ", name: x", Nothing("as a warning says")),
         ],
     });
     check(&Message {

@@ -25,7 +25,7 @@ pub(super) fn bootstrap(settings: &Settings, discovery: &Path, secrets: &Path) -
             "overload.global_downstream_max_connections": "2147483647",
             "re2.max_program_size.error_level": "32768",
             // Limits on requests of each identity ask for it.
-            "envoy.reloadable_features.enable_formatter_for_ratelimit_action_descriptor_value": "true",
+            "envoy.reloadable_features.enable_formatter_for_ratelimit_action_descriptor_value": true,
         }}]},
         "dynamic_resources": {
             "lds_config": from_ads,

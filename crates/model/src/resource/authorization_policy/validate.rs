@@ -137,7 +137,11 @@ impl AuthorizationPolicy {
             issues.unsupported_if(self.spec.target_ref.is_some(), "targetRef");
             issues.unsupported_if(!self.spec.target_refs.is_empty(), "targetRefs");
             if self.spec.action == Action::Custom {
-                issues.error_at("action", "CUSTOM is not supported by this version of Lateen; ALLOW, DENY and AUDIT are");
+                const INSTEAD: &str = "CUSTOM is not supported by this version of Lateen; ALLOW, DENY and AUDIT are";
+                issues.error_at("action", INSTEAD);
+                if self.spec.provider.is_some() {
+                    issues.error_at("provider", INSTEAD);
+                }
             }
             issues.each("rules", &self.spec.rules, |issues, rule| {
                 issues.each("from", rule.from.iter().flatten(), |issues, from| {

@@ -49,6 +49,9 @@ fn check_server(server: &Server, issues: &mut Issues) {
     if !server.default_endpoint.is_empty() {
         issues.warn_at("defaultEndpoint", "has no effect");
     }
+    if !server.name.is_empty() {
+        issues.warn_at("name", "has no effect: it would name statistics that there are none of");
+    }
     match &server.port {
         None => issues.error_at("port", "is required"),
         Some(port) => {
