@@ -85,18 +85,32 @@ flags! {
     DownstreamRemoteReset = "DR",
 }
 
-/// A set of [`ResponseFlag`]s; prints as `-` when empty, else as short names joined by commas.
+/// A set of [`ResponseFlag`]s; prints as `-` when empty, else as short names joined by commas, in the order in which they were added,
+/// as Envoy's.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct ResponseFlags(u32);
+pub struct ResponseFlags {
+    set: u32,
+    /// The first [`Self::ORDERED`] flags, each as its number and one, from the lowest bits.
+    order: u64,
+}
 
 impl ResponseFlags {
+    /// Bits of a flag's place, and how many flags have one: more than any request comes by.
+    const WIDTH: u32 = 6;
+    const ORDERED: u32 = u64::BITS / Self::WIDTH;
+
     /// No flags.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { set: 0, order: 0 };
 
     /// The set with this flag added.
     #[must_use]
     pub const fn with(self, flag: ResponseFlag) -> Self {
-        Self(self.0 | 1 << flag as u32)
+        let count = self.set.count_ones();
+        if self.contains(flag) {
+            return self;
+        }
+        let place = if count < Self::ORDERED { (flag as u64 + 1) << (count * Self::WIDTH) } else { 0 };
+        Self { set: self.set | 1 << flag as u32, order: self.order | place }
     }
 
     /// Adds a flag.
@@ -106,22 +120,27 @@ impl ResponseFlags {
 
     /// Whether the set holds the flag.
     pub const fn contains(self, flag: ResponseFlag) -> bool {
-        self.0 & (1 << flag as u32) != 0
+        self.set & (1 << flag as u32) != 0
     }
 
     /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set == 0
     }
 
-    /// The set as a number, for keys of caches.
-    pub const fn bits(self) -> u32 {
-        self.0
+    /// The set and its order as numbers, for keys of caches.
+    pub const fn key(self) -> (u32, u64) {
+        (self.set, self.order)
     }
 
-    /// The flags in the set, in Envoy's order.
+    /// The flags in the set, in the order in which they were added. Those that are more than anything ever has follow in the
+    /// order of [`ResponseFlag::ALL`].
     pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
-        ResponseFlag::ALL.iter().copied().filter(move |flag| self.contains(*flag))
+        let at = move |place: u32| usize::try_from(self.order >> (place * Self::WIDTH) & ((1 << Self::WIDTH) - 1)).unwrap_or(0);
+        let ordered = (0..Self::ORDERED).map(at).filter_map(|number| ResponseFlag::ALL.get(number.wrapping_sub(1)).copied());
+        let others = ResponseFlag::ALL.iter().copied().filter(move |flag| self.contains(*flag));
+        let first = ordered.clone();
+        ordered.chain(others.filter(move |flag| !first.clone().any(|f| f == *flag)))
     }
 
     /// Appends the printed form without allocating anything of its own.
@@ -178,13 +197,18 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn prints_in_envoys_order() {
+    fn prints_in_the_order_of_adding() {
         let flags: ResponseFlags =
             [ResponseFlag::UpstreamRetryLimitExceeded, ResponseFlag::UpstreamConnectionFailure].into_iter().collect();
-        assert_eq!(flags.to_string(), "UF,URX");
+        assert_eq!(flags.to_string(), "URX,UF");
+        assert_eq!(flags.with(ResponseFlag::UpstreamRetryLimitExceeded), flags, "a flag is there once");
+        let other: ResponseFlags =
+            [ResponseFlag::UpstreamConnectionFailure, ResponseFlag::UpstreamRetryLimitExceeded].into_iter().collect();
+        assert_eq!(other.to_string(), "UF,URX");
+        assert_ne!(other.key(), flags.key(), "as labels of metrics they are two");
         let mut out = b"x ".to_vec();
         flags.write_to(&mut out);
-        assert_eq!(out, b"x UF,URX");
+        assert_eq!(out, b"x URX,UF");
         assert_eq!(ResponseFlags::NONE.to_string(), "-");
     }
 
@@ -193,7 +217,8 @@ mod tests {
         let names: HashSet<_> = ResponseFlag::ALL.iter().map(|flag| flag.short_name()).collect();
         assert_eq!((ResponseFlag::ALL.len(), names.len()), (29, 29));
         let all: ResponseFlags = ResponseFlag::ALL.iter().copied().collect();
-        assert_eq!(all.bits().count_ones(), 29);
+        assert_eq!(all.key().0.count_ones(), 29);
+        assert!(all.iter().eq(ResponseFlag::ALL.iter().copied()));
         assert!(ResponseFlag::ALL.iter().all(|flag| ResponseFlags::from(*flag).iter().eq([*flag])));
     }
 }

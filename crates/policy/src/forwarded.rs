@@ -18,8 +18,8 @@ pub struct Client {
     pub address: IpAddr,
     /// Whether `x-forwarded-for` gave it.
     pub from_header: bool,
-    /// Whether the peer may steer the proxy by `x-envoy-*` headers: only a part of the mesh may. Never concluded from an address
-    /// being private (ISTIO-SECURITY-2024-006). Where this is false those headers must be removed.
+    /// Whether `x-envoy-*` headers of the peer that tell, e.g. of paths before a rewrite, may go on: only those of a part of the
+    /// mesh may. Never concluded from an address being private (ISTIO-SECURITY-2024-006). Those that steer may never.
     pub envoy_headers_trusted: bool,
     /// Whether `x-forwarded-proto` and `x-forwarded-host` of the peer hold: it is a part of the mesh, or one of the trusted hops.
     pub forwarded_headers_trusted: bool,

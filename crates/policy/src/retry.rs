@@ -65,8 +65,7 @@ pub enum Decision {
     LimitExceeded,
 }
 
-/// What a request's own headers ask for. They count only where the peer may steer the proxy
-/// ([`crate::forwarded::Client::envoy_headers_trusted`]); elsewhere use the default.
+/// What a request's headers ask for: those that its route has set, for clients may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `x-envoy-retry-on` and `x-envoy-retry-grpc-on`, added to the policy's.

@@ -17,7 +17,7 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
 }
 
-/// What the request's headers say about time. Read them only where they are trusted (see [`Requested::from_headers`]).
+/// What a request's headers say about time (see [`Requested::from_headers`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requested {
     /// `grpc-timeout`, for a gRPC request.
@@ -29,11 +29,11 @@ pub struct Requested {
 }
 
 impl Requested {
-    /// Reads the headers. `trusted` says whether the peer may set `x-envoy-*`: inside of the mesh it may, at an edge it may not
-    /// (ISTIO-SECURITY-2024-006 is about a wrong answer to this question). `grpc-timeout` is part of gRPC and read for every
-    /// `application/grpc` request. What cannot be understood counts as absent.
-    pub fn from_headers<R: crate::RequestView>(request: &R, trusted: bool) -> Self {
-        let millis = |name| trusted.then(|| request.header_text(name)).flatten().and_then(parse_millis);
+    /// Reads the headers. Clients must not be let set `x-envoy-*`: those are the route's own (ISTIO-SECURITY-2024-006 is about a
+    /// wrong answer to that). `grpc-timeout` is part of gRPC and read for every `application/grpc` request. What cannot be
+    /// understood counts as absent.
+    pub fn from_headers<R: crate::RequestView>(request: &R) -> Self {
+        let millis = |name| request.header_text(name).and_then(parse_millis);
         let grpc = is_grpc(request).then(|| request.header_text("grpc-timeout")).flatten().and_then(parse_grpc_timeout);
         Self { grpc, global: millis("x-envoy-upstream-rq-timeout-ms"), per_try: millis("x-envoy-upstream-rq-per-try-timeout-ms") }
     }
@@ -193,15 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn headers_count_only_where_trusted() {
+    fn headers_that_are_understood_count() {
         let request = Request::get("a", "/")
             .with("content-type", "application/grpc+proto")
             .with("grpc-timeout", "3S")
             .with("x-envoy-upstream-rq-timeout-ms", "250")
             .with("x-envoy-upstream-rq-per-try-timeout-ms", "99999999999");
-        let trusted = Requested::from_headers(&request, true);
-        assert_eq!(trusted, Requested { grpc: Some(ms(3000)), global: Some(ms(250)), per_try: None });
-        assert_eq!(Requested::from_headers(&request, false), Requested { grpc: Some(ms(3000)), ..Requested::default() });
+        let requested = Requested::from_headers(&request);
+        assert_eq!(requested, Requested { grpc: Some(ms(3000)), global: Some(ms(250)), per_try: None });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::config::{Hcm, Listener, Snapshot, Terminal};
 use crate::connection::Connection;
-use crate::http::ServerExchange;
+use crate::http::{Head, ServerExchange};
 use crate::request::{self, RequestContext};
 use crate::sniff::H2_PREFACE;
 use crate::stream::Stream;
@@ -141,13 +141,14 @@ async fn serve_http1(http: &HttpConnection, stream: Stream, hcm: &Hcm) {
             }
             Ok(None) => break,
             Err(error) => {
-                http.worker.telemetry.bad_request(
-                    &http.connection,
-                    &http.in_force.borrow().listener,
-                    &hcm.access_log,
-                    error.status(),
-                );
-                server.reject(error, LINGER).await;
+                let telemetry = &http.worker.telemetry;
+                let listener = http.in_force.borrow().listener.clone();
+                telemetry.bad_request(&http.connection, &listener, &hcm.access_log, error, server.refused());
+                let dress = |head: &mut Head| {
+                    telemetry.put_date(head);
+                    request::put_server(hcm, head);
+                };
+                server.reject(error, dress, LINGER).await;
                 return;
             }
         }
@@ -156,7 +157,9 @@ async fn serve_http1(http: &HttpConnection, stream: Stream, hcm: &Hcm) {
 }
 
 async fn serve_http2(http: Rc<HttpConnection>, stream: Stream, hcm: &Hcm) {
-    let config = http2::ServerConfig { limits: head_limits(hcm), ..http2::ServerConfig::default() };
+    // A gateway's clients are strangers.
+    let config = if hcm.model.use_remote_address { http2::ServerConfig::edge() } else { http2::ServerConfig::default() };
+    let config = http2::ServerConfig { limits: head_limits(hcm), ..config };
     let handshake = tokio::time::timeout(HEADERS_TIMEOUT, http2::ServerConnection::handshake(stream, config));
     let Ok(Ok(mut server)) = handshake.await else { return };
     let mut requests: JoinSet<bool> = JoinSet::new();

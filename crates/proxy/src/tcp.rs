@@ -175,8 +175,9 @@ async fn forward(
             ResponseFlags::NONE.with(ResponseFlag::DownstreamConnectionTermination)
         }
         RelayEnd::Upstream(error) => {
+            // Bytes tell nobody whether they were all: however a server ends its connection, it is its end.
             tracing::debug!(%error, cluster = %cluster.name, "the upstream's connection failed");
-            ResponseFlags::NONE.with(ResponseFlag::UpstreamConnectionTermination)
+            ResponseFlags::NONE
         }
     };
     let _ = tokio::join!(downstream.shutdown(), upstream.shutdown());
@@ -214,7 +215,9 @@ async fn connect(
                 tried.push(host.address);
                 let more = u32::try_from(tried.len()).unwrap_or(u32::MAX) < CONNECT_ATTEMPTS;
                 if !more || matches!(cluster.config.discovery, Discovery::OriginalDst { .. }) {
-                    return Err(Unprepared::new(cluster, ResponseFlag::UpstreamConnectionFailure, error.transport_failure()));
+                    let mut failed = Unprepared::new(cluster, ResponseFlag::UpstreamConnectionFailure, error.transport_failure());
+                    failed.outcome.flags.insert(ResponseFlag::UpstreamRetryLimitExceeded);
+                    return Err(failed);
                 }
             }
         }

@@ -216,6 +216,12 @@ impl ClientTls {
             without_sni: Arc::new(without_sni),
         })
     }
+
+    /// Whether it offers protocols by itself.
+    #[must_use]
+    pub fn offers_alpn(&self) -> bool {
+        !self.config.alpn_protocols.is_empty()
+    }
 }
 
 impl fmt::Debug for ServerTls {

@@ -27,13 +27,17 @@ impl SafeRegex {
     pub fn try_new(pattern: &str) -> Result<Self, RegexError> {
         let fail = |e: regex::Error| RegexError { pattern: pattern.chars().take(200).collect(), reason: e.to_string() };
         // The pattern is checked alone first, so that `a)|(b` cannot escape the group that anchors it.
-        regex::RegexBuilder::new(pattern).size_limit(Self::SIZE_LIMIT).build().map_err(fail)?;
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
-            .size_limit(Self::SIZE_LIMIT)
-            .dfa_size_limit(Self::SIZE_LIMIT)
-            .build()
-            .map_err(fail)?;
+        Self::builder(pattern).build().map_err(fail)?;
+        let compiled = Self::builder(&format!("^(?:{pattern})$")).build().map_err(fail)?;
         Ok(Self { pattern: pattern.into(), compiled })
+    }
+
+    /// Compiles a pattern as RE2 reads it, within [`Self::SIZE_LIMIT`] and without anchors: every expression of a configuration is
+    /// compiled like this.
+    pub fn builder(pattern: &str) -> regex::RegexBuilder {
+        let mut builder = regex::RegexBuilder::new(&with_ascii_classes(pattern));
+        builder.size_limit(Self::SIZE_LIMIT).dfa_size_limit(Self::SIZE_LIMIT);
+        builder
     }
 
     /// The pattern as it was written, without anchors.
@@ -45,6 +49,33 @@ impl SafeRegex {
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)
     }
+}
+
+/// In RE2 digits, word characters, white space and the edges of words are those of ASCII, whatever else is Unicode's. The classes
+/// are written out: they may stand within brackets, too.
+fn with_ascii_classes(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len() + 16);
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match characters.next() {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some('s') => out.push_str(r"[\t\n\f\r ]"),
+            Some('S') => out.push_str(r"[^\t\n\f\r ]"),
+            Some('b') => out.push_str(r"(?-u:\b)"),
+            escaped => {
+                out.push('\\');
+                out.extend(escaped);
+            }
+        }
+    }
+    out
 }
 
 impl PartialEq for SafeRegex {
@@ -176,6 +207,24 @@ mod tests {
         assert!(SafeRegex::try_new("a|b").unwrap().is_match("b"));
         assert!(SafeRegex::try_new("a)|(b").is_err());
         assert!(SafeRegex::try_new("(a{1000}){1000}").is_err());
+        // Classes are RE2's.
+        for (pattern, matching, others) in [
+            (r"\d+", &["019"][..], &["٣", "a"][..]),
+            (r"[\d.]+", &["1.2"], &["٣.٤"]),
+            (r"\D", &["a", "٣"], &["1"]),
+            (r"\w+", &["a_Z9"], &["ä", "K"]),
+            (r"\W", &["ä", "-"], &["a"]),
+            (r"a\sb", &["a b", "a\tb"], &["a\u{a0}b", "a\u{b}b"]),
+            (r"[^\s]", &["\u{a0}", "x"], &[" "]),
+            (r"\S", &["\u{2003}"], &["\n"]),
+            (r".\b.", &["a-", "aä"], &["ab", "ä-"]),
+            (r"\\d", &[r"\d"], &["1"]),
+            (r"\pL", &["ä"], &["1"]),
+        ] {
+            let regex = SafeRegex::try_new(pattern).unwrap();
+            assert!(matching.iter().all(|text| regex.is_match(text)), "{pattern}");
+            assert!(!others.iter().any(|text| regex.is_match(text)), "{pattern}");
+        }
     }
 
     #[test]

@@ -309,7 +309,7 @@ pub(super) struct SubjectKey {
     source: u32,
     destination: u32,
     service: u32,
-    flags: u32,
+    flags: (u32, u64),
     /// Code, gRPC status, and what has few values, packed.
     rest: u64,
 }
@@ -324,7 +324,7 @@ impl HttpSubject<'_> {
             source: self.source.id,
             destination: self.destination.id,
             service: self.service.id,
-            flags: self.flags.bits(),
+            flags: self.flags.key(),
             rest: u64::from(self.response_code) << 16 | grpc << 8 | small,
         }
     }
@@ -336,7 +336,7 @@ impl TcpSubject<'_> {
             source: self.source.id,
             destination: self.destination.id,
             service: self.service.id,
-            flags: self.flags.bits(),
+            flags: self.flags.key(),
             rest: reporter_bits(self.reporter) << 1 | u64::from(self.mutual_tls),
         }
     }

@@ -157,7 +157,8 @@ impl ClusterTarget {
 }
 
 impl CompiledRoute {
-    /// The path and query that go upstream; borrowed if the route rewrites nothing. Always begins with `/` where the request's did.
+    /// The path and query that go upstream; borrowed if the route has no rewrite, owned also where that changes
+    /// nothing. Always begins with `/` where the request's did.
     pub fn rewrite_path<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
         let Action::Forward(forward) = &self.action else {
             return Cow::Borrowed(path_and_query);

@@ -1,7 +1,7 @@
 //! Rewriting of paths.
 
 use crate::CompileError;
-use lateen_model::dataplane::{PathRewrite, SubstitutionPart};
+use lateen_model::dataplane::{PathRewrite, SafeRegex, SubstitutionPart};
 use std::borrow::Cow;
 
 /// A compiled [`PathRewrite`].
@@ -11,19 +11,13 @@ pub(super) enum CompiledPathRewrite {
     Regex { pattern: regex::Regex, substitution: Vec<SubstitutionPart> },
 }
 
-/// The largest compiled program, in bytes, as for every regular expression that comes from configuration.
-const SIZE_LIMIT: usize = lateen_model::dataplane::SafeRegex::SIZE_LIMIT;
-
 impl CompiledPathRewrite {
     pub(super) fn compile(model: &PathRewrite) -> Result<Self, CompileError> {
         match model {
             PathRewrite::Prefix(prefix) => Ok(Self::Prefix(prefix.clone())),
             PathRewrite::Regex { pattern, substitution } => {
-                let pattern = regex::RegexBuilder::new(pattern)
-                    .size_limit(SIZE_LIMIT)
-                    .dfa_size_limit(SIZE_LIMIT)
-                    .build()
-                    .map_err(|e| CompileError::new("regex_rewrite.pattern", e.to_string()))?;
+                let pattern =
+                    SafeRegex::builder(pattern).build().map_err(|e| CompileError::new("regex_rewrite.pattern", e.to_string()))?;
                 let substitution = SubstitutionPart::parse(substitution, pattern.captures_len())
                     .map_err(|e| CompileError::new("regex_rewrite.substitution", e))?;
                 Ok(Self::Regex { pattern, substitution })
@@ -42,7 +36,7 @@ impl CompiledPathRewrite {
             }
             Self::Regex { pattern, substitution } => {
                 if !substitute(pattern, substitution, path, &mut out) {
-                    return Cow::Borrowed(path_and_query);
+                    return Cow::Owned(path_and_query.to_owned());
                 }
             }
         }

@@ -109,6 +109,14 @@ impl<S: Io> BodyReader<S> {
         }
     }
 
+    /// Bytes of payload in the [`Frame::Raw`]s since it was asked last.
+    pub fn take_raw_payload(&mut self) -> u64 {
+        match self {
+            Self::H1(reader) => reader.take_raw_payload(),
+            Self::Empty | Self::H2(_) => 0,
+        }
+    }
+
     /// Whether everything has been received, so that no further frame comes.
     #[must_use]
     pub fn is_end(&self) -> bool {

@@ -178,6 +178,31 @@ impl KnownHeader {
         self.as_bytes().starts_with(b"x-envoy-")
     }
 
+    /// Whether it would steer how a proxy serves the request (tries, timeouts, traces), or claims what only a proxy may claim.
+    /// Envoy takes these off every request that is not internal, and none is: an address proves nothing.
+    #[must_use]
+    pub const fn steers(self) -> bool {
+        matches!(
+            self,
+            Self::XEnvoyDecoratorOperation
+                | Self::XEnvoyExpectedRqTimeoutMs
+                | Self::XEnvoyForceTrace
+                | Self::XEnvoyHedgeOnPerTryTimeout
+                | Self::XEnvoyInternal
+                | Self::XEnvoyIpTags
+                | Self::XEnvoyMaxRetries
+                | Self::XEnvoyOriginalUrl
+                | Self::XEnvoyRetriableHeaderNames
+                | Self::XEnvoyRetriableStatusCodes
+                | Self::XEnvoyRetryGrpcOn
+                | Self::XEnvoyRetryOn
+                | Self::XEnvoyUpstreamAltStatName
+                | Self::XEnvoyUpstreamRqPerTryTimeoutMs
+                | Self::XEnvoyUpstreamRqTimeoutAltResponse
+                | Self::XEnvoyUpstreamRqTimeoutMs
+        )
+    }
+
     /// Whether a trailer section must not carry it: framing, routing, request control, authentication and content format
     /// (RFC 9110 §6.5.1).
     #[must_use]

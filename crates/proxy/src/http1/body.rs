@@ -16,6 +16,11 @@ impl<S: Io> BodyReader<S> {
         self.0.with(|c| c.read.raw = raw);
     }
 
+    /// See [`crate::http::BodyReader::take_raw_payload`].
+    pub fn take_raw_payload(&mut self) -> u64 {
+        self.0.with(|c| std::mem::take(&mut c.read.raw_payload)).unwrap_or_default()
+    }
+
     /// See [`crate::http::BodyReader::is_end`].
     #[must_use]
     pub fn is_end(&self) -> bool {

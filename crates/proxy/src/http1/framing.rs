@@ -102,6 +102,9 @@ impl Meta {
             _ => Framing::None,
         };
         let hop = Hop::take(head, seen)?;
+        if hop.names_needed {
+            return Err(HeadError::Malformed("a connection header that names a header which is no hop's"));
+        }
         // A server may ignore an upgrade (RFC 9110 §7.8), and ignores what it could misread: several protocols, a body
         // before the switch, and h2c, with which requests have been smuggled past proxies.
         let upgrade_ok = seen.has(KnownHeader::Upgrade)
@@ -230,17 +233,25 @@ impl Declared {
 /// Names that `connection` may list. Each is compared with every header, so a long list would be an attack.
 const MAX_NAMED: usize = 16;
 
+/// Whether an option of `connection` names a header that is never one of a hop, or what HTTP/2 has in the place of such a one.
+fn names_needed(option: &[u8]) -> bool {
+    const NEEDED: [&[u8]; 3] = [b"host", b"content-length", b"transfer-encoding"];
+    option.starts_with(b":") || NEEDED.iter().any(|name| option.eq_ignore_ascii_case(name))
+}
+
 /// What `connection` says.
 struct Hop {
     close: bool,
     keep: bool,
     names_upgrade: bool,
+    /// It lists a header that says where the message goes or ends. Whoever obeyed would read another message.
+    names_needed: bool,
 }
 
 impl Hop {
     /// Reads `connection` and takes away the headers of this hop: those that it names, and those known to be (RFC 9110 §7.6.1).
     fn take(head: &mut Head, seen: Seen) -> Result<Self, HeadError> {
-        let mut hop = Self { close: false, keep: false, names_upgrade: false };
+        let mut hop = Self { close: false, keep: false, names_upgrade: false, names_needed: false };
         if seen.has(KnownHeader::Connection) || seen.has(KnownHeader::KeepAlive) || seen.has(KnownHeader::ProxyConnection) {
             hop.take_connection(head)?;
         }
@@ -263,6 +274,8 @@ impl Hop {
                 self.keep = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.names_upgrade = true;
+            } else if names_needed(option) {
+                self.names_needed = true;
             } else if named.len() == MAX_NAMED {
                 return Err(HeadError::Malformed("a connection header that names too many others"));
             } else if !option.eq_ignore_ascii_case(b"te") {

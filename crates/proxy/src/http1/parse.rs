@@ -41,6 +41,12 @@ pub enum HeadError {
     /// HTTP/1.0, which the configuration does not accept.
     #[error("HTTP/1.0 is not accepted")]
     Http10NotAccepted,
+    /// An HTTP/1.1 request without a `host` header.
+    #[error("no host header")]
+    NoHost,
+    /// A target with a `#`: a fragment is never sent (RFC 9112 §3.2.1).
+    #[error("a fragment in the target")]
+    Fragment,
 }
 
 impl HeadError {
@@ -48,11 +54,34 @@ impl HeadError {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::Malformed(_) => 400,
+            Self::Malformed(_) | Self::NoHost | Self::Fragment => 400,
             Self::TooLarge => 431,
             Self::UnsupportedCoding => 501,
             Self::UnsupportedVersion => 505,
             Self::Http10NotAccepted => 426,
+        }
+    }
+
+    /// The text of the answer, as Envoy gives it: none to a request that could be read and is refused.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "Bad Request",
+            Self::TooLarge => "Request Header Fields Too Large",
+            Self::UnsupportedCoding => "Not Implemented",
+            Self::UnsupportedVersion => "HTTP Version Not Supported",
+            Self::Http10NotAccepted => "Upgrade Required",
+            Self::NoHost | Self::Fragment => "",
+        }
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%`.
+    #[must_use]
+    pub const fn details(self) -> &'static str {
+        match self {
+            Self::NoHost => "missing_host_header",
+            Self::Fragment => "path_normalization_failed",
+            _ => "http1.codec_error",
         }
     }
 }
@@ -64,6 +93,8 @@ impl From<HeadError> for StreamError {
             HeadError::TooLarge => Self::HeadTooLarge,
             HeadError::UnsupportedCoding => Self::Malformed("unsupported transfer coding"),
             HeadError::UnsupportedVersion | HeadError::Http10NotAccepted => Self::Malformed("unsupported HTTP version"),
+            HeadError::NoHost => Self::Malformed("no host header"),
+            HeadError::Fragment => Self::Malformed("a fragment in the target"),
         }
     }
 }
@@ -107,8 +138,9 @@ pub fn parse_request(buffer: &[u8], head: &mut Head, limits: Limits, accept_http
         return Err(HeadError::Http10NotAccepted);
     }
     let meta = Meta::of_request(head, seen)?;
-    check_host(head, seen)?;
-    set_target(head, Span::new(method.len() + 1, method.len() + 1 + target.len()))?;
+    let target = Span::new(method.len() + 1, method.len() + 1 + target.len());
+    check_host(head, seen).inspect_err(|_| head.set_target_span(target))?;
+    set_target(head, target)?;
     Ok(Some(Parsed { consumed, meta }))
 }
 
@@ -238,7 +270,7 @@ fn check_host(head: &Head, seen: Seen) -> Result<(), HeadError> {
     }
     match head.get(KnownHeader::Host) {
         None if head.version() == Version::Http10 => Ok(()),
-        None => Err(HeadError::Malformed("no host header")),
+        None => Err(HeadError::NoHost),
         Some(host) if is_authority(host) => Ok(()),
         Some(_) => Err(HeadError::Malformed("an invalid host header")),
     }
@@ -260,7 +292,16 @@ fn set_target(head: &mut Head, span: Span) -> Result<(), HeadError> {
         head.set_target_span(span);
         return Ok(());
     }
+    if target.starts_with(b"/") && target.contains(&b'#') && is_origin_form(&without_fragments(target)) {
+        head.set_target_span(span);
+        return Err(HeadError::Fragment);
+    }
     set_absolute_target(head, span)
+}
+
+/// The target as it would be if `#` were a character as any other.
+fn without_fragments(target: &[u8]) -> Vec<u8> {
+    target.iter().copied().filter(|b| *b != b'#').collect()
 }
 
 fn set_absolute_target(head: &mut Head, span: Span) -> Result<(), HeadError> {

@@ -49,6 +49,8 @@ pub(super) struct ReadSide {
     /// The last read filled the room it had, so larger ones pay.
     bulk: bool,
     pub(super) raw: bool,
+    /// Bytes of payload in chunks that were handed out as they are, and not asked for yet.
+    pub(super) raw_payload: u64,
     queued: Option<Frame>,
 }
 
@@ -95,12 +97,13 @@ impl Out {
 
 impl ReadSide {
     pub(super) fn new(buffer: BytesMut) -> Self {
-        Self { buffer, state: ReadState::Head, eof: false, failed: None, bulk: false, raw: false, queued: None }
+        Self { buffer, state: ReadState::Head, eof: false, failed: None, bulk: false, raw: false, raw_payload: 0, queued: None }
     }
 
     /// Begins the body after a head.
     pub(super) fn begin_body(&mut self, framing: Framing, limits: Limits) {
         self.raw = false;
+        self.raw_payload = 0;
         self.state = match framing {
             Framing::None | Framing::Length(0) => ReadState::Done,
             Framing::Length(n) => ReadState::Length(n),
@@ -235,7 +238,10 @@ impl ReadSide {
         loop {
             match decoder.step(&self.buffer[run..])? {
                 Step::NeedMore => break,
-                Step::Data(n) => run += n,
+                Step::Data(n) => {
+                    run += n;
+                    self.raw_payload += n as u64;
+                }
                 Step::DataEnd => run += 2,
                 Step::Size { len, size: 0, .. } => {
                     frame = (run > 0).then(|| Frame::Raw(self.buffer.split_to(run).freeze()));

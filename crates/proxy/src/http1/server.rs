@@ -7,7 +7,10 @@ use super::parse::{HeadError, Limits, Parsed, has_head_end, parse_request};
 use super::read::ReadState;
 use super::shared::{Handle, Inner, Shared};
 use super::write::WriteState;
-use crate::http::{BodyReader as AnyReader, Head, Io, PeerGone, Responder as AnyResponder, ServerExchange, StreamError, Version};
+use crate::http::{
+    BodyReader as AnyReader, Head, Io, KnownHeader, PeerGone, Responder as AnyResponder, ServerExchange, StreamError, Value,
+    Version,
+};
 use bytes::BytesMut;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -71,6 +74,32 @@ impl RequestError {
             Self::Connection(_) => None,
         }
     }
+
+    /// The text of the answer.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Head(e) => e.text(),
+            Self::Timeout => "Request Timeout",
+            Self::Connection(_) => "",
+        }
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%` of the answer.
+    #[must_use]
+    pub const fn details(self) -> &'static str {
+        match self {
+            Self::Head(e) => e.details(),
+            Self::Timeout => "request_header_timeout",
+            Self::Connection(_) => "http1.codec_error",
+        }
+    }
+
+    /// Whether the head could be read, and was refused for what it says.
+    #[must_use]
+    pub const fn is_of_a_request(self) -> bool {
+        matches!(self, Self::Head(HeadError::NoHost | HeadError::Fragment))
+    }
 }
 
 /// A client's connection. Requests come one after the other; an exchange must be over before the next is asked for.
@@ -83,6 +112,8 @@ pub struct ServerConnection<S> {
     waiting_since: Option<Instant>,
     head_since: Option<Instant>,
     draining: bool,
+    /// A head that was read and refused.
+    refused: Option<Head>,
 }
 
 impl<S> std::fmt::Debug for ServerConnection<S> {
@@ -103,6 +134,7 @@ impl<S: Io> ServerConnection<S> {
             waiting_since: None,
             head_since: None,
             draining: false,
+            refused: None,
         }
     }
 
@@ -134,8 +166,20 @@ impl<S: Io> ServerConnection<S> {
             return Ok(None);
         }
         let mut head = Head::new();
-        let Some(parsed) = poll_fn(|cx| self.poll_head(&mut head, cx)).await? else { return Ok(None) };
-        Ok(Some(self.begin_exchange(head, parsed)))
+        match poll_fn(|cx| self.poll_head(&mut head, cx)).await {
+            Ok(Some(parsed)) => Ok(Some(self.begin_exchange(head, parsed))),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                self.refused = error.is_of_a_request().then_some(head);
+                Err(error)
+            }
+        }
+    }
+
+    /// The head of the request that was refused, if it could be read ([`RequestError::is_of_a_request`]).
+    #[must_use]
+    pub fn refused(&self) -> Option<&Head> {
+        self.refused.as_ref()
     }
 
     /// Closes the books on the last exchange; false if no other can follow.
@@ -215,20 +259,28 @@ impl<S: Io> ServerConnection<S> {
     }
 
     /// Answers a head that could not be read, and closes the connection in such a way that the client can read the answer:
-    /// our direction first, then, at the client's end or after `linger`, the whole.
-    pub async fn reject(self, error: RequestError, linger: Duration) {
+    /// our direction first, then, at the client's end or after `linger`, the whole. `dress` may add to the answer's headers.
+    pub async fn reject(self, error: RequestError, dress: impl FnOnce(&mut Head), linger: Duration) {
         if let Some(status) = error.status()
-            && let Ok(head) = Head::response(status)
+            && let Ok(mut head) = Head::response(status)
         {
+            let text = error.text();
+            head.set_number(KnownHeader::ContentLength, text.len() as u64);
+            if !text.is_empty() {
+                head.set(KnownHeader::ContentType, Value::from_static("text/plain"));
+            }
+            dress(&mut head);
             let inner = &mut *self.shared.borrow_mut();
             let form = ResponseForm {
                 version: Version::Http11,
                 chunked: false,
-                length: LengthHeader::Zero,
+                length: LengthHeader::Keep,
                 persistence: Persistence::Close,
             };
             inner.write.state = WriteState::UntilClose;
-            write_response(inner.write.begin(), &head, form);
+            let out = inner.write.begin();
+            write_response(out, &head, form);
+            out.extend_from_slice(text.as_bytes());
         }
         self.close(linger).await;
     }

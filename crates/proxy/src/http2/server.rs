@@ -26,14 +26,22 @@ pub struct ServerConfig {
     pub connection_window: u32,
 }
 
+impl ServerConfig {
+    /// For clients that nobody knows, as Istio serves them at gateways: few streams, and one window for all of them.
+    #[must_use]
+    pub fn edge() -> Self {
+        Self { max_concurrent_streams: 100, connection_window: 1024 * 1024, ..Self::default() }
+    }
+}
+
 /// Streams that a connection carries at a time.
 const STREAMS: u32 = 256;
 
-/// Bytes that a peer may send ahead of us on a stream.
-pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes that a peer may send ahead of us on a stream: what Istio gives the streams of a gateway.
+pub(super) const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// The same for a whole connection: room for all its streams. With less, a few streams that nobody reads would hold the window, and
-/// all others up, for ever.
+/// all others up, for ever. It bounds what a connection can make us hold: 16 MiB.
 pub(super) const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 impl Default for ServerConfig {
@@ -48,7 +56,7 @@ impl Default for ServerConfig {
 }
 
 /// Bytes of a response body that are held for a client that does not read.
-pub(super) const SEND_BUFFER: usize = 256 * 1024;
+pub(super) const SEND_BUFFER: usize = 64 * 1024;
 
 /// A client's connection. Its requests come from [`Self::next_request`], which must be polled all the time, for it also does
 /// the reading and writing of all exchanges.

@@ -30,8 +30,6 @@ const MAX_UNSENT: u32 = 8;
 /// How a request is to be forwarded.
 pub(crate) struct Plan {
     pub(crate) route: Arc<CompiledRoute>,
-    /// Which of the route's clusters was chosen.
-    pub(crate) target: usize,
     cluster: Arc<Cluster>,
     purpose: Purpose,
     timeouts: Timeouts,
@@ -50,17 +48,16 @@ impl Plan {
     /// Puts together what the route and the request's own headers say.
     pub(crate) fn new(
         route: Arc<CompiledRoute>,
-        target: usize,
         cluster: Arc<Cluster>,
         ctx: &RequestContext<'_>,
         head: &mut Head,
         info: &RequestInfo,
     ) -> Self {
         let istio_alpn = ctx.hcm.istio_alpn;
-        let trusted = info.client.envoy_headers_trusted;
         let view = View::of(head);
-        let overrides = if trusted { Overrides::from_headers(&view) } else { Overrides::default() };
-        let requested = Requested::from_headers(&view, trusted);
+        // Of these headers, only those that the route has set are still there.
+        let overrides = Overrides::from_headers(&view);
+        let requested = Requested::from_headers(&view);
         let (timeouts, retries) = match route.action() {
             Action::Forward(forward) => {
                 let model: &Forward = forward.model();
@@ -86,7 +83,6 @@ impl Plan {
         }
         Self {
             route,
-            target,
             cluster,
             purpose,
             timeouts,
@@ -202,7 +198,7 @@ pub(crate) async fn forward(
             info.request_messages = upload.messages();
             info.request_sent = upload.finished_at();
             upload.reset(ResetReason::Cancel);
-            reply.send(ctx, responder, info).await;
+            reply.send(ctx, head, responder, info).await;
         }
         Err(None) => {
             info.request_body_bytes = upload.bytes();

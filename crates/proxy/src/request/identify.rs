@@ -32,7 +32,7 @@ fn is_of_the_mesh(ctx: &RequestContext<'_>) -> bool {
 /// Brings the head into the form that filters, routes and the upstream see.
 pub(crate) fn normalize(ctx: &RequestContext<'_>, head: &mut Head, info: &RequestInfo) -> Result<(), LocalReply> {
     if head.authority().is_none_or(str::is_empty) {
-        return Err(LocalReply::bad_request("missing_host_header"));
+        return Err(LocalReply::refused(400, "missing_host_header"));
     }
     normalize_path(ctx, head)?;
     remove_what_steers(head, &info.client);
@@ -44,23 +44,28 @@ pub(crate) fn normalize(ctx: &RequestContext<'_>, head: &mut Head, info: &Reques
     if ctx.hcm.model.generate_request_id {
         request_id(ctx, head);
     }
-    check_upgrade(ctx, head)
+    Ok(())
 }
 
 fn normalize_path(ctx: &RequestContext<'_>, head: &mut Head) -> Result<(), LocalReply> {
-    if head.is_connect() || head.path_and_query() == "*" {
+    if head.is_connect() {
         return Ok(());
+    }
+    if head.path_and_query() == "*" {
+        return Err(LocalReply::refused(404, "absolute_path_rejected"));
     }
     let changed = match path::normalize(head.path_and_query(), ctx.hcm.model.path_normalization) {
         Ok(Cow::Borrowed(_)) => return Ok(()),
         Ok(Cow::Owned(path)) => path,
-        Err(_) => return Err(LocalReply::bad_request("path_normalization_failed")),
+        Err(_) => return Err(LocalReply::refused(400, "path_normalization_failed")),
     };
-    head.set_path_and_query(&changed).map_err(|_| LocalReply::bad_request("path_normalization_failed"))
+    head.set_path_and_query(&changed).map_err(|_| LocalReply::refused(400, "path_normalization_failed"))
 }
 
-/// `x-envoy-*` from outside of the mesh would set timeouts, retries and hosts (CVE-2023-27487 and its like).
+/// What would set timeouts, tries and traces is believed from nobody, as with Envoy, the pod's own application included: who
+/// configures the mesh decides on them. From outside of the mesh no `x-envoy-*` comes in at all (CVE-2023-27487 and its like).
 fn remove_what_steers(head: &mut Head, client: &Client) {
+    head.remove_if(|name, _| name.known().steers());
     if !client.envoy_headers_trusted {
         let is_exchange = |known| matches!(known, KnownHeader::XEnvoyPeerMetadata | KnownHeader::XEnvoyPeerMetadataId);
         head.remove_if(|name, _| {
@@ -177,10 +182,8 @@ fn request_id(ctx: &RequestContext<'_>, head: &mut Head) {
     }
 }
 
-fn check_upgrade(ctx: &RequestContext<'_>, head: &Head) -> Result<(), LocalReply> {
-    if head.is_connect() {
-        return Err(LocalReply::upgrade_refused());
-    }
+/// Whether the listener lets the upgrade pass that the request asks for.
+pub(crate) fn check_upgrade(ctx: &RequestContext<'_>, head: &Head) -> Result<(), LocalReply> {
     let Some(protocol) = head.upgrade() else { return Ok(()) };
     let allowed = ctx.hcm.model.upgrades.iter().any(|u| u.as_bytes().eq_ignore_ascii_case(protocol));
     if allowed { Ok(()) } else { Err(LocalReply::upgrade_refused()) }

@@ -53,11 +53,20 @@ async fn strangers_steer_nothing() {
 }
 
 #[tokio::test]
-async fn peers_of_the_mesh_may_steer_but_not_the_application() {
+async fn peers_of_the_mesh_may_tell_and_not_steer() {
+    let steering: String = crate::http::KnownHeader::ALL
+        .iter()
+        .filter(|known| known.steers() && **known != crate::http::KnownHeader::XEnvoyExpectedRqTimeoutMs)
+        .map(|known| format!("{}: 9\r\n", known.as_str()))
+        .collect();
     let bench = Bench::new(defaults()).of_the_mesh().await;
-    let seen = bench.seen("x-envoy-max-retries: 9\r\nx-envoy-decorator-operation: o\r\nx-forwarded-proto: https\r\n").await;
-    assert!(!seen.contains("x-envoy-max-retries"), "it was for this proxy: {seen}");
-    assert_eq!(header(&seen, "x-envoy-decorator-operation"), Some("o"));
+    let seen = bench
+        .seen(&format!(
+            "{steering}x-envoy-expected-rq-timeout-ms: 9\r\nx-envoy-original-path: /o\r\nx-forwarded-proto: https\r\n"
+        ))
+        .await;
+    assert_eq!(seen.matches("x-envoy-").count(), 1 + usize::from(seen.contains("x-envoy-attempt-count")), "{seen}");
+    assert_eq!(header(&seen, "x-envoy-original-path"), Some("/o"));
     assert_eq!(header(&seen, "x-forwarded-proto"), Some("https"));
     // Its sidecar was no HTTP proxy, or it would have said.
     assert_eq!(header(&bench.seen("").await, "x-forwarded-proto"), Some("https"));
@@ -143,12 +152,12 @@ async fn one_form_of_every_path() {
 #[tokio::test]
 async fn upgrades_that_nobody_allowed() {
     let bench = Bench::new(defaults());
-    for request in [
-        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: other\r\n\r\n",
-        "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n",
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: other\r\n\r\n", 403),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n", 404),
     ] {
         let answer = bench.proxy.ask(request).await;
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     assert_eq!(bench.upstream.asked(), "", "and nothing went on");
 }

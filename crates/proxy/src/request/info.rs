@@ -33,6 +33,8 @@ pub(crate) struct RequestInfo {
     pub(crate) request_messages: u64,
     pub(crate) response_messages: u64,
     pub(crate) route: Option<Arc<CompiledRoute>>,
+    /// Which of the route's clusters was chosen.
+    pub(crate) target: Option<usize>,
     pub(crate) cluster: Option<Arc<Cluster>>,
     /// The name of a cluster that does not exist.
     pub(crate) missing_cluster: Option<String>,
@@ -75,6 +77,7 @@ impl RequestInfo {
             request_messages: 0,
             response_messages: 0,
             route: None,
+            target: None,
             cluster: None,
             missing_cluster: None,
             host: None,

@@ -22,6 +22,7 @@ use lateen_observe::ResponseFlag;
 use lateen_policy::route::{Action, CompiledRoute, HostChange};
 use lateen_policy::{cors, fault, rate_limit, rbac};
 use reply::LocalReply;
+pub(crate) use respond::put_server;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
     }
     match admitted {
         Ok(plan) => Box::pin(forward::forward(ctx, &mut head, &mut info, plan, body, responder)).await,
-        Err(reply) => reply.send(ctx, responder, &mut info).await,
+        Err(reply) => reply.send(ctx, &head, responder, &mut info).await,
     }
     ctx.worker.telemetry.account_request(ctx, &head, &info);
 }
@@ -68,6 +69,9 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
     // Route. Filters know it, and may answer before it is followed.
     let found = find_route(ctx, head);
     let target = found.as_ref().ok().and_then(|(route, _)| choose_target(ctx, route, info));
+    if found.is_ok() {
+        identify::check_upgrade(ctx, head)?;
+    }
 
     // Filters, in the order of the configuration.
     for filter in &ctx.hcm.filters {
@@ -89,9 +93,9 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
         Action::Redirect(redirect) => {
             let view = View::of(head);
             let location = route.redirect_location(&view, view.scheme);
-            Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()).changed_by(&route, head))
+            Err(LocalReply::redirect(redirect.status(), location.unwrap_or_default()))
         }
-        Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone()).changed_by(&route, head)),
+        Action::DirectResponse(direct) => Err(LocalReply::direct(direct.status, direct.body.clone())),
         Action::Forward(_) => plan(ctx, &route, target.unwrap_or_default(), attempt_count, head, info),
     }
 }
@@ -161,6 +165,10 @@ fn cross_origin(route: &CompiledRoute, head: &Head, info: &mut RequestInfo) -> R
 
 /// The route, and whether its virtual host wants tries to be counted for the upstream.
 fn find_route(ctx: &RequestContext<'_>, head: &Head) -> Result<(Arc<CompiledRoute>, bool), LocalReply> {
+    // Nobody tunnels through the mesh.
+    if head.is_connect() {
+        return Err(LocalReply::no_route());
+    }
     let table = match &ctx.hcm.routes {
         RoutesOf::Inline(table) => table,
         RoutesOf::Rds(name) => ctx.snapshot.routes.get(name).ok_or_else(LocalReply::no_route)?,
@@ -176,6 +184,7 @@ fn choose_target(ctx: &RequestContext<'_>, route: &Arc<CompiledRoute>, info: &mu
     info.route = Some(route.clone());
     let Action::Forward(forward) = route.action() else { return None };
     let chosen = forward.choose_index(ctx.worker.random());
+    info.target = Some(chosen);
     let name = forward.targets()[chosen].name();
     match ctx.snapshot.clusters.get(name) {
         Some(cluster) => info.cluster = Some(cluster.clone()),
@@ -196,7 +205,7 @@ fn plan(
     let Action::Forward(forward) = route.action() else { return Err(LocalReply::no_route()) };
     let target = &forward.targets()[chosen];
     let Some(cluster) = info.cluster.clone() else {
-        return Err(LocalReply::no_cluster(forward.model().cluster_not_found_status).changed_by(route, head));
+        return Err(LocalReply::no_cluster(forward.model().cluster_not_found_status));
     };
 
     // The branch's operations, then the route's; values see the request as it was.
@@ -215,7 +224,7 @@ fn plan(
     }
     send_own_metadata(ctx, &cluster, head);
     ctx.worker.telemetry.inject_trace(info, head);
-    let mut plan = Plan::new(route.clone(), chosen, cluster.clone(), ctx, head, info);
+    let mut plan = Plan::new(route.clone(), cluster.clone(), ctx, head, info);
     plan.attempt_count = attempt_count;
     Ok(plan)
 }

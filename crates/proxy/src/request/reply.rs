@@ -2,13 +2,12 @@
 
 use super::RequestContext;
 use super::info::RequestInfo;
-use crate::http::{BodyWriter, Frame, Head, KnownHeader, Name, Responder, Value};
+use crate::http::{BodyWriter, Frame, Head, KnownHeader, Name, Responder, Value, Version};
 use crate::stream::Stream;
 use crate::upstream::ConnectError;
 use bytes::Bytes;
 use lateen_model::dataplane::FaultError;
 use lateen_observe::ResponseFlag;
-use lateen_policy::route::CompiledRoute;
 use std::borrow::Cow;
 
 /// An answer of the proxy's own.
@@ -21,8 +20,8 @@ pub(crate) struct LocalReply {
     headers: Vec<(&'static str, String)>,
     /// gRPC's status, where it is not the one that belongs to the HTTP status.
     grpc_status: Option<u32>,
-    /// The request, where the route changes the head of its own answer: the values may ask for parts of it.
-    request: Option<Box<Head>>,
+    /// Whether the route does not change its head, as it does with all others.
+    unchanged: bool,
     /// Tells of an exchange with an upstream that failed.
     of_a_reset: bool,
 }
@@ -37,7 +36,7 @@ impl LocalReply {
             flag: None,
             headers: Vec::new(),
             grpc_status: None,
-            request: None,
+            unchanged: false,
             of_a_reset: false,
         }
     }
@@ -50,6 +49,11 @@ impl LocalReply {
     /// A request that cannot be served as it is.
     pub(crate) fn bad_request(details: &'static str) -> Self {
         Self::new(400, &b"Bad Request"[..], details).with_flag(ResponseFlag::DownstreamProtocolError)
+    }
+
+    /// A request that was read and is not served: Envoy says no word about it, and blames no protocol.
+    pub(crate) fn refused(status: u16, details: &'static str) -> Self {
+        Self::new(status, &b""[..], details)
     }
 
     /// No route matches.
@@ -100,7 +104,7 @@ impl LocalReply {
 
     /// The answer to a question of a browser, with these permissions.
     pub(crate) fn preflight<'a>(headers: impl Iterator<Item = (&'static str, &'a str)>) -> Self {
-        let mut reply = Self::new(200, &b""[..], "cors_response");
+        let mut reply = Self { unchanged: true, ..Self::new(200, &b""[..], "cors_response") };
         reply.headers.extend(headers.map(|(name, value)| (name, value.to_owned())));
         reply
     }
@@ -108,12 +112,6 @@ impl LocalReply {
     /// A route's own answer.
     pub(crate) fn direct(status: u16, body: Vec<u8>) -> Self {
         Self::new(status, body, "direct_response")
-    }
-
-    /// A route's answer gets the route's changes of responses, as Envoy's redirects and direct responses do.
-    pub(crate) fn changed_by(mut self, route: &CompiledRoute, request: &Head) -> Self {
-        self.request = (!route.response_headers().is_empty()).then(|| Box::new(request.clone()));
-        self
     }
 
     /// No endpoint may be used.
@@ -134,7 +132,7 @@ impl LocalReply {
             ConnectError::Timeout => "connection timeout",
             ConnectError::Tcp(_) | ConnectError::Tls(_) => "remote connection failure",
         };
-        Self::reset(503, reason, error.transport_failure()).with_flag(ResponseFlag::UpstreamConnectionFailure)
+        Self::reset(503, reason, error.transport_failure().as_deref()).with_flag(ResponseFlag::UpstreamConnectionFailure)
     }
 
     /// The upstream closed the connection before it answered.
@@ -157,10 +155,11 @@ impl LocalReply {
         Self::new(504, &b"upstream request timeout"[..], details).with_flag(ResponseFlag::UpstreamRequestTimeout)
     }
 
-    fn reset(status: u16, reason: &str, transport_failure: Option<String>) -> Self {
-        let failure = transport_failure.map(|t| format!(", transport failure reason: {t}")).unwrap_or_default();
-        let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}{failure}");
-        let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
+    /// The log tells why the transport failed; the client is not told.
+    fn reset(status: u16, reason: &str, transport_failure: Option<&str>) -> Self {
+        let body = format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+        let failure = transport_failure.map(|text| format!("|{text}")).unwrap_or_default();
+        let details = format!("upstream_reset_before_response_started{{{reason}{failure}}}").replace(char::is_whitespace, "_");
         Self { of_a_reset: true, ..Self::new(status, body.into_bytes(), details) }
     }
 
@@ -183,7 +182,13 @@ impl LocalReply {
     }
 
     /// Sends it; gRPC requests are answered in gRPC's way.
-    pub(crate) async fn send(mut self, ctx: &RequestContext<'_>, responder: Responder<Stream>, info: &mut RequestInfo) {
+    pub(crate) async fn send(
+        mut self,
+        ctx: &RequestContext<'_>,
+        request: &Head,
+        responder: Responder<Stream>,
+        info: &mut RequestInfo,
+    ) {
         self.note_into(info);
         self.tell_retries(info.attempts);
         let Ok(mut head) = Head::response(if info.grpc { 200 } else { self.status }) else { return };
@@ -192,15 +197,15 @@ impl LocalReply {
                 head.set(name, value);
             }
         }
-        let body = if info.grpc { self.grpc_head(&mut head) } else { self.plain_head(&mut head) };
-        if let (Some(request), Some(route)) = (&self.request, &info.route) {
-            super::apply_ops(ctx, route.response_headers(), &mut head, info, Some(request));
+        let body = if info.grpc { self.grpc_head(&mut head) } else { self.plain_head(&mut head, info.protocol) };
+        if !self.unchanged {
+            super::respond::apply_route(ctx, request, &mut head, info);
         }
         super::respond::finish_head(ctx, &mut head, info);
         info.note_grpc_status(&head);
         let end = body.is_empty();
         info.response_code = head.status();
-        info.response_body_bytes = body.len() as u64;
+        info.response_body_bytes = if request.is_head() { 0 } else { body.len() as u64 };
         info.response_head_bytes = head.byte_size() as u64;
         let sent = match responder.send_response(&head, end) {
             Ok(writer) => write_all(writer, body).await,
@@ -212,9 +217,12 @@ impl LocalReply {
         info.response_head = Some(head);
     }
 
-    fn plain_head(&self, head: &mut Head) -> Bytes {
+    fn plain_head(&self, head: &mut Head, protocol: Version) -> Bytes {
         let body = Bytes::copy_from_slice(&self.body);
-        head.set_number(KnownHeader::ContentLength, body.len() as u64);
+        // HTTP/2 ends a message by other means.
+        if !body.is_empty() || protocol != Version::Http2 {
+            head.set_number(KnownHeader::ContentLength, body.len() as u64);
+        }
         if !body.is_empty() {
             head.set(KnownHeader::ContentType, Value::from_static("text/plain"));
         }

@@ -75,7 +75,7 @@ async fn each_reply_has_envoys_status_text_flag_and_details() {
             app(&[&refusing()]),
             503,
             "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
-            "503 UF upstream_reset_before_response_started{remote_connection_failure} 0 98",
+            "503 UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused} 0 98",
         ),
         (
             routes("inbound", &["app"]),
@@ -177,7 +177,91 @@ async fn a_body_that_came_is_counted_also_when_the_proxy_answers() {
 async fn what_is_not_a_request_is_logged_too() {
     let answer = ask(defaults(), routes("inbound", &["app"]), &[], "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
     assert!(answer.text.starts_with("HTTP/1.1 400 "), "{}", answer.text);
-    assert_eq!(answer.log, "400 DPE http1.codec_error 0 0");
+    assert_eq!(answer.log, "400 DPE http1.codec_error 0 11");
+    assert!(header(&answer.text, "date").is_some() && header(&answer.text, "server") == Some("istio-envoy"), "{}", answer.text);
+    for (request, log) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400 - missing_host_header 0 0"),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "426 DPE http1.codec_error 0 16"),
+        ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "400 - path_normalization_failed 0 0"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "404 - absolute_path_rejected 0 0"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n", "404 NR route_not_found 0 0"),
+        ("HEAD /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "503 UH no_healthy_upstream 0 0"),
+    ] {
+        let answer = ask(defaults(), routes("inbound", &["app"]), &[cluster("app", Some(&[]))], request).await;
+        assert_eq!(answer.log, log, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_counted_without_chunks_and_their_ends_named() {
+    let chunks = "POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let early = "200 UPE upstream_reset_after_response_started{protocol_error} 0 5";
+    for (request, response, log) in [
+        (
+            GET,
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\n\r\n",
+            "200 - via_upstream 0 8",
+        ),
+        (chunks, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "200 - via_upstream 5 2"),
+        (GET, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", early),
+        (GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", early),
+        (GET, "HTTP/1.1 200 OK\r\n\r\nhello", "200 - via_upstream 0 5"),
+    ] {
+        let upstream = Upstream::start(response);
+        let clusters = [cluster("app", Some(&[&upstream.address.to_string()]))];
+        let answer = ask(defaults(), routes("inbound", &["app"]), &clusters, request).await;
+        assert_eq!(answer.log, log, "{response:?}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn flags_are_in_the_order_of_what_happened() {
+    let mut retried = routes("inbound", &["app"]);
+    if let RouteAction::Forward(forward) = &mut retried.virtual_hosts[0].routes[0].action {
+        forward.retry = Some(dataplane::RetryPolicy {
+            on: dataplane::RetryOn::CONNECT_FAILURE,
+            num_retries: 1,
+            per_try_timeout: None,
+            retriable_statuses: vec![],
+            avoid_previous_hosts: false,
+            host_selection_attempts: 1,
+            avoid_previous_priorities: None,
+            back_off: dataplane::RetryBackOff::default(),
+        });
+    }
+    let answer = ask(defaults(), retried, &[cluster("app", Some(&[&refusing()]))], GET).await;
+    assert!(
+        answer.log.starts_with("503 URX,UF upstream_reset_before_response_started{remote_connection_failure|"),
+        "{}",
+        answer.log
+    );
+    assert!(body(&answer.text).ends_with("reset reason: remote connection failure"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn routes_change_the_heads_of_all_answers() {
+    let value = |name: &str| dataplane::HeaderMutation {
+        remove: vec![],
+        set: vec![dataplane::HeaderValueOp {
+            name: name.into(),
+            value: "v".into(),
+            append: dataplane::HeaderAppend::OverwriteOrAdd,
+        }],
+    };
+    let mut changing = routes("inbound", &[]);
+    let mut only = route(&["app", "other"]);
+    only.response_headers = value("x-route");
+    if let RouteAction::Forward(forward) = &mut only.action
+        && let dataplane::ClusterSpecifier::Weighted(clusters) = &mut forward.cluster
+    {
+        clusters.iter_mut().for_each(|c| c.response_headers = value("x-cluster"));
+    }
+    changing.virtual_hosts[0].routes = vec![only];
+    for clusters in [vec![], vec![cluster("app", Some(&[])), cluster("other", Some(&[]))]] {
+        let answer = ask(defaults(), changing.clone(), &clusters, GET).await.text;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert_eq!((header(&answer, "x-route"), header(&answer, "x-cluster")), (Some("v"), Some("v")), "{answer}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::info::RequestInfo;
 use super::reply::LocalReply;
 use super::transfer::{Transfer, TransferError};
 use super::{RequestContext, apply_ops, view};
-use crate::config::CompiledHttpFilter;
+use crate::config::{CompiledHttpFilter, Hcm};
 use crate::http::{Head, KnownHeader, ResetReason, Responder, StreamError, Value};
 use crate::stream::Stream;
 use lateen_model::dataplane::Direction;
@@ -21,12 +21,37 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Whole,
+    /// The client left an open tunnel.
+    Left,
+    /// The upstream closed its connection.
     Upstream,
+    /// The upstream reset the stream.
+    UpstreamReset,
+    /// What the upstream sent is not a whole message.
+    BadResponse,
     Downstream,
     /// The client broke the protocol within its body.
     BadRequest,
     OutOfTime,
     Idle,
+}
+
+impl End {
+    /// A response that ends early is half a message in HTTP/1, where a connection has no other.
+    fn of_upstream(error: StreamError, http1: bool) -> Self {
+        match error {
+            StreamError::Malformed(_) | StreamError::Length | StreamError::HeadTooLarge => Self::BadResponse,
+            StreamError::Reset(ResetReason::Protocol) => Self::BadResponse,
+            StreamError::Reset(_) => Self::UpstreamReset,
+            StreamError::Closed | StreamError::Io(_) if http1 => Self::BadResponse,
+            StreamError::Closed | StreamError::Io(_) => Self::Upstream,
+        }
+    }
+
+    /// What the client sees of it over HTTP/2.
+    fn reset(self) -> ResetReason {
+        if self == Self::BadResponse { ResetReason::Protocol } else { ResetReason::Internal }
+    }
 }
 
 /// What is left of a request when its response has come.
@@ -55,7 +80,7 @@ pub(crate) async fn relay(
     info.response_head_bytes = head.byte_size() as u64;
     info.note_grpc_status(&head);
     let Ok(body) = reader.into_body() else {
-        return LocalReply::upstream_protocol_error().send(ctx, responder, info).await;
+        return LocalReply::upstream_protocol_error().send(ctx, request, responder, info).await;
     };
     let mut download = Transfer::new(body, false, info.grpc);
     let end = download.is_empty() && !tunnel;
@@ -95,6 +120,7 @@ async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, 
     let timer = tokio::time::sleep(idle.unwrap_or(Duration::from_secs(86_400 * 365)));
     tokio::pin!(timer);
     let mut upload_failed = false;
+    let mut left = false;
     poll_fn(|cx| {
         if !upload_failed && let Poll::Ready(Err(error)) = upload.poll(cx) {
             // An upstream that answers early may stop reading; a client that fails has gone.
@@ -107,9 +133,12 @@ async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, 
             }
         }
         match download.poll(cx) {
+            Poll::Ready(Ok(())) if left => return Poll::Ready(End::Left),
             Poll::Ready(Ok(())) if !tunnel || upload_failed || upload.is_finished() => return Poll::Ready(End::Whole),
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-            Poll::Ready(Err(TransferError::Read(_))) => return Poll::Ready(End::Upstream),
+            // Its server is given the time to say goodbye, but it was the client who ended the tunnel.
+            Poll::Pending => left |= tunnel && upload.is_http1() && upload.read_all(),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(TransferError::Read(error))) => return Poll::Ready(End::of_upstream(error, download.is_http1())),
             Poll::Ready(Err(TransferError::Write(_))) => return Poll::Ready(End::Downstream),
         }
         if clock.poll(cx).is_ready() {
@@ -159,6 +188,19 @@ fn idle_timeout(ctx: &RequestContext<'_>, plan: &Plan) -> Option<Duration> {
 fn conclude(info: &mut RequestInfo, end: End, download: &mut Transfer) {
     match end {
         End::Whole => return,
+        End::Left => {
+            info.flags.insert(ResponseFlag::DownstreamConnectionTermination);
+            info.details = "downstream_remote_disconnect".into();
+            return;
+        }
+        End::UpstreamReset => {
+            info.flags.insert(ResponseFlag::UpstreamRemoteReset);
+            info.details = "upstream_reset_after_response_started{remote_reset}".into();
+        }
+        End::BadResponse => {
+            info.flags.insert(ResponseFlag::UpstreamProtocolError);
+            info.details = "upstream_reset_after_response_started{protocol_error}".into();
+        }
         End::Upstream => {
             info.flags.insert(ResponseFlag::UpstreamConnectionTermination);
             info.details = "upstream_reset_after_response_started{connection_termination}".into();
@@ -180,7 +222,7 @@ fn conclude(info: &mut RequestInfo, end: End, download: &mut Transfer) {
             info.details = "stream_idle_timeout".into();
         }
     }
-    download.reset(ResetReason::Internal);
+    download.reset(end.reset());
 }
 
 /// The response's head as the client gets it.
@@ -193,25 +235,42 @@ fn prepare_head(ctx: &RequestContext<'_>, request: &Head, head: &mut Head, info:
     }
     head.remove(KnownHeader::XEnvoyPeerMetadata);
     head.remove(KnownHeader::XEnvoyPeerMetadataId);
-    let milliseconds = info.started.elapsed().as_millis();
-    head.set_number(KnownHeader::XEnvoyUpstreamServiceTime, u64::try_from(milliseconds).unwrap_or(u64::MAX));
-    if let Action::Forward(forward) = plan.route.action() {
-        apply_ops(ctx, forward.targets()[plan.target].response_headers(), head, info, Some(request));
+    // A server that answers before it has heard all did not take any time.
+    match info.request_complete {
+        Some(complete) => {
+            let milliseconds = complete.elapsed().as_millis();
+            head.set_number(KnownHeader::XEnvoyUpstreamServiceTime, u64::try_from(milliseconds).unwrap_or(u64::MAX));
+        }
+        None => _ = head.remove(KnownHeader::XEnvoyUpstreamServiceTime),
     }
-    apply_ops(ctx, plan.route.response_headers(), head, info, Some(request));
+    apply_route(ctx, request, head, info);
     for cookie in plan.set_cookies.iter().filter_map(|c| Value::new(c.as_bytes()).ok()) {
         head.append(KnownHeader::SetCookie, cookie);
     }
     finish_head(ctx, head, info);
 }
 
-/// What every response gets, the proxy's own too.
-pub(crate) fn finish_head(ctx: &RequestContext<'_>, head: &mut Head, info: &RequestInfo) {
-    if let Some(server) = &ctx.hcm.model.server_name
+/// The route's changes to responses, those of the proxy's own too: the chosen cluster's first.
+pub(crate) fn apply_route(ctx: &RequestContext<'_>, request: &Head, head: &mut Head, info: &RequestInfo) {
+    let Some(route) = &info.route else { return };
+    if let (Action::Forward(forward), Some(target)) = (route.action(), info.target) {
+        apply_ops(ctx, forward.targets()[target].response_headers(), head, info, Some(request));
+    }
+    apply_ops(ctx, route.response_headers(), head, info, Some(request));
+}
+
+/// Says what answers.
+pub(crate) fn put_server(hcm: &Hcm, head: &mut Head) {
+    if let Some(server) = &hcm.model.server_name
         && let Ok(server) = Value::new(server.as_bytes())
     {
         head.set(KnownHeader::Server, server);
     }
+}
+
+/// What every response gets, the proxy's own too.
+pub(crate) fn finish_head(ctx: &RequestContext<'_>, head: &mut Head, info: &RequestInfo) {
+    put_server(ctx.hcm, head);
     if let (Some(origin), Some(rules)) = (&info.allowed_origin, info.route.as_ref().and_then(|r| r.filters().cors.as_ref())) {
         let mut headers = view::Mutable(head);
         cors::response_headers(rules, origin).for_each(|(name, value)| headers.set(name, value));

@@ -102,9 +102,14 @@ impl Transfer {
         self.finished
     }
 
-    /// Bytes received, chunk sizes of raw frames included.
+    /// Bytes of payload received.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether it comes over HTTP/1.
+    pub(crate) fn is_http1(&self) -> bool {
+        matches!(self.reader, BodyReader::H1(_))
     }
 
     /// gRPC messages that passed.
@@ -206,7 +211,7 @@ impl Transfer {
                     messages.pass(data);
                 }
             }
-            Frame::Raw(data) => self.bytes += data.len() as u64,
+            Frame::Raw(_) => self.bytes += self.reader.take_raw_payload(),
             Frame::Trailers(trailers) => self.trailers = Some(trailers.clone()),
         }
         self.keep(&frame);

@@ -109,6 +109,6 @@ impl WorkerTelemetry {
 }
 
 /// A head that may not be there.
-fn lookup(head: Option<&Head>) -> &dyn HeaderLookup {
+pub(super) fn lookup(head: Option<&Head>) -> &dyn HeaderLookup {
     head.map_or(&(), |head| head)
 }

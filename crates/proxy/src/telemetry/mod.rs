@@ -12,6 +12,7 @@ use crate::bootstrap::Settings;
 use crate::config::{Chain, Listener, Terminal};
 use crate::connection::Connection;
 use crate::http::{Head, KnownHeader, Value};
+use crate::http1::RequestError;
 use crate::worker::Worker;
 use lateen_observe::access_log::LogRecord;
 use lateen_observe::istio::{IstioMetrics, WorkerMetrics};
@@ -83,6 +84,11 @@ impl ConnectionOutcome {
             Self::NoFilterChain => "no_filter_chain",
             Self::Handshake(reason) => reason,
         }
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%`.
+    fn details(self) -> Option<&'static str> {
+        (self == Self::NoFilterChain).then_some("filter_chain_not_found")
     }
 
     fn flag(self) -> Option<ResponseFlag> {
@@ -198,7 +204,11 @@ impl WorkerTelemetry {
         let labels = LabelSet::new([("listener", &*listener.name), ("reason", outcome.label())]);
         self.metrics.borrow().shard().get(&self.process.failed_connections, &labels).inc();
         let flags = outcome.flag().map_or(ResponseFlags::NONE, |f| ResponseFlags::NONE.with(f));
-        let record = LogRecord { flags, ..log::connection_record(connection, SystemTime::now()) };
+        let record = LogRecord {
+            flags,
+            response_code_details: outcome.details(),
+            ..log::connection_record(connection, SystemTime::now())
+        };
         self.log(&listener.access_log, &record);
     }
 
@@ -206,25 +216,39 @@ impl WorkerTelemetry {
     pub(crate) fn connection_denied(&self, connection: &Connection, listener: &Listener, chain: &Chain, details: &str) {
         let labels = LabelSet::new([("listener", &*listener.name), ("reason", "rbac_denied")]);
         self.metrics.borrow().shard().get(&self.process.failed_connections, &labels).inc();
-        let record =
-            LogRecord { connection_termination_details: Some(details), ..log::connection_record(connection, SystemTime::now()) };
-        let loggers = match &chain.terminal {
-            Terminal::Tcp(route) => &route.access_log,
-            Terminal::Http(hcm) => &hcm.access_log,
+        let (loggers, cluster): (&[AccessLogger], _) = match &chain.terminal {
+            Terminal::Tcp(route) => (&route.access_log, Some(route.cluster(0))),
+            Terminal::Http(hcm) => (&hcm.access_log, None),
+        };
+        let record = LogRecord {
+            connection_termination_details: Some(details),
+            upstream_cluster: cluster,
+            ..log::connection_record(connection, SystemTime::now())
         };
         self.log(loggers, &record);
     }
 
-    /// A head that could not be read was answered with a status, or with nothing.
-    pub(crate) fn bad_request(&self, connection: &Connection, listener: &Listener, logs: &[AccessLogger], status: Option<u16>) {
+    /// A head that could not be read, or was refused at once, was answered with a status, or with nothing.
+    pub(crate) fn bad_request(
+        &self,
+        connection: &Connection,
+        listener: &Listener,
+        logs: &[AccessLogger],
+        error: RequestError,
+        head: Option<&Head>,
+    ) {
         // A client that closes between requests has done nothing wrong.
-        let Some(status) = status else { return };
+        let Some(status) = error.status() else { return };
         let labels = LabelSet::new([("listener", &*listener.name), ("code", status.to_string().as_str())]);
         self.metrics.borrow().shard().get(&self.process.bad_requests, &labels).inc();
+        let flags = if error.is_of_a_request() { ResponseFlags::NONE } else { ResponseFlag::DownstreamProtocolError.into() };
         let record = LogRecord {
-            flags: ResponseFlags::NONE.with(ResponseFlag::DownstreamProtocolError),
+            flags,
             response_code: Some(status),
-            response_code_details: Some("http1.codec_error"),
+            response_code_details: Some(error.details()),
+            protocol: head.map(|head| head.version().as_str()),
+            request_headers: account::lookup(head),
+            bytes_sent: error.text().len() as u64,
             ..log::connection_record(connection, SystemTime::now())
         };
         self.log(logs, &record);

@@ -48,6 +48,15 @@ impl Purpose {
             Self::Http1 { .. } | Self::Http2 { .. } | Self::Tcp => None,
         }
     }
+
+    /// What is offered where the configuration says nothing: the one protocol that will be spoken.
+    fn own_alpn(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Http1 { .. } => Some(&["http/1.1"]),
+            Self::Http2 { .. } => Some(&["h2"]),
+            Self::Tcp => None,
+        }
+    }
 }
 
 /// An open connection.
@@ -74,12 +83,22 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
-    /// The text of `%UPSTREAM_TRANSPORT_FAILURE_REASON%`; empty when the transport is not to blame.
+    /// The text of `%UPSTREAM_TRANSPORT_FAILURE_REASON%`; none when the transport is not to blame.
     pub(crate) fn transport_failure(&self) -> Option<String> {
         match self {
-            Self::Tls(error) => Some(error.to_string()),
-            Self::Timeout | Self::Tcp(_) => None,
+            Self::Tls(error) => Some(format!("TLS error: {error}")),
+            Self::Tcp(error) => Some(format!("delayed connect error: {}", plain_text(error))),
+            Self::Timeout => None,
         }
+    }
+}
+
+/// An error in the operating system's own words, without the number that the standard library adds.
+fn plain_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
     }
 }
 
@@ -98,7 +117,8 @@ async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, mark: Op
     let Some(tls) = cluster.transport.for_endpoint(host.endpoint.tls_mode) else {
         return Ok(Opened { stream: Stream::Plain(tcp), local, tls: None });
     };
-    let alpn = cluster.overrides_alpn().then(|| asked.purpose.istio_alpn()).flatten();
+    let of_istio = cluster.overrides_alpn().then(|| asked.purpose.istio_alpn()).flatten();
+    let alpn = of_istio.or_else(|| if tls.offers_alpn() { None } else { asked.purpose.own_alpn() });
     // A host that is no name cannot be sent; where it is to be verified the handshake fails for want of it.
     let server_name = asked.server_name.as_ref().and_then(|name| ServerName::try_from(name.to_string()).ok());
     let options = ConnectOptions { server_name, alpn: alpn.map(|names| names.iter().map(|n| n.as_bytes().to_vec()).collect()) };
@@ -113,7 +133,7 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(300);
 /// Connects to an address, or to another one of its name if that is faster (RFC 8305, section 5).
 async fn open_tcp(cluster: &Cluster, address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
     let one = async |to: SocketAddr| {
-        let socket = open_socket(to, cluster.config.bind_source, cluster.config.tcp_keepalive, mark)?;
+        let socket = open_socket(to, &cluster.config.bind_sources, cluster.config.tcp_keepalive, mark)?;
         socket.connect(to).await
     };
     let mut further = cluster.further_addresses(address).into_iter();
@@ -141,7 +161,7 @@ async fn open_tcp(cluster: &Cluster, address: SocketAddr, mark: Option<u32>) -> 
 
 fn open_socket(
     to: SocketAddr,
-    source: Option<IpAddr>,
+    sources: &[IpAddr],
     keepalive: Option<TcpKeepalive>,
     mark: Option<u32>,
 ) -> io::Result<tokio::net::TcpSocket> {
@@ -154,9 +174,9 @@ fn open_socket(
     if let Some(k) = keepalive {
         lateen_capture::socket::set_keepalive(&socket, k.time, k.interval, k.probes)?;
     }
-    if let Some(source) = source.filter(|s| s.is_ipv4() == to.is_ipv4()) {
+    if let Some(source) = sources.iter().find(|s| s.is_ipv4() == to.is_ipv4()) {
         lateen_capture::socket::set_bind_address_no_port(&socket)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&SocketAddr::new(*source, 0).into())?;
     }
     Ok(tokio::net::TcpSocket::from_std_stream(socket.into()))
 }

@@ -300,7 +300,7 @@ fn waiting_has_its_limits() {
         let error = connection.next_request().await.unwrap_err();
         assert_eq!((error, error.status()), (RequestError::Timeout, Some(408)));
         assert_eq!(start.elapsed().as_secs(), 15, "a head has five seconds from its first byte");
-        connection.reject(error, Duration::from_secs(1)).await;
+        connection.reject(error, |_| {}, Duration::from_secs(1)).await;
         slow.abort();
     });
 }
@@ -334,22 +334,30 @@ fn a_head_in_single_bytes_is_read_and_a_long_one_refused() {
 #[test]
 fn a_bad_request_is_answered_and_the_client_can_read_it() {
     run(async {
-        for (raw, answer) in [
-            (&b"GET / HTTP/1.1\r\n\r\n"[..], "400 Bad Request"),
-            (b"\n\n\n", "400 Bad Request"),
-            (b"\r\n\r\n\r\n\r\n\r\n\r\n", "400 Bad Request"),
-            (b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03", "400 Bad Request"),
-            (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "501 Not Implemented"),
-            (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505 HTTP Version Not Supported"),
+        for (raw, answer, text) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], "400 Bad Request", ""),
+            (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "400 Bad Request", ""),
+            (b"\n\n\n", "400 Bad Request", "Bad Request"),
+            (b"\r\n\r\n\r\n\r\n\r\n\r\n", "400 Bad Request", "Bad Request"),
+            (b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03", "400 Bad Request", "Bad Request"),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "501 Not Implemented", "Not Implemented"),
+            (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505 HTTP Version Not Supported", "HTTP Version Not Supported"),
         ] {
             let (mut peer, mut connection) = server();
             feed(&mut peer, raw).await;
             let error = connection.next_request().await.unwrap_err();
-            let rejecting = tokio::task::spawn_local(connection.reject(error, Duration::from_secs(1)));
+            let could_be_read = connection.refused().map(|head| head.path_and_query().to_owned());
+            assert_eq!(could_be_read.is_some(), text.is_empty(), "{could_be_read:?}");
+            let dress = |head: &mut Head| head.append(KnownHeader::Server, Value::from_static("s"));
+            let rejecting = tokio::task::spawn_local(connection.reject(error, dress, Duration::from_secs(1)));
             feed(&mut peer, &[b'x'; 1000]).await;
+            let plain = if text.is_empty() { "" } else { "content-type: text/plain\r\n" };
+            let length = text.len();
             assert_eq!(
                 arrived(&mut peer).await,
-                format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n<EOF>")
+                format!(
+                    "HTTP/1.1 {answer}\r\ncontent-length: {length}\r\n{plain}server: s\r\nconnection: close\r\n\r\n{text}<EOF>"
+                )
             );
             drop(peer);
             rejecting.await.unwrap();
@@ -365,7 +373,7 @@ fn a_client_that_reads_nothing_does_not_hold_a_rejection() {
         let flooding = tokio::task::spawn_local(async move { while peer.write_all(b"BAD\r\n").await.is_ok() {} });
         let error = connection.next_request().await.unwrap_err();
         let start = Instant::now();
-        connection.reject(error, Duration::from_secs(2)).await;
+        connection.reject(error, |_| {}, Duration::from_secs(2)).await;
         assert!(start.elapsed() <= Duration::from_secs(2));
         flooding.await.unwrap();
     });

@@ -186,6 +186,26 @@ fn bad_requests_are_refused_with_their_status() {
         ("a host with a bad port", 400, "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n"),
         ("a list of hosts", 400, "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"),
         ("a connection header with many names", 400, &named),
+        // Whoever obeyed these would read another message than who does not.
+        ("a connection header that names the host", 400, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Host\r\n\r\n"),
+        (
+            "a connection header that names the length",
+            400,
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: content-length\r\nContent-Length: 3\r\n\r\n",
+        ),
+        (
+            "a connection header that names the coding",
+            400,
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ),
+        (
+            "a second connection header that names the host",
+            400,
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: x, host\r\n\r\n",
+        ),
+        ("a connection header that names a pseudo-header", 400, "GET / HTTP/1.1\r\nHost: a\r\nConnection: :path\r\n\r\n"),
+        // A fragment stays with the client.
+        ("a fragment", 400, "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
         // Size.
         ("too many headers", 431, &many),
         ("a long target", 431, &long),

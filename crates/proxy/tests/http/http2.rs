@@ -268,6 +268,58 @@ fn the_sender_of_a_request_waits_for_us() {
     });
 }
 
+/// What a client can make us hold that nobody reads yet, with as many streams as it may open.
+async fn held(config: ServerConfig) -> usize {
+    let (near, far) = duplex(4 * 1024 * 1024);
+    let client = async {
+        let (send, connection) = h2::client::Builder::new().handshake::<_, Bytes>(near).await.unwrap();
+        spawn_local(async move {
+            let _ = connection.await;
+        });
+        send.ready().await.unwrap()
+    };
+    let (server, mut send) = tokio::join!(ServerConnection::handshake(far, config), client);
+    let mut server = server.unwrap();
+    spawn_local(async move {
+        let mut unread = Vec::new();
+        while let Ok(Some(exchange)) = server.next_request().await {
+            unread.push(exchange);
+        }
+    });
+    let mut uploads = Vec::new();
+    let mut total = 0;
+    while let Ok(Ok(next)) = tokio::time::timeout(std::time::Duration::from_secs(1), send.ready()).await {
+        send = next;
+        let (_, mut upload) = send.send_request(Request::post("http://a/").body(()).unwrap(), false).unwrap();
+        upload.reserve_capacity(1024 * 1024);
+        let granted = std::future::poll_fn(|cx| upload.poll_capacity(cx));
+        while let Ok(Some(Ok(n))) = tokio::time::timeout(std::time::Duration::from_millis(10), std::pin::pin!(granted)).await {
+            upload.send_data(vec![0; n].into(), false).unwrap();
+            total += n;
+            break;
+        }
+        uploads.push(upload);
+        if uploads.len() > 300 {
+            break;
+        }
+    }
+    total
+}
+
+#[test]
+fn what_a_connection_can_make_us_hold_is_bounded() {
+    run(async {
+        let config = ServerConfig::default();
+        assert_eq!(config.connection_window, config.max_concurrent_streams * config.stream_window, "no stream holds others up");
+        assert_eq!(config.connection_window, 16 * 1024 * 1024);
+        let few = ServerConfig { max_concurrent_streams: 4, connection_window: 4 * config.stream_window, ..config };
+        let all = held(few).await;
+        assert!((200_000..=4 * 64 * 1024).contains(&all), "{all}");
+        let strangers = held(ServerConfig::edge()).await;
+        assert!((900_000..=1024 * 1024).contains(&strangers), "{strangers}");
+    });
+}
+
 #[test]
 fn resets_go_both_ways() {
     run(async {
