@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use lateen_model::resource::gateway_api::{
+    BackendTlsPolicy, KubeGateway, KubeGrpcRoute, KubeHttpRoute, KubeTcpRoute, KubeTlsRoute, ReferenceGrant,
+};
 use lateen_model::resource::{
     AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, PeerAuthentication, ServiceEntry, Sidecar, VirtualService,
     WorkloadEntry, WorkloadGroup, WorkloadProxyConfig,
@@ -25,6 +28,14 @@ pub(crate) fn all() -> Vec<String> {
     fields_of::<AuthorizationPolicy>("AuthorizationPolicy", &mut all);
     fields_of::<LocalRateLimit>("LocalRateLimit", &mut all);
     fields_of::<WorkloadProxyConfig>("ProxyConfig", &mut all);
+    // Both groups have a Gateway, without a field in common.
+    fields_of::<KubeGateway>("Gateway", &mut all);
+    fields_of::<KubeHttpRoute>("HTTPRoute", &mut all);
+    fields_of::<KubeGrpcRoute>("GRPCRoute", &mut all);
+    fields_of::<KubeTcpRoute>("TCPRoute", &mut all);
+    fields_of::<KubeTlsRoute>("TLSRoute", &mut all);
+    fields_of::<ReferenceGrant>("ReferenceGrant", &mut all);
+    fields_of::<BackendTlsPolicy>("BackendTLSPolicy", &mut all);
     all
 }
 
