@@ -213,6 +213,8 @@ fn resources_survive_json() {
             Resource::WorkloadEntry(object) => assert_survives_json(object),
             Resource::WorkloadGroup(object) => assert_survives_json(object),
             Resource::StatefulSet(object) => assert_survives_json(object),
+            Resource::WorkloadProxyConfig(object) => assert_survives_json(object),
+            Resource::LocalRateLimit(object) => assert_survives_json(object),
             Resource::Namespace(_)
             | Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)
