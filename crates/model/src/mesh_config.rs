@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::identity::TrustDomain;
 use crate::manifest::{Finding, Rejection};
 use crate::resource::{
-    FieldIssue, H2UpgradePolicy, HttpRetry, Issues, OutboundTrafficMode, Passthrough, ProtoDuration, TcpKeepalive,
+    FieldIssue, H2UpgradePolicy, HttpRetry, Issues, LocalityLbSetting, OutboundTrafficMode, Passthrough, ProtoDuration,
+    TcpKeepalive,
 };
 
 mod providers;
@@ -108,8 +109,8 @@ pub struct MeshConfig {
     pub service_entry_visibility: Option<Passthrough>,
     /// Not supported yet.
     pub enable_envoy_access_log_service: bool,
-    /// Accepted: localities exist only where there are several machines.
-    pub locality_lb_setting: Option<Passthrough>,
+    /// Which endpoints are preferred by where they are, where no DestinationRule says it; enabled if absent.
+    pub locality_lb_setting: Option<LocalityLbSetting>,
     /// Accepted: there are no Ingress resources yet.
     pub ingress_class: Option<String>,
     /// Accepted: there are no Ingress resources yet.

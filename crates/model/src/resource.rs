@@ -43,13 +43,13 @@ pub use authorization_policy::{
 };
 pub use config_map::ConfigMap;
 pub use deployment::{Deployment, DeploymentSpec, DeploymentStrategy, DeploymentStrategyType, PodTemplateSpec, RollingUpdate};
-pub(crate) use destination_rule::check_keepalive;
 pub use destination_rule::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, DestinationRule, DestinationRuleSpec,
     H2UpgradePolicy, Http2KeepAlive, HttpCookie, HttpCookieAttribute, HttpPoolSettings, LoadBalancerSettings, LocalityDistribute,
     LocalityFailover, LocalityLbSetting, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, RingHash, SimpleLb, Subset, TcpKeepalive, TcpPoolSettings, TrafficPolicy, TunnelSettings, Warmup,
 };
+pub(crate) use destination_rule::{check_keepalive, check_locality};
 pub use endpoint_slice::{
     AddressType, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints, GivenEndpoint, GivenEndpoints,
     GivenPort, SERVICE_NAME_LABEL, SliceEndpoint, SubsetAddress, TargetReference,

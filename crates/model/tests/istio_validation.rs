@@ -424,10 +424,7 @@ fn destination_rule_load_balancing_and_tls() {
             "spec.trafficPolicy.loadBalancer: has warmup and warmupDurationSecs",
         ),
         ("loadBalancer: {localityLbSetting: {enabled: false}}", ""),
-        (
-            "loadBalancer: {localityLbSetting: {failoverPriority: [a]}}",
-            "spec.trafficPolicy.loadBalancer.localityLbSetting: is not supported",
-        ),
+        ("loadBalancer: {localityLbSetting: {distribute: [{from: a/*, to: {a/*: 60, b: 40}}]}}", ""),
         (
             "loadBalancer: {localityLbSetting: {distribute: [{from: a, to: {a: 50, b: 40}}]}}",
             "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to: the weights must each be 1 to 100",

@@ -2,6 +2,7 @@
 
 use super::destination::{MergedRule, Policy};
 use super::external;
+use super::locality::Preference;
 use super::proxy::{Proxy, ProxyRole};
 use super::scope::{ScopedService, sidecar_of};
 use super::{hash, inbound, mesh, tls};
@@ -10,7 +11,7 @@ use crate::world::{Protocol, Service, ServicePort, World};
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
     LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
-    UpstreamHttp,
+    UpstreamHttp, WeightedLocality,
 };
 use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, SimpleLb};
 use std::net::SocketAddr;
@@ -52,7 +53,7 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
     let passthrough = service.is_passthrough() && proxy.role != ProxyRole::Router;
     let discovery = match passthrough {
         true => Discovery::OriginalDst { port_override: external::port_override(service, port) },
-        false => match external::dns(world, proxy.families, (service, port), rule, subset) {
+        false => match external::dns(world, proxy, (service, port), rule, subset) {
             Some(dns) => Discovery::Dns(Box::new(dns)),
             None => Discovery::Eds { service_name: name.clone() },
         },
@@ -79,6 +80,8 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
         },
         transport,
         lb_policy,
+        weighted_localities: (!passthrough && Preference::of(world, &policy).is_weighted())
+            .then(|| WeightedLocality { local: Locality::default() }),
         tcp_metadata_exchange: mutual,
         ..plain(world, name, discovery, protocol)
     };

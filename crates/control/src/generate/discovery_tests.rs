@@ -57,7 +57,7 @@ fn endpoints(world: &World, name: &str) -> Vec<String> {
     let host = name.rsplit('|').next().expect("a host");
     let service = scope.service_or_visible(world, host);
     let rule = service.map(|s| MergedRule::lookup(world, "a", s)).unwrap_or_default();
-    let assignment = endpoint::of_cluster(world, service.map(|s| &**s), &rule, name);
+    let assignment = endpoint::of_cluster(world, (&proxy(world, "a", "client-0"), &rule), service.map(|s| &**s), name);
     let one = |e: &lateen_model::dataplane::Endpoint| {
         let mutual = if e.tls_mode == TlsMode::Istio { " mtls" } else { "" };
         let known = e.workload.as_ref().map(|w| format!(" {}", w.workload)).unwrap_or_default();

@@ -1,36 +1,49 @@
 //! Endpoints (EDS).
 
 use super::destination::MergedRule;
+use super::locality::{Group, Placed, Preference};
 use super::mtls::{Mode, WorkloadModes};
+use super::proxy::Proxy;
 use crate::names::OutboundName;
 use crate::world::{Service, ServicePod, World};
-use lateen_model::dataplane::{
-    ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef,
-};
+use lateen_model::dataplane::{ClusterLoadAssignment, Endpoint, EndpointHealth, LocalityEndpoints, TlsMode, WorkloadRef};
 use lateen_model::resource::{ClientTlsMode, is_subset};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// The endpoints of an outbound cluster. A cluster that nobody knows has none: whoever waits for it must be answered.
-pub fn of_cluster(world: &World, service: Option<&Service>, rule: &MergedRule, name: &str) -> ClusterLoadAssignment {
+pub fn of_cluster(
+    world: &World,
+    (proxy, rule): (&Proxy, &MergedRule),
+    service: Option<&Service>,
+    name: &str,
+) -> ClusterLoadAssignment {
     let parsed = OutboundName::parse(name).zip(service);
-    let endpoints = parsed.map(|(parsed, service)| endpoints(world, service, rule, &parsed)).unwrap_or_default();
-    let mut by_locality: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
-    for (locality, endpoint) in endpoints {
-        by_locality.entry(locality).or_default().push(endpoint);
-    }
-    let group = |(locality, endpoints)| LocalityEndpoints { locality, priority: 0, weight: None, endpoints };
-    let localities = by_locality.into_iter().map(group).collect();
+    let groups = parsed.map(|(parsed, service)| {
+        let preference = preference(world, rule, &parsed);
+        preference.arrange(&preference.client(proxy), endpoints(world, service, rule, &parsed))
+    });
+    let group = |g: Group<Endpoint>| LocalityEndpoints {
+        locality: g.locality,
+        priority: g.priority,
+        weight: g.weight,
+        endpoints: g.endpoints,
+    };
+    let localities = groups.into_iter().flatten().map(group).collect();
     ClusterLoadAssignment { cluster_name: name.to_owned(), localities }
 }
 
-fn endpoints(world: &World, service: &Service, rule: &MergedRule, name: &OutboundName<'_>) -> Vec<(Locality, Endpoint)> {
+/// By where they are, the client's own place counts.
+pub fn preference<'a>(world: &'a World, rule: &'a MergedRule, name: &OutboundName<'_>) -> Preference<'a> {
+    Preference::of(world, &rule.policy(name.port, name.subset))
+}
+
+fn endpoints<'a>(world: &'a World, service: &Service, rule: &MergedRule, name: &OutboundName<'_>) -> Vec<Placed<'a, Endpoint>> {
     let Some(index) = service.ports.iter().position(|p| p.number == name.port) else { return Vec::new() };
     let Some(labels) = rule.subset_labels(name.subset) else { return Vec::new() };
     let Some(pods) = world.endpoints_of(service) else { return Vec::new() };
     let written = rule.policy(name.port, name.subset).tls_mode();
     let in_subset = |pod: &&ServicePod| is_subset(&labels, &pod.workload.record.labels);
-    let endpoint = |pod: &ServicePod| {
+    let endpoint = |pod: &'a ServicePod| {
         let port = pod.ports.get(index).copied().flatten()?;
         let endpoint = Endpoint {
             address: SocketAddr::new(pod.ip()?, port),
@@ -39,9 +52,14 @@ fn endpoints(world: &World, service: &Service, rule: &MergedRule, name: &Outboun
             tls_mode: tls_mode(world, service, pod, (port, written)),
             workload: telemetry(world, service, pod),
         };
-        Some((pod.locality(), endpoint))
+        Some(placed(pod, endpoint))
     };
     pods.ready.iter().filter(in_subset).filter_map(endpoint).collect()
+}
+
+/// An endpoint at the place of its pod.
+pub(super) fn placed<E>(pod: &ServicePod, endpoint: E) -> Placed<'_, E> {
+    Placed { locality: pod.locality(), labels: &pod.workload.record.labels, weight: pod.weight(), endpoint }
 }
 
 /// Who the endpoint is in telemetry; nobody, if it is outside of the mesh and has no labels to tell.

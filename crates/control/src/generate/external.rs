@@ -1,7 +1,8 @@
 //! What only services of ServiceEntries need: names that proxies resolve, and TLS towards servers outside of the mesh.
 
 use super::destination::{MergedRule, Policy};
-use super::proxy::Families;
+use super::locality::{Group, Placed, Preference};
+use super::proxy::{Families, Proxy};
 use super::tls::Upstream;
 use super::{endpoint, mesh, secret};
 use crate::world::{EndpointAddress, Service, ServicePod, ServicePort, Target, World};
@@ -9,8 +10,7 @@ use lateen_model::dataplane::{
     DnsDiscovery, DnsEndpoint, DnsFamily, DnsKind, DnsLocality, EndpointHealth, Locality, SecretRef, SecretSource, StringMatch,
     TlsMode, TlsParams, UpstreamHttp, UpstreamTls,
 };
-use lateen_model::resource::{ClientTlsMode, ClientTlsSettings, ServiceEntryResolution, is_subset};
-use std::collections::BTreeMap;
+use lateen_model::resource::{ClientTlsMode, ClientTlsSettings, ServiceEntryResolution, StringMap, is_subset};
 use std::time::Duration;
 
 /// Added to each wait between two questions, at random (Istio's `PILOT_DNS_JITTER_DURATION`).
@@ -27,7 +27,7 @@ pub fn port_override(service: &Service, port: &ServicePort) -> Option<u16> {
 /// The names of a service that proxies resolve; `None` if they do not. Without endpoints the host is resolved itself.
 pub fn dns(
     world: &World,
-    families: Families,
+    proxy: &Proxy,
     (service, port): (&Service, &ServicePort),
     rule: &MergedRule,
     subset: &str,
@@ -37,35 +37,45 @@ pub fn dns(
     let written = rule.policy(port.number, subset).tls_mode();
     let index = service.ports.iter().position(|p| p.number == port.number)?;
     let pods = world.endpoints_of(service).map(|e| e.ready.as_slice()).unwrap_or_default();
-    let mut by_locality: BTreeMap<Locality, Vec<DnsEndpoint>> = BTreeMap::new();
+    let preference = Preference::of(world, &rule.policy(port.number, subset));
+    let itself = StringMap::new();
+    let mut names: Vec<Placed<'_, DnsEndpoint>> = Vec::new();
     for pod in pods.iter().filter(|p| is_subset(&labels, &p.workload.record.labels)) {
         let Some(number) = pod.ports.get(index).copied().flatten() else { continue };
-        by_locality.entry(pod.locality()).or_default().push(DnsEndpoint {
+        let endpoint = DnsEndpoint {
             host: host_of(pod),
             port: number,
             health: EndpointHealth::Healthy,
             weight: pod.weight(),
             tls_mode: endpoint::tls_mode(world, service, pod, (number, written)),
             workload: endpoint::telemetry(world, service, pod),
-        });
+        };
+        names.push(endpoint::placed(pod, endpoint));
     }
     if entry.inline.is_empty() && entry.selectors.is_empty() {
         let number = match port.target {
             Target::Number(n) => n,
             Target::Name(_) => port.number,
         };
-        by_locality.entry(Locality::default()).or_default().push(DnsEndpoint {
+        let endpoint = DnsEndpoint {
             host: service.host.to_string(),
             port: number,
             health: EndpointHealth::Healthy,
             weight: 1,
             tls_mode: TlsMode::Disabled,
             workload: None,
-        });
+        };
+        names.push(Placed { locality: Locality::default(), labels: &itself, weight: 1, endpoint });
     }
     let logical = entry.resolution == ServiceEntryResolution::DnsRoundRobin;
-    let locality = |(locality, endpoints)| DnsLocality { locality, priority: 0, weight: None, endpoints };
-    let mut localities: Vec<DnsLocality> = by_locality.into_iter().map(locality).collect();
+    let locality = |g: Group<DnsEndpoint>| DnsLocality {
+        locality: g.locality,
+        priority: g.priority,
+        weight: g.weight,
+        endpoints: g.endpoints,
+    };
+    let arranged = preference.arrange(&preference.client(proxy), names);
+    let mut localities: Vec<DnsLocality> = arranged.into_iter().map(locality).collect();
     if logical {
         // Proxies take one name. ServiceEntries of one host may have more of them together.
         localities.truncate(1);
@@ -75,7 +85,7 @@ pub fn dns(
         // Nothing to resolve is no logical name.
         kind: if logical && !localities.is_empty() { DnsKind::Logical } else { DnsKind::Strict },
         localities,
-        family: match families {
+        family: match proxy.families {
             Families::V4 => DnsFamily::V4Only,
             Families::V6 => DnsFamily::V6Only,
             Families::V4V6 | Families::V6V4 => DnsFamily::All,

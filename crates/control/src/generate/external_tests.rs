@@ -50,7 +50,7 @@ fn listeners(manifests: &str) -> Vec<Listener> {
 fn endpoints(world: &World, scope: &Scope, cluster: &str, host: &str) -> Vec<String> {
     let service = scope.service_or_visible(world, host);
     let rule = service.map(|s| MergedRule::lookup(world, "a", s)).unwrap_or_default();
-    let assignment = endpoint::of_cluster(world, service.map(|s| &**s), &rule, cluster);
+    let assignment = endpoint::of_cluster(world, (&proxy(world, "a", "one-0"), &rule), service.map(|s| &**s), cluster);
     let text = |l: &lateen_model::dataplane::LocalityEndpoints| {
         let region = l.locality.region.clone();
         let one = |e: &lateen_model::dataplane::Endpoint| {

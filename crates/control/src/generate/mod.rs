@@ -10,6 +10,7 @@ mod hash;
 pub mod inbound;
 pub mod l4;
 pub mod listener;
+pub mod locality;
 pub mod mesh;
 pub mod mtls;
 pub mod proxy;
@@ -34,3 +35,5 @@ mod discovery_tests;
 mod external_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod locality_tests;

@@ -1,6 +1,7 @@
 //! What a proxy's configuration depends on besides the world. Proxies that are equal here share every resource.
 
-use crate::world::{Name, World};
+use crate::world::{Name, World, place};
+use lateen_model::dataplane::Locality;
 use lateen_model::mesh_config::{ForwardClientCert, GatewayTopology};
 use lateen_model::resource::{PodPort, StringMap, TransportProtocol};
 use lateen_wire::ProxyFlavor;
@@ -15,6 +16,8 @@ pub struct Proxy {
     pub namespace: Name,
     /// The labels of its pod.
     pub labels: StringMap,
+    /// Where it is.
+    pub locality: Locality,
     /// The TCP ports of its pod that have names.
     pub ports: BTreeMap<String, u16>,
     /// The families of its addresses, the primary one first.
@@ -48,6 +51,7 @@ impl Proxy {
         let ips = workload.map(|w| w.record.ips.clone()).filter(|ips| !ips.is_empty()).unwrap_or_else(|| node.ip_addresses());
         Self {
             namespace: node.namespace.as_str().into(),
+            locality: locality(node, &labels),
             labels,
             ports: named_ports(node, workload.map(|w| w.record.ports.as_slice())),
             families: Families::of(&ips),
@@ -115,6 +119,16 @@ fn named_ports(node: &Node, platform: Option<&[PodPort]>) -> BTreeMap<String, u1
         Some((name, u16::try_from(entry.get("containerPort")?.as_u64()?).ok()?))
     };
     list.as_array().map(|list| list.iter().filter_map(port).collect()).unwrap_or_default()
+}
+
+/// By the labels, else as the proxy says itself.
+fn locality(node: &Node, labels: &StringMap) -> Locality {
+    let by_labels = place::of_labels(labels);
+    if by_labels != Locality::default() {
+        return by_labels;
+    }
+    let lateen_xds::Locality { region, zone, sub_zone } = node.locality.clone();
+    Locality { region, zone, sub_zone }
 }
 
 fn metadata_labels(node: &Node) -> StringMap {

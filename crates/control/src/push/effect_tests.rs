@@ -71,9 +71,13 @@ fn sent(kind: &str, spec: &str) -> Result<String, Vec<String>> {
     if let Some(Err(rejection)) = manifest::read(&document, "x.yaml").into_iter().next() {
         return Err(rejection.problems.iter().map(ToString::to_string).collect());
     }
-    let labels: [&[(&str, &str)]; 3] =
-        [&[("app", "one"), ("version", "v1")], &[("app", "one"), ("version", "v2")], &[("app", "two")]];
-    let pods: Vec<_> = ["one-0", "one-1", "two-0"]
+    let labels: [&[(&str, &str)]; 4] = [
+        &[("app", "one"), ("version", "v1"), ("istio-locality", "eu")],
+        &[("app", "one"), ("version", "v2"), ("istio-locality", "us")],
+        &[("app", "one"), ("version", "v1"), ("istio-locality", "asia")],
+        &[("app", "two")],
+    ];
+    let pods: Vec<_> = ["one-0", "one-1", "one-2", "two-0"]
         .into_iter()
         .zip(1u8..)
         .zip(labels)
@@ -422,10 +426,22 @@ fn settings_of_destination_rules() {
         rows: &[
             ("simple", "simple: RANDOM", Changes),
             ("consistentHash", "consistentHash: {useSourceIp: true}", Changes),
-            ("localityLbSetting", "localityLbSetting: {failoverPriority: [a]}", LATER),
+            ("localityLbSetting", "localityLbSetting: {distribute: [{from: '*', to: {us: 100}}]}", Changes),
             ("zoneAwareLbSetting", "zoneAwareLbSetting: {}", LATER),
             ("warmupDurationSecs", "warmupDurationSecs: 1s", LATER),
             ("warmup", "warmup: {duration: 1s}", LATER),
+        ],
+    });
+    check(&Message {
+        name: "LocalityLoadBalancerSetting",
+        keys: keys::<r::LocalityLbSetting>(),
+        kind: "DestinationRule",
+        spec: &policy("outlierDetection: {}, loadBalancer: {localityLbSetting: {@}}"),
+        rows: &[
+            ("distribute", "distribute: [{from: eu, to: {eu: 80, us: 20}}]", Changes),
+            ("failover", "failover: [{from: eu, to: us}]", Changes),
+            ("failoverPriority", "failoverPriority: [version]", Changes),
+            ("enabled", "enabled: false", Changes),
         ],
     });
     check(&Message {

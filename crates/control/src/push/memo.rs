@@ -2,11 +2,14 @@
 //!
 //! Each entry is kept with a fingerprint of all that it was made from. A request with another fingerprint makes a new one.
 
+use crate::generate::locality::Client;
 use crate::generate::proxy::{Families, ProxyRole};
 use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster, endpoint};
 use crate::names::OutboundName;
 use crate::world::{Kind, Name, Rev, World};
 use bytes::Bytes;
+use lateen_model::dataplane::Locality;
+use lateen_model::resource::StringMap;
 use lateen_wire::{EncodeOptions, ProxyFlavor, encode};
 use lateen_xds::Resource;
 use std::collections::{BTreeSet, HashMap};
@@ -23,7 +26,7 @@ type Kept<K, V> = Mutex<HashMap<K, Vec<(Fingerprint, V)>>>;
 #[derive(Default)]
 pub struct Memo {
     scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
-    endpoints: Kept<Arc<str>, Arc<Resource>>,
+    endpoints: Kept<(Arc<str>, Client), Arc<Resource>>,
     clusters: Kept<ClusterKey, ClusterBundle>,
     reads: Mutex<Reads>,
 }
@@ -44,6 +47,8 @@ struct ClusterKey {
     flavor: ProxyFlavor,
     /// Decides which addresses of names are asked for.
     families: Option<Families>,
+    /// Decides where names of what order are; only where names are resolved.
+    place: Option<(Locality, StringMap)>,
     /// Gateways may name Secrets.
     role: ProxyRole,
 }
@@ -68,7 +73,7 @@ impl Memo {
     /// Forgets scopes that no class uses any more, and endpoints and clusters of services that are gone.
     pub fn retain(&self, world: &World, in_use: &BTreeSet<usize>) {
         lock(&self.scopes).retain(|_, scope| in_use.contains(&address(scope)));
-        lock(&self.endpoints).retain(|name, _| OutboundName::parse(name).is_some_and(|n| world.service(n.host).is_some()));
+        lock(&self.endpoints).retain(|(name, _), _| OutboundName::parse(name).is_some_and(|n| world.service(n.host).is_some()));
         lock(&self.clusters).retain(|key, _| world.service(&key.host).is_some());
     }
 
@@ -96,6 +101,7 @@ impl Memo {
             only_ports: scoped.only_ports.clone(),
             flavor,
             families: by_name.then_some(proxy.families),
+            place: by_name.then(|| (proxy.locality.clone(), proxy.labels.clone())),
             role: proxy.role,
         };
         self.get(&self.clusters, key, print, || {
@@ -107,8 +113,9 @@ impl Memo {
 
     /// The endpoints of one cluster.
     pub fn endpoints(&self, world: &World, (scope, proxy): (&Scope, &Proxy), name: &Arc<str>) -> Arc<Resource> {
-        let Some(service) = OutboundName::parse(name).and_then(|n| scope.service_or_visible(world, n.host)) else {
-            let nothing = endpoint::of_cluster(world, None, &MergedRule::default(), name);
+        let found = OutboundName::parse(name).and_then(|n| Some((scope.service_or_visible(world, n.host)?, n)));
+        let Some((service, parsed)) = found else {
+            let nothing = endpoint::of_cluster(world, (proxy, &MergedRule::default()), None, name);
             return resource(name, encode::cluster_load_assignment(&nothing));
         };
         let rule = MergedRule::lookup_for(world, proxy, service);
@@ -116,8 +123,10 @@ impl Memo {
         print.extend(world.endpoints_of(service).map(|e| e.rev.get()));
         print.extend(peer_authentication_revs(world, &service.namespace));
         print.extend(rule.revs().map(Rev::get));
-        self.get(&self.endpoints, Arc::clone(name), print, || {
-            resource(name, encode::cluster_load_assignment(&endpoint::of_cluster(world, Some(service), &rule, name)))
+        let client = endpoint::preference(world, &rule, &parsed).client(proxy);
+        self.get(&self.endpoints, (Arc::clone(name), client), print, || {
+            let assignment = endpoint::of_cluster(world, (proxy, &rule), Some(service), name);
+            resource(name, encode::cluster_load_assignment(&assignment))
         })
     }
 

@@ -254,7 +254,7 @@ impl View {
                 let name = OutboundName::parse(&service_name)?;
                 let service = self.scope.service_or_visible(&self.world, name.host)?;
                 let rule = MergedRule::lookup_for(&self.world, &self.proxy, service);
-                Some(endpoint::of_cluster(&self.world, Some(service), &rule, &service_name))
+                Some(endpoint::of_cluster(&self.world, (&self.proxy, &rule), Some(service), &service_name))
             }
             Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::Dns(_) => None,
         };

@@ -4,7 +4,7 @@ use super::change::Name;
 use super::namespace::NamespaceWorld;
 use super::protocol::Protocol;
 use super::service::{Service, ServicePort, TLS_MODE_LABEL, Target, Workload};
-use super::{Entry, Rev};
+use super::{Entry, Rev, place};
 use ipnet::IpNet;
 use lateen_model::dataplane::Locality;
 use lateen_model::resource::address_allocation::AllocatedAddress;
@@ -72,13 +72,6 @@ impl EntryWorkload {
     }
 }
 
-/// `REGION/ZONE/SUBZONE`.
-fn locality(text: &str) -> Locality {
-    let mut parts = text.splitn(3, '/').map(str::to_owned);
-    let mut next = || parts.next().unwrap_or_default();
-    Locality { region: next(), zone: next(), sub_zone: next() }
-}
-
 /// A workload of these metadata; `None` if its address is of a kind that is not served.
 fn workload(meta: &ObjectMeta, name: String, labels: StringMap, spec: &WorkloadEntrySpec, rev: Rev) -> Option<Workload> {
     let address = spec.parsed_address()?;
@@ -106,8 +99,12 @@ fn workload(meta: &ObjectMeta, name: String, labels: StringMap, spec: &WorkloadE
         created: 0,
         name,
     };
-    let entry =
-        EntryWorkload { address, ports: spec.ports.clone(), weight: spec.weight.max(1), locality: locality(&spec.locality) };
+    let entry = EntryWorkload {
+        address,
+        ports: spec.ports.clone(),
+        weight: spec.weight.max(1),
+        locality: place::of_text(&spec.locality),
+    };
     Some(Workload { rev, record, entry: Some(entry) })
 }
 

@@ -11,6 +11,7 @@ mod edit_gateway_api;
 mod entry;
 mod given;
 mod namespace;
+pub mod place;
 mod protocol;
 mod service;
 

@@ -360,9 +360,10 @@ impl ServicePod {
         self.workload.entry.as_ref().map_or(1, |e| e.weight)
     }
 
-    /// Where it is.
+    /// Where it is: as is written for it, else by its labels.
     pub fn locality(&self) -> Locality {
-        self.workload.entry.as_ref().map(|e| e.locality.clone()).unwrap_or_default()
+        let written = self.workload.entry.as_ref().map(|e| e.locality.clone()).filter(|l| *l != Locality::default());
+        written.unwrap_or_else(|| super::place::of_labels(&self.workload.record.labels))
     }
 
     fn means_the_same(&self, other: &Self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{ExtensionProvider, InboundTrafficMode, MeshConfig, OpenTelemetry, ProxyConfig};
 use crate::identity::TrustDomain;
 use crate::resource::check::{self, report, report_at};
-use crate::resource::{FieldIssue, HttpRetry, Issues, OutboundTrafficMode, check_keepalive, retry_on, shorten};
+use crate::resource::{FieldIssue, HttpRetry, Issues, OutboundTrafficMode, check_keepalive, check_locality, retry_on, shorten};
 
 /// Providers that exist without being defined.
 const BUILT_IN: &[&str] = &["prometheus", "envoy"];
@@ -23,6 +23,8 @@ pub(super) fn validate(config: &MeshConfig, issues: &mut Issues) {
     report_at(issues, "connectTimeout", check::whole_millis(config.connect_timeout));
     report_at(issues, "protocolDetectionTimeout", check::whole_millis_or_zero(config.protocol_detection_timeout));
     issues.optional("tcpKeepalive", config.tcp_keepalive.as_ref(), check_keepalive);
+    // Whether there is outlier detection is said elsewhere.
+    issues.optional("localityLbSetting", config.locality_lb_setting.as_ref(), |issues, s| check_locality(s, true, issues));
     let retries = [
         ("defaultHttpRetryPolicy", &config.default_http_retry_policy),
         ("defaultInboundHttpRetryPolicy", &config.default_inbound_http_retry_policy),

@@ -21,7 +21,9 @@ pub use load_balancer::{
     ConsistentHash, HttpCookie, HttpCookieAttribute, LoadBalancerSettings, LocalityDistribute, LocalityFailover,
     LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup,
 };
-pub(crate) use settings_check::{connection_pool as check_connection_pool, keepalive as check_keepalive};
+pub(crate) use settings_check::{
+    connection_pool as check_connection_pool, keepalive as check_keepalive, locality as check_locality,
+};
 pub use tls::{ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion, TunnelSettings};
 
 /// How a service is called.

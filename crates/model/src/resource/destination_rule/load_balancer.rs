@@ -15,7 +15,7 @@ pub struct LoadBalancerSettings {
     pub simple: Option<SimpleLb>,
     /// By a hash of the request.
     pub consistent_hash: Option<ConsistentHash>,
-    /// By where endpoints are; not supported yet.
+    /// By where endpoints are; the mesh's if absent.
     pub locality_lb_setting: Option<LocalityLbSetting>,
     /// By where endpoints are; not supported yet.
     pub zone_aware_lb_setting: Option<Passthrough>,

@@ -98,7 +98,8 @@ fn is_prime(number: u64) -> bool {
     number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
-fn locality(setting: &LocalityLbSetting, has_outlier_detection: bool, issues: &mut Issues) {
+/// Checks preferences by place.
+pub(crate) fn locality(setting: &LocalityLbSetting, has_outlier_detection: bool, issues: &mut Issues) {
     if !setting.distribute.is_empty() && !setting.failover.is_empty() {
         issues.error("has distribute and failover: only one of them is allowed");
     }

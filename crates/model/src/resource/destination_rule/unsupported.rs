@@ -47,9 +47,6 @@ fn load_balancer(issues: &mut Issues, settings: &LoadBalancerSettings) {
     issues.unsupported_if(settings.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting");
     issues.unsupported_if(settings.warmup.is_some(), "warmup");
     issues.unsupported_if(settings.warmup_duration_secs.is_some(), "warmupDurationSecs");
-    // Turned off, the setting asks for what happens anyway.
-    let locality = settings.locality_lb_setting.as_ref().filter(|setting| setting.enabled != Some(false));
-    issues.unsupported_if(locality.is_some(), "localityLbSetting");
     if settings.simple == Some(SimpleLb::Passthrough) {
         issues.error_at(
             "simple",
