@@ -1,0 +1,190 @@
+//! Which endpoints are preferred, as tables; and that rules and the mesh are read with their precedence.
+
+use super::fixture::{self, pod, proxy};
+use super::locality::{Client, Placed, Preference};
+use super::{MergedRule, cluster, endpoint};
+use crate::world::place;
+use lateen_model::dataplane::Locality;
+use lateen_model::resource::{LocalityLbSetting, StringMap};
+
+/// A pod of each place, which is also its name.
+const PLACES: [&str; 6] = ["eu/a/1", "eu/a/2", "eu/b/1", "us/a/1", "asia/a/1", "asia/b/1"];
+
+fn labels(text: &str) -> StringMap {
+    text.split_whitespace().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Endpoints `PLACE[ LABEL=VALUE]…`, each with the weight 1 or that of the label `weight`.
+fn arranged(preference: &Preference<'_>, client: &Client, endpoints: &[&str]) -> Vec<String> {
+    let all: Vec<(Locality, StringMap)> =
+        endpoints.iter().map(|e| (place::of_text(e.split(' ').next().unwrap_or_default()), labels(e))).collect();
+    let placed = all.iter().zip(endpoints).map(|((locality, labels), endpoint)| Placed {
+        locality: locality.clone(),
+        labels,
+        weight: labels.get("weight").map_or(1, |w| w.parse().expect("a number")),
+        endpoint: *endpoint,
+    });
+    let text = |g: super::locality::Group<&str>| match g.weight {
+        Some(weight) => format!("{weight}%: {}", g.endpoints.join(", ")),
+        None => format!("{}: {}", g.priority, g.endpoints.join(", ")),
+    };
+    preference.arrange(client, placed.collect()).into_iter().map(text).collect()
+}
+
+fn setting(text: &str) -> LocalityLbSetting {
+    let manifest = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: x, namespace: a}}\nspec: {{host: one, trafficPolicy: {{outlierDetection: {{}}, loadBalancer: {{localityLbSetting: {{{text}}}}}}}}}\n"
+    );
+    let world = fixture::world(&manifest, &[]);
+    let rules = &world.namespace("a").expect("the namespace").destination_rules;
+    let rule = &rules.iter().next().expect("the rule").resource.spec;
+    let policy = rule.traffic_policy.as_ref().and_then(|p| p.load_balancer.as_ref());
+    policy.and_then(|l| l.locality_lb_setting.clone()).expect("the setting")
+}
+
+fn client(place: &str, text: &str) -> Client {
+    Client::new(place::of_text(place), labels(text))
+}
+
+#[test]
+fn places_stand_in_for_each_other() {
+    for (failover, from, expected) in [
+        ("", "eu/a/1", &["0: eu/a/1", "1: eu/a/2", "2: eu/b/1", "3: asia/a/1", "3: asia/b/1", "3: us/a/1"][..]),
+        ("", "us/b/1", &["0: us/a/1", "1: asia/a/1", "1: asia/b/1", "1: eu/a/1", "1: eu/a/2", "1: eu/b/1"]),
+        ("", "", &["0: asia/a/1", "0: asia/b/1", "0: eu/a/1", "0: eu/a/2", "0: eu/b/1", "0: us/a/1"]),
+        (
+            "failover: [{from: eu, to: us}, {from: eu, to: asia}]",
+            "eu/b/1",
+            &["0: eu/b/1", "1: eu/a/1", "1: eu/a/2", "2: us/a/1", "3: asia/a/1", "3: asia/b/1"],
+        ),
+        (
+            "failover: [{from: us, to: eu}]",
+            "asia/b/9",
+            &["0: asia/b/1", "1: asia/a/1", "2: eu/a/1", "2: eu/a/2", "2: eu/b/1", "2: us/a/1"],
+        ),
+    ] {
+        let setting = setting(failover);
+        let preference = Preference::Failover { labels: &[], regions: Some(&setting.failover) };
+        assert_eq!(arranged(&preference, &client(from, ""), &PLACES), expected, "{failover} from {from:?}");
+    }
+}
+
+#[test]
+fn labels_come_before_places() {
+    let endpoints = ["eu/a/1 v=1 net=x", "eu/a/1 v=2 net=x", "us/a/1 v=1 net=y", "us/a/1 v=2 net=y", "us/a/1"];
+    for (labels, from, expected) in [
+        (
+            "[net, v]",
+            "net=x v=1",
+            &["0: eu/a/1 v=1 net=x", "1: eu/a/1 v=2 net=x", "2: us/a/1 v=1 net=y, us/a/1 v=2 net=y, us/a/1"][..],
+        ),
+        (
+            "[net=y, v]",
+            "v=2",
+            &["0: us/a/1 v=2 net=y", "1: us/a/1 v=1 net=y", "2: eu/a/1 v=1 net=x, eu/a/1 v=2 net=x", "2: us/a/1"],
+        ),
+        ("[v]", "", &["0: us/a/1", "1: eu/a/1 v=1 net=x, eu/a/1 v=2 net=x", "1: us/a/1 v=1 net=y, us/a/1 v=2 net=y"]),
+        (
+            "[topology.kubernetes.io/region]",
+            "",
+            &["0: eu/a/1 v=1 net=x, eu/a/1 v=2 net=x", "1: us/a/1 v=1 net=y, us/a/1 v=2 net=y, us/a/1"],
+        ),
+        (
+            "[v], failover: [{from: eu, to: us}]",
+            "v=1",
+            &["0: eu/a/1 v=1 net=x", "1: us/a/1 v=1 net=y", "2: eu/a/1 v=2 net=x", "3: us/a/1 v=2 net=y, us/a/1"],
+        ),
+    ] {
+        let setting = setting(&format!("failoverPriority: {labels}"));
+        let regions = (!setting.failover.is_empty()).then_some(&*setting.failover);
+        let preference = Preference::Failover { labels: &setting.failover_priority, regions };
+        assert_eq!(arranged(&preference, &client("eu/a/1", from), &endpoints), expected, "{labels} from {from:?}");
+    }
+}
+
+#[test]
+fn places_have_shares() {
+    let endpoints = ["eu/a/1 weight=3", "eu/a/1 weight=1", "eu/b/1", "us/a/1 weight=2", "asia/a/1"];
+    for (rules, from, expected) in [
+        (
+            "{from: eu/*, to: {us: 80, eu: 20}}",
+            "eu/a/1",
+            &["16%: eu/a/1 weight=3, eu/a/1 weight=1", "4%: eu/b/1", "80%: us/a/1 weight=2"][..],
+        ),
+        ("{from: eu/a/*, to: {eu/b/*: 100}}, {from: eu/b/*, to: {us: 100}}", "eu/b/1", &["100%: us/a/1 weight=2"]),
+        ("{from: us, to: {nowhere: 40, 'us/*': 60}}", "us/x", &["60%: us/a/1 weight=2"]),
+        ("{from: us, to: {nowhere: 100}}", "us", &[]),
+        // Nothing is said for this client.
+        (
+            "{from: us, to: {us: 100}}",
+            "eu",
+            &["1%: asia/a/1", "4%: eu/a/1 weight=3, eu/a/1 weight=1", "1%: eu/b/1", "2%: us/a/1 weight=2"],
+        ),
+    ] {
+        let setting = setting(&format!("distribute: [{rules}]"));
+        let preference = Preference::Distribute(&setting.distribute);
+        assert_eq!(arranged(&preference, &client(from, ""), &endpoints), expected, "{rules} from {from:?}");
+    }
+}
+
+/// `PRIORITY[/WEIGHT] NAME` of each group of the service's endpoints, as its pod in `eu` is sent them, and whether the cluster
+/// shares by place.
+fn sent(mesh: &str, policy: &str) -> (Vec<String>, bool) {
+    let manifests = format!(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data: {{mesh: '{mesh}'}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: one, namespace: a}}
+spec: {{selector: {{app: one}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: one, namespace: a}}
+spec: {{host: one, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 9}}}} {policy}}}}}
+"
+    );
+    let pods = [("one-0", "eu", 1), ("one-1", "us", 2)]
+        .map(|(name, place, ip)| pod("a", name, [10, 0, 0, ip], &[("app", "one"), (place::REGION, place)]));
+    let world = fixture::world(&manifests, &pods);
+    let proxy = proxy(&world, "a", "one-0");
+    let scope = fixture::scope(&world, &proxy);
+    let scoped = scope.services.iter().find(|s| &*s.service.name == "one").expect("the service");
+    let rule = MergedRule::lookup_for(&world, &proxy, &scoped.service);
+    let clusters = cluster::of_service(&world, &proxy, scoped, &rule);
+    let assignment = endpoint::of_cluster(&world, (&proxy, &rule), Some(&scoped.service), &clusters[0].name);
+    let text = |l: &lateen_model::dataplane::LocalityEndpoints| {
+        let weight = l.weight.map(|w| format!("/{w}")).unwrap_or_default();
+        format!("{}{weight} {}", l.priority, l.locality.region)
+    };
+    (assignment.localities.iter().map(text).collect(), clusters[0].weighted_localities.is_some())
+}
+
+#[test]
+fn the_rule_comes_before_the_mesh() {
+    const OUTLIER: &str = ", outlierDetection: {}";
+    let rule = |text: &str| format!(", loadBalancer: {{localityLbSetting: {{{text}}}}}");
+    let alike = (vec!["0 eu".to_owned(), "0 us".to_owned()], false);
+    let near_first = (vec!["0 eu".to_owned(), "1 us".to_owned()], false);
+    let shared = |weights: [u32; 2]| (vec![format!("0/{} eu", weights[0]), format!("0/{} us", weights[1])], true);
+    let to = |eu: u32, us: u32| format!("distribute: [{{from: eu, to: {{eu: {eu}, us: {us}}}}}]");
+    for (mesh, policy, expected) in [
+        ("", String::new(), &alike),
+        ("", OUTLIER.to_owned(), &near_first),
+        ("localityLbSetting: {enabled: false}", OUTLIER.to_owned(), &alike),
+        ("localityLbSetting: {enabled: false}", OUTLIER.to_owned() + &rule(""), &near_first),
+        ("", OUTLIER.to_owned() + &rule("enabled: false"), &alike),
+        ("", rule("failover: [{from: eu, to: us}]"), &alike),
+        ("", OUTLIER.to_owned() + &rule("failoverPriority: [app]"), &alike),
+        (&format!("localityLbSetting: {{{}}}", to(70, 30)), String::new(), &shared([70, 30])),
+        (&format!("localityLbSetting: {{{}}}", to(70, 30)), rule(&to(10, 90)), &shared([10, 90])),
+        (&format!("localityLbSetting: {{{}}}", to(70, 30)), OUTLIER.to_owned() + &rule(""), &near_first),
+        (&format!("localityLbSetting: {{{}}}", to(70, 30)), rule("enabled: false"), &alike),
+    ] {
+        assert_eq!(&sent(mesh, &policy), expected, "mesh {mesh:?}, rule {policy:?}");
+    }
+}
