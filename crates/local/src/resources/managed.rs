@@ -30,7 +30,7 @@ impl Resources {
 mod tests {
     use super::*;
 
-    const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: n, labels: {team: x}}\nspec:\n  gatewayClassName: istio\n  listeners: [{name: web, port: 80, protocol: HTTP}, {name: https-web, port: 443, protocol: HTTPS}, {name: again, port: 80, protocol: HTTP, hostname: a.org}]\n";
+    const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: shop, labels: {team: x}}\nspec:\n  gatewayClassName: istio\n  listeners: [{name: web, port: 80, protocol: HTTP}, {name: https-web, port: 443, protocol: HTTPS}, {name: again, port: 80, protocol: HTTP, hostname: a.org}]\n";
 
     fn resources(text: &str) -> Resources {
         let mut resources = Resources::from_text(text);
@@ -41,23 +41,23 @@ mod tests {
     #[test]
     fn a_gateway_brings_its_proxies_and_their_service() {
         let resources = resources(GATEWAY);
-        let service = resources.service("n", "gw-istio").unwrap();
+        let service = resources.service("shop", "gw-istio").unwrap();
         let ports: Vec<_> = service.spec.ports.iter().map(|p| (p.name.as_str(), p.port)).collect();
         assert_eq!(ports, [("status-port", 15021), ("http-web", 80), ("https-web", 443)]);
-        let deployment = resources.deployment("n", "gw-istio").unwrap();
+        let deployment = resources.deployment("shop", "gw-istio").unwrap();
         let labels = &deployment.spec.template.metadata.labels;
         assert!(deployment.spec.selector.matches(labels) && service.spec.selector.iter().all(|(k, v)| labels.get(k) == Some(v)));
         assert_eq!(labels["team"], "x");
-        assert!(resources.has_service_account("n", "gw-istio"));
+        assert!(resources.has_service_account("shop", "gw-istio"));
         assert_eq!(deployment.spec.template.spec.service_account_name(), "gw-istio");
     }
 
     #[test]
     fn what_is_written_stays_and_strangers_bring_nothing() {
-        let own = "apiVersion: v1\nkind: Service\nmetadata: {name: gw-istio, namespace: n}\nspec: {ports: [{port: 9}]}\n---\n";
+        let own = "apiVersion: v1\nkind: Service\nmetadata: {name: gw-istio, namespace: shop}\nspec: {ports: [{port: 9}]}\n---\n";
         let with_own = resources(&format!("{own}{GATEWAY}"));
-        assert_eq!(with_own.service("n", "gw-istio").unwrap().spec.ports.len(), 1);
-        assert!(with_own.deployment("n", "gw-istio").is_some());
+        assert_eq!(with_own.service("shop", "gw-istio").unwrap().spec.ports.len(), 1);
+        assert!(with_own.deployment("shop", "gw-istio").is_some());
         for other in [
             GATEWAY.replace("gatewayClassName: istio", "gatewayClassName: strange"),
             GATEWAY.replace("gatewayClassName: istio", "gatewayClassName: istio-remote"),
