@@ -1,6 +1,6 @@
 //! The sidecars' access logs: which entries belong to which request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lateen_testkit::lab::PodStatus;
 use serde_json::{Value, json};
@@ -26,8 +26,10 @@ const COMPARED: [&str; 12] = [
 
 /// The logs of all sidecars, read once.
 pub(crate) struct Logs {
-    /// By pod.
-    entries: BTreeMap<String, Vec<Value>>,
+    /// By pod, then by the client's address.
+    entries: BTreeMap<String, HashMap<String, Vec<Value>>>,
+    /// With their pods, by request.
+    requests: HashMap<String, Vec<(String, Value)>>,
 }
 
 /// The entries of one request.
@@ -39,8 +41,20 @@ pub(crate) struct Entries {
 }
 
 impl Logs {
-    pub(crate) fn new(entries: BTreeMap<String, Vec<Value>>) -> Self {
-        Self { entries }
+    pub(crate) fn new(logs: BTreeMap<String, Vec<Value>>) -> Self {
+        let (mut entries, mut requests) = (BTreeMap::new(), HashMap::new());
+        for (pod, log) in logs {
+            let of_pod: &mut HashMap<String, Vec<Value>> = entries.entry(pod.clone()).or_default();
+            for entry in log {
+                if let Some(id) = entry["request_id"].as_str() {
+                    let of_request: &mut Vec<_> = requests.entry(id.to_owned()).or_default();
+                    of_request.push((pod.clone(), entry.clone()));
+                }
+                let address = entry["downstream_remote_address"].as_str().unwrap_or_default().to_owned();
+                of_pod.entry(address).or_default().push(entry);
+            }
+        }
+        Self { entries, requests }
     }
 
     /// The entries of the next request of a connection that `pod` opened from `local`.
@@ -66,16 +80,13 @@ impl Logs {
     /// The entries of other pods for the request of this entry of `pod`.
     fn of(&self, pod: &str, entry: &Value, pods: &[PodStatus]) -> Vec<Value> {
         let id = entry["request_id"].as_str();
-        let mut servers: Vec<Value> = Vec::new();
-        for (name, entries) in self.entries.iter().filter(|(name, _)| *name != pod) {
-            let Some(id) = id else { break };
-            let base = pods.iter().find(|p| p.name == *name).map_or(name.clone(), base_name);
-            let own = entries.iter().filter(|entry| entry["request_id"] == id).cloned();
-            servers.extend(own.map(|mut entry| {
-                entry["pod"] = base.clone().into();
-                entry
-            }));
-        }
+        let of_request = id.and_then(|id| self.requests.get(id)).into_iter().flatten();
+        let of_servers = of_request.filter(|(name, _)| name != pod).map(|(name, entry)| {
+            let mut entry = entry.clone();
+            entry["pod"] = pods.iter().find(|p| p.name == *name).map_or(name.clone(), base_name).into();
+            entry
+        });
+        let mut servers: Vec<Value> = of_servers.collect();
         servers.sort_by_key(|entry| entry["start_time"].to_string());
         servers
     }
@@ -83,10 +94,8 @@ impl Logs {
     fn next(&mut self, pod: &str, exchange: &Exchange) -> Option<Value> {
         // A port may have been that of an earlier connection.
         let began = timestamp(exchange.began);
-        let is_its = |e: &Value| {
-            e["downstream_remote_address"] == exchange.local && e["start_time"].as_str().is_some_and(|t| *t >= *began)
-        };
-        let entries = self.entries.get_mut(pod)?;
+        let is_its = |e: &Value| e["start_time"].as_str().is_some_and(|t| *t >= *began);
+        let entries = self.entries.get_mut(pod)?.get_mut(&exchange.local)?;
         let at = entries.iter().position(is_its)?;
         Some(entries.remove(at))
     }
