@@ -80,7 +80,7 @@ fn workers_share_a_bucket() {
     });
     assert_eq!(passed, 1000);
     // A configuration that says the same goes on with it, another begins anew, and nothing is kept of what nobody has.
-    assert!(!Engine::compile(&model, &registry).admit(&request, &request, SECOND).is_ok());
+    assert!(Engine::compile(&model, &registry).admit(&request, &request, SECOND).is_err());
     let other = limits(vec![rule("all", None, bucket(1001, 1, Duration::from_secs(3600)))]);
     assert!(Engine::compile(&other, &registry).admit(&request, &request, SECOND).is_ok());
     drop(workers);
