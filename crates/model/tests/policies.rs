@@ -112,3 +112,10 @@ fn a_proxy_config_is_read() {
         assert!(found.iter().any(|line| line.contains(text)), "{spec}: {found:#?}");
     }
 }
+
+#[test]
+fn the_example_of_the_documentation_is_valid() {
+    let page = include_str!("../../../docs/local-rate-limit.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(said(example), Vec::<String>::new());
+}
