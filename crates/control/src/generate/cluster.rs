@@ -37,10 +37,14 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
     let policy = rule.policy(port.number, subset);
     let name = names::outbound_cluster(port.number, subset, &service.host);
     let protocol = outbound_protocol(world, port.protocol, policy.connection_pool);
+    let simple = policy.load_balancer.and_then(|l| l.simple);
+    // Connections to a gateway are to itself, so that it has to choose an endpoint.
+    let passthrough = (service.is_passthrough() || simple == Some(SimpleLb::Passthrough)) && proxy.role != ProxyRole::Router;
     let transport = tls::outbound(
         world,
         &tls::Upstream {
             service,
+            passthrough,
             endpoints: world.endpoints_of(service).map(|e| &**e),
             port: port.number,
             subset,
@@ -49,17 +53,18 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             own_secrets: proxy.role == ProxyRole::Router || rule.selects(),
         },
     );
-    // Connections to a gateway are to itself, so that it has to choose an endpoint.
-    let passthrough = service.is_passthrough() && proxy.role != ProxyRole::Router;
     let discovery = match passthrough {
-        true => Discovery::OriginalDst { port_override: external::port_override(service, port) },
+        true => Discovery::OriginalDst {
+            // A service whose endpoints are known is called on its own port, from which the platform leads on.
+            port_override: service.is_passthrough().then(|| external::port_override(service, port)).flatten(),
+        },
         false => match external::dns(world, proxy, (service, port), rule, subset) {
             Some(dns) => Discovery::Dns(Box::new(dns)),
             None => Discovery::Eds { service_name: name.clone() },
         },
     };
     let consistent_hash = policy.load_balancer.and_then(|l| l.consistent_hash.as_ref());
-    let lb_policy = match (passthrough, policy.load_balancer.and_then(|l| l.simple)) {
+    let lb_policy = match (passthrough, simple) {
         (true, _) => LbPolicy::ClusterProvided,
         (_, Some(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
         (_, Some(SimpleLb::Random)) => LbPolicy::Random,
@@ -80,7 +85,7 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
         },
         transport,
         lb_policy,
-        weighted_localities: (!passthrough && Preference::of(world, &policy).is_weighted())
+        weighted_localities: (!passthrough && Preference::of(world, service, &policy).is_weighted())
             .then(|| WeightedLocality { local: Locality::default() }),
         tcp_metadata_exchange: mutual,
         ..plain(world, name, discovery, protocol)

@@ -19,7 +19,7 @@ pub fn of_cluster(
 ) -> ClusterLoadAssignment {
     let parsed = OutboundName::parse(name).zip(service);
     let groups = parsed.map(|(parsed, service)| {
-        let preference = preference(world, rule, &parsed);
+        let preference = preference(world, service, rule, &parsed);
         preference.arrange(&preference.client(proxy), endpoints(world, service, rule, &parsed))
     });
     let group = |g: Group<Endpoint>| LocalityEndpoints {
@@ -33,8 +33,8 @@ pub fn of_cluster(
 }
 
 /// By where they are, the client's own place counts.
-pub fn preference<'a>(world: &'a World, rule: &'a MergedRule, name: &OutboundName<'_>) -> Preference<'a> {
-    Preference::of(world, &rule.policy(name.port, name.subset))
+pub fn preference<'a>(world: &'a World, service: &Service, rule: &'a MergedRule, name: &OutboundName<'_>) -> Preference<'a> {
+    Preference::of(world, service, &rule.policy(name.port, name.subset))
 }
 
 fn endpoints<'a>(world: &'a World, service: &Service, rule: &MergedRule, name: &OutboundName<'_>) -> Vec<Placed<'a, Endpoint>> {

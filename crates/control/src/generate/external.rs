@@ -37,7 +37,7 @@ pub fn dns(
     let written = rule.policy(port.number, subset).tls_mode();
     let index = service.ports.iter().position(|p| p.number == port.number)?;
     let pods = world.endpoints_of(service).map(|e| e.ready.as_slice()).unwrap_or_default();
-    let preference = Preference::of(world, &rule.policy(port.number, subset));
+    let preference = Preference::of(world, service, &rule.policy(port.number, subset));
     let itself = StringMap::new();
     let mut names: Vec<Placed<'_, DnsEndpoint>> = Vec::new();
     for pod in pods.iter().filter(|p| is_subset(&labels, &p.workload.record.labels)) {

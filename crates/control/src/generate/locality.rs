@@ -1,16 +1,17 @@
 //! Which endpoints a client prefers by where they are, and how load is shared by places (`localityLbSetting`).
 //!
-//! Of two settings the DestinationRule's counts, and the mesh's only where that has none. Shares (`distribute`) hold always;
-//! the order in which places stand in for each other holds only with outlier detection, without which a proxy would never
-//! leave the first of them.
+//! Of several settings the DestinationRule's counts, else the service's own `trafficDistribution`, else the mesh's. Shares
+//! (`distribute`) hold always, and so does what a service says of itself. The order in which rules let places stand in for each
+//! other holds only with outlier detection, without which a proxy would leave the first of them only when it is empty.
 
 use super::destination::Policy;
 use super::proxy::Proxy;
-use crate::world::World;
 use crate::world::place::{REGION, SUBZONE, ZONE, of_text};
+use crate::world::{Service, World};
 use lateen_model::dataplane::Locality;
-use lateen_model::resource::{LocalityDistribute, LocalityFailover, LocalityLbSetting, StringMap};
+use lateen_model::resource::{LocalityDistribute, LocalityFailover, LocalityLbSetting, StringMap, TrafficDistribution};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// What of a proxy decides about its preferences: proxies that are equal here prefer the same endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -71,9 +72,16 @@ pub struct Group<E> {
 }
 
 impl<'a> Preference<'a> {
-    /// What the rules of a cluster say, and where they are silent, the mesh.
-    pub fn of(world: &'a World, policy: &Policy<'a>) -> Self {
+    /// What the rules of a cluster say, where they are silent the service, and then the mesh.
+    pub fn of(world: &'a World, service: &Service, policy: &Policy<'a>) -> Self {
         let written = policy.load_balancer.and_then(|l| l.locality_lb_setting.as_ref());
+        if let Some(distribution) = service.traffic_distribution.filter(|_| written.is_none()) {
+            let labels = match distribution {
+                TrafficDistribution::PreferClose | TrafficDistribution::PreferSameZone => &NEAR[..3],
+                TrafficDistribution::PreferSameNode => &NEAR[..],
+            };
+            return Self::Failover { labels, regions: None };
+        }
         let setting = match written.or(world.mesh().locality_lb_setting.as_ref()) {
             Some(setting) if setting.enabled == Some(false) => return Self::None,
             Some(setting) => setting,
@@ -120,6 +128,10 @@ impl<'a> Preference<'a> {
         }
     }
 }
+
+/// What the clients of a service have in common with its near endpoints; the first three are those of one zone.
+static NEAR: LazyLock<[String; 5]> =
+    LazyLock::new(|| ["topology.istio.io/network", REGION, ZONE, SUBZONE, "kubernetes.io/hostname"].map(str::to_owned));
 
 /// What the mesh does where nothing is written.
 static DEFAULT: LocalityLbSetting =

@@ -129,7 +129,7 @@ fn places_have_shares() {
 
 /// `PRIORITY[/WEIGHT] NAME` of each group of the service's endpoints, as its pod in `eu` is sent them, and whether the cluster
 /// shares by place.
-fn sent(mesh: &str, policy: &str) -> (Vec<String>, bool) {
+fn sent(mesh: &str, service: &str, policy: &str) -> (Vec<String>, bool) {
     let manifests = format!(
         "
 apiVersion: v1
@@ -140,7 +140,7 @@ data: {{mesh: '{mesh}'}}
 apiVersion: v1
 kind: Service
 metadata: {{name: one, namespace: a}}
-spec: {{selector: {{app: one}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+spec: {{selector: {{app: one}}, ports: [{{name: http, port: 80, targetPort: 8080}}] {service}}}
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -185,6 +185,23 @@ fn the_rule_comes_before_the_mesh() {
         (&format!("localityLbSetting: {{{}}}", to(70, 30)), OUTLIER.to_owned() + &rule(""), &near_first),
         (&format!("localityLbSetting: {{{}}}", to(70, 30)), rule("enabled: false"), &alike),
     ] {
-        assert_eq!(&sent(mesh, &policy), expected, "mesh {mesh:?}, rule {policy:?}");
+        assert_eq!(&sent(mesh, "", &policy), expected, "mesh {mesh:?}, rule {policy:?}");
+    }
+}
+
+#[test]
+fn a_service_says_what_its_clients_prefer() {
+    const CLOSE: &str = ", trafficDistribution: PreferClose";
+    let priorities = |mesh: &str, service: &str, policy: &str| sent(mesh, service, policy).0.join(", ");
+    let off = ", loadBalancer: {localityLbSetting: {enabled: false}}";
+    for (mesh, service, policy, expected) in [
+        ("", CLOSE, "", "0 eu, 1 us"),
+        ("", ", trafficDistribution: PreferSameNode", "", "0 eu, 1 us"),
+        ("localityLbSetting: {enabled: false}", CLOSE, "", "0 eu, 1 us"),
+        ("", CLOSE, off, "0 eu, 0 us"),
+        ("localityLbSetting: {distribute: [{from: eu, to: {us: 100}}]}", CLOSE, "", "0 eu, 1 us"),
+        ("", CLOSE, ", loadBalancer: {localityLbSetting: {distribute: [{from: eu, to: {us: 100}}]}}", "0/100 us"),
+    ] {
+        assert_eq!(priorities(mesh, service, policy), expected, "mesh {mesh:?}, service {service:?}, rule {policy:?}");
     }
 }

@@ -123,7 +123,7 @@ impl Memo {
         print.extend(world.endpoints_of(service).map(|e| e.rev.get()));
         print.extend(peer_authentication_revs(world, &service.namespace));
         print.extend(rule.revs().map(Rev::get));
-        let client = endpoint::preference(world, &rule, &parsed).client(proxy);
+        let client = endpoint::preference(world, service, &rule, &parsed).client(proxy);
         self.get(&self.endpoints, (Arc::clone(name), client), print, || {
             let assignment = endpoint::of_cluster(world, (proxy, &rule), Some(service), name);
             resource(name, encode::cluster_load_assignment(&assignment))

@@ -170,6 +170,7 @@ pub(super) fn service(namespace: &NamespaceWorld, host: &Name, allocated: Option
         visibility: base.visibility.clone(),
         accounts,
         routes_from: super::service::routes_from(meta),
+        traffic_distribution: super::service::traffic_distribution(meta),
         publish_not_ready: false,
         alias: None,
         entry: Some(Arc::new(entry)),

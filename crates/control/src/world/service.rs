@@ -6,8 +6,8 @@ use super::protocol::Protocol;
 use super::{Order, Rev};
 use lateen_model::dataplane::{Locality, WorkloadRef};
 use lateen_model::resource::{
-    IntOrString, IpFamily, ObjectMeta, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TransportProtocol,
-    WorkloadAddress, is_subset,
+    IntOrString, IpFamily, ObjectMeta, PodRecord, ServiceEntryResolution, ServiceType, StringMap, TrafficDistribution,
+    TransportProtocol, WorkloadAddress, is_subset,
 };
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -83,6 +83,8 @@ pub struct Service {
     pub accounts: Vec<String>,
     /// Other namespaces whose VirtualServices hold for every client of it; `*`: all ([`ROUTES_FROM`](lateen_model::resource::ROUTES_FROM)).
     pub routes_from: BTreeSet<Name>,
+    /// Which endpoints its clients prefer, where no DestinationRule says it.
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// Whether unready pods are endpoints.
     pub publish_not_ready: bool,
     /// The host that an `ExternalName` service stands for.
@@ -111,6 +113,16 @@ pub enum Target {
     Number(u16),
     /// By the name of a container's port.
     Name(Name),
+}
+
+/// What the annotation `networking.istio.io/traffic-distribution` says; a value that nobody knows says nothing.
+pub(super) fn traffic_distribution(meta: &ObjectMeta) -> Option<TrafficDistribution> {
+    match meta.annotations.get("networking.istio.io/traffic-distribution")?.to_ascii_lowercase().as_str() {
+        "preferclose" => Some(TrafficDistribution::PreferClose),
+        "prefersamezone" => Some(TrafficDistribution::PreferSameZone),
+        "prefersamenode" => Some(TrafficDistribution::PreferSameNode),
+        _ => None,
+    }
 }
 
 impl Service {
@@ -144,6 +156,7 @@ impl Service {
             visibility: Visibility::new(export_to.into_iter(), &meta.namespace),
             accounts,
             routes_from: routes_from(meta),
+            traffic_distribution: spec.traffic_distribution.or_else(|| traffic_distribution(meta)),
             publish_not_ready: spec.publish_not_ready_addresses,
             alias: alias.map(|host| host.trim_end_matches('.').to_ascii_lowercase().into()),
             entry: None,
