@@ -514,7 +514,13 @@ fn backends_with_tls_and_calls() {
     }
     open_to_all(files.path());
     let base = SECURE.replace("DIR", &files.path().display().to_string());
-    let edge = Edge::of(base.clone() + &roots("plain", ca.root_pem()), files, (3, 3));
+    let edge = Edge::of(base.clone() + &roots("plain", TestCa::new().root_pem()), files, (3, 3));
+
+    // By other roots the backend is not believed.
+    let (got, text) = edge.http("secure.example.com", "/");
+    assert_eq!(got, 503, "{text}");
+    edge.mesh.write(&(base + &roots("plain", ca.root_pem())));
+    eventually("the backend is believed", || (edge.http("secure.example.com", "/").0 == 200).then_some(()));
 
     // Plain HTTP outside, TLS to the backend, which proves to be whom the policy names.
     let (got, text) = edge.http("secure.example.com", "/");
@@ -522,7 +528,7 @@ fn backends_with_tls_and_calls() {
     assert!(text.contains("secure-"), "{text}");
     // A sidecar does the same for its application.
     let ask = "curl -sS -m 10 -o /dev/null -w '%{http_code}' http://secure.plain:443/";
-    assert_eq!(edge.mesh.sh("shop", "client", ask).0, "200");
+    eventually("a sidecar believes it too", || (edge.mesh.sh("shop", "client", ask).0 == "200").then_some(()));
     let policy = edge.get("backendtlspolicy", "secure").unwrap();
     let ancestor = &policy["status"]["ancestors"][0];
     assert_eq!((ancestor["ancestorRef"]["name"].as_str(), condition(ancestor, "Accepted").0.as_str()), (Some("front"), "True"));
@@ -541,8 +547,4 @@ fn backends_with_tls_and_calls() {
         let (got, text) = edge.curl(&url, &["--cacert", "ca.pem", "--resolve", &resolve]);
         assert_eq!(got, status, "{host}: {text}");
     }
-
-    // Other roots: the backend is believed no longer.
-    edge.mesh.write(&(base + &roots("plain", TestCa::new().root_pem())));
-    eventually("the backend is not believed", || (edge.http("secure.example.com", "/").0 == 503).then_some(()));
 }
