@@ -170,12 +170,14 @@ async fn forward(
     let flags = match end {
         RelayEnd::Closed => ResponseFlags::NONE,
         RelayEnd::Idle => ResponseFlags::NONE.with(ResponseFlag::StreamIdleTimeout),
+        // TLS without a close_notify: bytes tell nobody whether they were all.
+        RelayEnd::Downstream(error) if error.kind() == io::ErrorKind::UnexpectedEof => ResponseFlags::NONE,
         RelayEnd::Downstream(error) => {
             tracing::debug!(%error, client = %connection.remote, "the client's connection failed");
             ResponseFlags::NONE.with(ResponseFlag::DownstreamConnectionTermination)
         }
         RelayEnd::Upstream(error) => {
-            // Bytes tell nobody whether they were all: however a server ends its connection, it is its end.
+            // However a server ends its connection, it is its end.
             tracing::debug!(%error, cluster = %cluster.name, "the upstream's connection failed");
             ResponseFlags::NONE
         }

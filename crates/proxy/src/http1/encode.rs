@@ -15,7 +15,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &Head, framing: Framing) {
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         // Where a body is usual its absence is said (RFC 9110 §8.6).
         Framing::None if matches!(head.method(), "POST" | "PUT" | "PATCH" | "OPTIONS") => {
-            out.extend_from_slice(b"content-length: 0\r\n")
+            out.extend_from_slice(b"content-length: 0\r\n");
         }
         _ => {}
     }

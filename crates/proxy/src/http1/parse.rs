@@ -81,6 +81,7 @@ impl HeadError {
         match self {
             Self::NoHost => "missing_host_header",
             Self::Fragment => "path_normalization_failed",
+            Self::Http10NotAccepted => "low_version",
             _ => "http1.codec_error",
         }
     }

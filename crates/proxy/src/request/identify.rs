@@ -36,6 +36,12 @@ pub(crate) fn normalize(ctx: &RequestContext<'_>, head: &mut Head, info: &Reques
     }
     normalize_path(ctx, head)?;
     remove_what_steers(head, &info.client);
+    if ctx.hcm.model.use_remote_address
+        && let Ok(address) = Value::new(info.client.address.to_string().as_bytes())
+    {
+        // What is behind a gateway learns who asked it.
+        head.set(KnownHeader::XEnvoyExternalAddress, address);
+    }
     set_scheme(ctx.connection, head, &info.client);
     if info.client.append_forwarded_for {
         append_forwarded_for(head, ctx.connection);

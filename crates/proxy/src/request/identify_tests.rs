@@ -136,6 +136,9 @@ async fn the_clients_address() {
     let edge = Bench::new(HttpConnectionManager { use_remote_address: true, ..defaults() });
     let seen = edge.seen("x-forwarded-for: 1.2.3.4\r\nx-forwarded-for: 5.6.7.8\r\n").await;
     assert_eq!(header(&seen, "x-forwarded-for"), Some("1.2.3.4,5.6.7.8,10.9.9.9"));
+    let seen = edge.seen("x-envoy-external-address: 1.2.3.4\r\n").await;
+    assert_eq!(header(&seen, "x-envoy-external-address"), Some("10.9.9.9"), "a gateway tells, whatever it was told");
+    assert_eq!(header(&sidecar.seen("x-envoy-external-address: 1.2.3.4\r\n").await, "x-envoy-external-address"), None);
 }
 
 #[tokio::test]

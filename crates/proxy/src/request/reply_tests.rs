@@ -181,7 +181,7 @@ async fn what_is_not_a_request_is_logged_too() {
     assert!(header(&answer.text, "date").is_some() && header(&answer.text, "server") == Some("istio-envoy"), "{}", answer.text);
     for (request, log) in [
         ("GET / HTTP/1.1\r\n\r\n", "400 - missing_host_header 0 0"),
-        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "426 DPE http1.codec_error 0 16"),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "426 DPE low_version 0 16"),
         ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "400 - path_normalization_failed 0 0"),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "404 - absolute_path_rejected 0 0"),
         ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nConnection: close\r\n\r\n", "404 NR route_not_found 0 0"),

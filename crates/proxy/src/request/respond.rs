@@ -47,11 +47,6 @@ impl End {
             StreamError::Closed | StreamError::Io(_) => Self::Upstream,
         }
     }
-
-    /// What the client sees of it over HTTP/2.
-    fn reset(self) -> ResetReason {
-        if self == Self::BadResponse { ResetReason::Protocol } else { ResetReason::Internal }
-    }
 }
 
 /// What is left of a request when its response has come.
@@ -222,7 +217,7 @@ fn conclude(info: &mut RequestInfo, end: End, download: &mut Transfer) {
             info.details = "stream_idle_timeout".into();
         }
     }
-    download.reset(end.reset());
+    download.reset(ResetReason::Internal);
 }
 
 /// The response's head as the client gets it.
@@ -235,13 +230,12 @@ fn prepare_head(ctx: &RequestContext<'_>, request: &Head, head: &mut Head, info:
     }
     head.remove(KnownHeader::XEnvoyPeerMetadata);
     head.remove(KnownHeader::XEnvoyPeerMetadataId);
-    // A server that answers before it has heard all did not take any time.
-    match info.request_complete {
-        Some(complete) => {
-            let milliseconds = complete.elapsed().as_millis();
-            head.set_number(KnownHeader::XEnvoyUpstreamServiceTime, u64::try_from(milliseconds).unwrap_or(u64::MAX));
-        }
-        None => _ = head.remove(KnownHeader::XEnvoyUpstreamServiceTime),
+    // The time of a tunnel is its client's, too.
+    if head.status() == 101 {
+        head.remove(KnownHeader::XEnvoyUpstreamServiceTime);
+    } else {
+        let milliseconds = info.request_complete.unwrap_or(info.started).elapsed().as_millis();
+        head.set_number(KnownHeader::XEnvoyUpstreamServiceTime, u64::try_from(milliseconds).unwrap_or(u64::MAX));
     }
     apply_route(ctx, request, head, info);
     for cookie in plan.set_cookies.iter().filter_map(|c| Value::new(c.as_bytes()).ok()) {

@@ -138,6 +138,8 @@ struct SharedConnection {
     requests: Cell<u64>,
     /// Requests that use it now.
     active: Cell<usize>,
+    /// When the last of them ended.
+    rests_since: Cell<Instant>,
     /// Set when the connection is over.
     closed: Rc<Cell<bool>>,
     max_streams: usize,
@@ -147,6 +149,11 @@ struct SharedConnection {
 impl SharedConnection {
     fn is_open(&self) -> bool {
         !self.closed.get()
+    }
+
+    /// Whether nobody has used it for so long.
+    fn has_rested(&self, limit: Option<Duration>) -> bool {
+        self.active.get() == 0 && limit.is_some_and(|limit| self.rests_since.get().elapsed() >= limit)
     }
 
     fn has_capacity(&self) -> bool {
@@ -275,12 +282,14 @@ impl ClusterPool {
     fn take(&self, key: &Key) -> Option<LeaseKind> {
         let mut hosts = self.hosts.borrow_mut();
         let host = hosts.get_mut(key)?;
-        host.shared.retain(|s| s.is_open());
+        let limit = self.idle_timeout();
+        host.shared.retain(|s| s.is_open() && !s.has_rested(limit));
         if let Some(shared) = host.shared.iter().find(|s| self.may_carry(s.requests.get(), s.opened) && s.has_capacity()) {
             return Some(LeaseKind::H2(shared.clone()));
         }
-        while let Some(Idle { mut connection, .. }) = host.idle.pop() {
-            let alive = connection.connection.is_reusable()
+        while let Some(Idle { mut connection, since }) = host.idle.pop() {
+            let alive = limit.is_none_or(|limit| since.elapsed() < limit)
+                && connection.connection.is_reusable()
                 && !is_closed(&mut connection)
                 && self.may_carry(connection.connection.requests(), connection.opened);
             if alive {
@@ -288,6 +297,12 @@ impl ClusterPool {
             }
         }
         None
+    }
+
+    /// How long a connection may rest; zero is for ever.
+    fn idle_timeout(&self) -> Option<Duration> {
+        let limit = self.cluster.config.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+        (!limit.is_zero()).then_some(limit)
     }
 
     /// Whether a connection may carry one more request (`max_requests_per_connection`, `max_connection_duration`).
@@ -377,6 +392,7 @@ impl ClusterPool {
                 opened: Instant::now(),
                 requests: Cell::new(0),
                 active: Cell::new(0),
+                rests_since: Cell::new(Instant::now()),
                 closed,
                 max_streams,
                 _permit: permit,
@@ -449,14 +465,14 @@ impl ClusterPool {
     }
 
     fn reap(&self) {
-        let limit = self.cluster.config.http.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+        let limit = self.idle_timeout();
         self.hosts.borrow_mut().retain(|key, host| {
             let gone = self.is_gone(key.0);
             host.idle.retain_mut(|idle| {
-                !gone && (limit.is_zero() || idle.since.elapsed() < limit) && !is_closed(&mut idle.connection)
+                !gone && limit.is_none_or(|limit| idle.since.elapsed() < limit) && !is_closed(&mut idle.connection)
             });
             // Requests in flight hold their connection; it ends with the last of them.
-            host.shared.retain(|s| !gone && s.is_open());
+            host.shared.retain(|s| !gone && s.is_open() && !s.has_rested(limit));
             // Whoever counts or waits holds the gate too.
             !host.idle.is_empty() || !host.shared.is_empty() || Rc::strong_count(&host.gate) > 1
         });
@@ -514,26 +530,11 @@ impl Drop for Lease {
         // An HTTP/1 connection that was not given back counts itself off.
         if let LeaseKind::H2(shared) = &self.kind {
             shared.active.set(shared.active.get().saturating_sub(1));
+            shared.rests_since.set(Instant::now());
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_counted_until_it_is_dropped_and_then_wakes_who_waits() {
-        let gate = Rc::new(Gate::default());
-        let (first, second) = (Counted::new(&gate), Counted::new(&gate));
-        assert_eq!(gate.open.get(), 2);
-        let (sender, mut receiver) = oneshot::channel();
-        gate.waiting.borrow_mut().push_back(sender);
-        assert!(matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        drop(first);
-        assert_eq!(gate.open.get(), 1);
-        assert!(matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "who waits must look again");
-        drop(second);
-        assert_eq!(gate.open.get(), 0);
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

@@ -292,11 +292,10 @@ async fn held(config: ServerConfig) -> usize {
         send = next;
         let (_, mut upload) = send.send_request(Request::post("http://a/").body(()).unwrap(), false).unwrap();
         upload.reserve_capacity(1024 * 1024);
-        let granted = std::future::poll_fn(|cx| upload.poll_capacity(cx));
-        while let Ok(Some(Ok(n))) = tokio::time::timeout(std::time::Duration::from_millis(10), std::pin::pin!(granted)).await {
+        let granted = std::pin::pin!(std::future::poll_fn(|cx| upload.poll_capacity(cx)));
+        if let Ok(Some(Ok(n))) = tokio::time::timeout(std::time::Duration::from_millis(10), granted).await {
             upload.send_data(vec![0; n].into(), false).unwrap();
             total += n;
-            break;
         }
         uploads.push(upload);
         if uploads.len() > 300 {
