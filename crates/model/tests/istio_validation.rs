@@ -397,7 +397,7 @@ fn destination_rule_load_balancing_and_tls() {
         ("loadBalancer: {simple: RANDOM}", ""),
         ("loadBalancer: {simple: UNSPECIFIED}", ""),
         ("loadBalancer: {simple: LEAST_CONN}", "warning spec.trafficPolicy.loadBalancer.simple: LEAST_CONN is deprecated"),
-        ("loadBalancer: {simple: PASSTHROUGH}", "spec.trafficPolicy.loadBalancer.simple: PASSTHROUGH is not supported"),
+        ("loadBalancer: {simple: PASSTHROUGH}", ""),
         (
             "loadBalancer: {simple: RANDOM, consistentHash: {useSourceIp: true}}",
             "spec.trafficPolicy.loadBalancer: has simple and consistentHash",

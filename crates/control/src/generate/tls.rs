@@ -109,6 +109,8 @@ pub fn gateway(world: &World, settings: Option<&ServerTlsSettings>, alpn: &[&str
 pub struct Upstream<'a> {
     /// The service.
     pub service: &'a Service,
+    /// Whether connections go where the client wanted to go.
+    pub passthrough: bool,
     /// Its endpoints.
     pub endpoints: Option<&'a ServiceEndpoints>,
     /// The service's port.
@@ -142,7 +144,7 @@ fn automatic(world: &World, upstream: &Upstream<'_>) -> TransportSocket {
         return TransportSocket::Plaintext;
     }
     let tls = Box::new(mutual(world, upstream));
-    if upstream.service.is_passthrough() {
+    if upstream.passthrough || upstream.service.is_passthrough() {
         // The endpoint is whatever address the client called, so that there is no metadata to choose by.
         return TransportSocket::Tls(tls);
     }

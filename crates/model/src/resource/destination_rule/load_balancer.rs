@@ -49,7 +49,8 @@ pub enum SimpleLb {
     LeastConn,
     /// Any.
     Random,
-    /// The address that the client called; not supported yet.
+    /// The address that the client called, in mutual TLS where the mesh does that by itself. A gateway, which is called itself,
+    /// chooses as with `LEAST_REQUEST`.
     Passthrough,
     /// One after the other.
     RoundRobin,

@@ -1,6 +1,6 @@
 //! Fields of a DestinationRule that Istio implements and this version does not yet.
 
-use super::{ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, SimpleLb, TrafficPolicy};
+use super::{ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection, TrafficPolicy};
 use crate::resource::{FieldIssue, Issues};
 
 impl DestinationRule {
@@ -47,10 +47,4 @@ fn load_balancer(issues: &mut Issues, settings: &LoadBalancerSettings) {
     issues.unsupported_if(settings.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting");
     issues.unsupported_if(settings.warmup.is_some(), "warmup");
     issues.unsupported_if(settings.warmup_duration_secs.is_some(), "warmupDurationSecs");
-    if settings.simple == Some(SimpleLb::Passthrough) {
-        issues.error_at(
-            "simple",
-            "PASSTHROUGH is not supported by this version of Lateen; LEAST_REQUEST, ROUND_ROBIN and RANDOM are",
-        );
-    }
 }
