@@ -312,7 +312,7 @@ pub(crate) fn base_name(pod: &PodStatus) -> String {
 fn pods_in(documents: &[Value]) -> usize {
     let of = |document: &Value| match document["kind"].as_str() {
         Some("Pod") => 1,
-        Some("Deployment") => document["spec"]["replicas"].as_u64().unwrap_or(1),
+        Some("Deployment" | "StatefulSet") => document["spec"]["replicas"].as_u64().unwrap_or(1),
         _ => 0,
     };
     usize::try_from(documents.iter().map(of).sum::<u64>()).unwrap_or(usize::MAX)
