@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Op {
     /// HTTP requests.
-    Http(Http),
+    Http(Box<Http>),
     /// Bytes as they are, each on a connection of its own that only the other side ends, all at once.
     Bytes(Vec<Bytes>),
     /// The address of a name.

@@ -250,7 +250,7 @@ impl Step {
             _ => return Err("needs exactly one of get, http, grpc, send and keep_alive".to_owned()),
         };
         (http.times, http.parallel, http.stagger, http.watch_end) = (self.times, self.parallel, self.stagger, self.end);
-        Ok(Op::Http(http))
+        Ok(Op::Http(Box::new(http)))
     }
 
     /// What it is called.

@@ -79,7 +79,7 @@ async fn carry_out(op: Op) -> Answer {
             Ok(table) => Answer::Exchanges(vec![Exchange { body: probes(&table, port).into_bytes(), ..Exchange::default() }]),
             Err(error) => Answer::Failed(error.to_string()),
         },
-        Op::Http(http) => Answer::Exchanges(requests(http).await),
+        Op::Http(http) => Answer::Exchanges(requests(*http).await),
     }
 }
 
