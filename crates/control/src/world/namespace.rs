@@ -5,8 +5,8 @@ use super::given::Given;
 use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev};
 use lateen_model::resource::{
-    AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar, VirtualService,
-    host,
+    AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar,
+    VirtualService, host,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
