@@ -156,10 +156,12 @@ fn timeouts(shop: &Shop) {
     assert!((0.49..4.0).contains(&reply.seconds), "{reply:?}");
     assert_eq!(shop.logged("/delay/5s")["response_flags"], "UT");
     let app = seen(&shop.get("http://api/delay/10ms"));
-    assert_eq!(app["headers"]["x-envoy-expected-rq-timeout-ms"], "500", "{app:#}");
+    assert!(
+        app["headers"].get("x-envoy-expected-rq-timeout-ms").is_none(),
+        "what is said of time is believed from nobody: {app:#}"
+    );
     // Zero is none.
     let reply = shop.get("http://api/unlimited");
-    assert!(seen(&reply)["headers"].get("x-envoy-expected-rq-timeout-ms").is_none(), "{reply:?}");
     assert!(reply.seconds >= 1.0, "{reply:?}");
 }
 
