@@ -58,7 +58,7 @@ fn statuses(shop: &Shop) {
 fn resets(shop: &Shop) {
     let pods = shop.pods("bare");
     let reset = json!({"close": "before_response"});
-    assert_eq!(tried(shop, &pods, "/reset/x", &reset), (503, "UC,URX".to_owned(), 3));
+    assert_eq!(tried(shop, &pods, "/reset/x", &reset), (503, "URX,UC".to_owned(), 3));
     // The request was sent, and the connection stood.
     assert_eq!(tried(shop, &pods, "/before-request/x", &reset), (503, "UC".to_owned(), 1));
 }
@@ -97,7 +97,7 @@ fn previous_hosts(shop: &Shop) {
 
 fn timeouts(shop: &Shop) {
     let pods = shop.pods("sure");
-    for (path, tries, flags, seconds) in [("/per-try", 3, "UT,URX", 1.2..3.0), ("/cut-short", 2, "UT", 0.69..2.0)] {
+    for (path, tries, flags, seconds) in [("/per-try", 3, "URX,UT", 1.2..3.0), ("/cut-short", 2, "UT", 0.69..2.0)] {
         shop.order(&pods, &json!({"hang": true, "path": path}));
         let reply = shop.get(&format!("http://sure{path}"));
         assert_eq!((reply.status, reply.body.as_str()), (504, "upstream request timeout"), "{path}: {reply:?}");
