@@ -99,7 +99,6 @@ impl Wish {
 
 /// A running mesh.
 pub(crate) struct Shop {
-    pub(crate) engine: Engine,
     up: LateenUp,
     files: TempDir,
     generation: u32,
@@ -115,7 +114,7 @@ impl Shop {
         arguments.extend(engine.arguments());
         let name = format!("c{}-{}", id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let up = LateenUp::start(&lateen(), &name, &arguments).unwrap_or_else(|e| panic!("{e}"));
-        let shop = Self { engine, up, files, generation: 0 };
+        let shop = Self { up, files, generation: 0 };
         shop.in_force(wish);
         shop
     }
