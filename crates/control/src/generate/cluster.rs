@@ -167,8 +167,9 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
         (Some(written), _) => Some(retry_budget(written)),
         // A limit of retries in flight is the user's own bound.
         (None, Some(_)) => None,
-        // Istio has no bound here; when all backends fail, retries would multiply the load on them.
-        (None, None) => Some(retry_budget(&resource::RetryBudget::default())),
+        // Istio has no bound here; when all backends fail, retries would multiply the load on them. Of few requests more may be
+        // tried again at once than the share allows: all those that one of three endpoints leaves without an answer.
+        (None, None) => Some(RetryBudget { percent_hundredths: 2_000, min_concurrency: 16 }),
     };
     cluster
 }

@@ -36,8 +36,8 @@ fn cluster_of(policy: &str, role: ProxyRole) -> Cluster {
 fn retries_are_bounded_unless_the_user_says_how() {
     let budget = |percent: u32, min_concurrency| Some(RetryBudget { percent_hundredths: percent * 100, min_concurrency });
     for (policy, retry_budget, max_retries) in [
-        ("{loadBalancer: {simple: RANDOM}}", budget(20, 3), u32::MAX),
-        ("{connectionPool: {http: {http1MaxPendingRequests: 1}}}", budget(20, 3), u32::MAX),
+        ("{loadBalancer: {simple: RANDOM}}", budget(20, 16), u32::MAX),
+        ("{connectionPool: {http: {http1MaxPendingRequests: 1}}}", budget(20, 16), u32::MAX),
         ("{connectionPool: {http: {maxRetries: 7}}}", None, 7),
         ("{retryBudget: {percent: 50}}", budget(50, 3), u32::MAX),
         ("{retryBudget: {minRetryConcurrency: 9}, connectionPool: {http: {maxRetries: 7}}}", budget(20, 9), 7),
