@@ -68,6 +68,7 @@ fn a_sidecar_without_a_control_plane_serves_until_its_certificate_ends_and_recov
         (count(&report, "/statuses/503") > 0).then_some(())
     });
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
-    eventually("a new certificate, and traffic again", || (call() == 200).then_some(()));
-    assert_eq!(certificate(&mesh, FRONTEND)["valid"], true);
+    // A call may go over a connection that was kept, and tells nothing of certificates.
+    eventually("a new certificate", || (certificate(&mesh, FRONTEND)["valid"] == true).then_some(()));
+    eventually("traffic again", || (call() == 200).then_some(()));
 }
