@@ -416,7 +416,24 @@ fn destination_rule_load_balancing_and_tls() {
             "loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 100}}}",
             "spec.trafficPolicy.loadBalancer.consistentHash.maglev.tableSize: is 100",
         ),
-        ("loadBalancer: {warmup: {duration: 10s}}", "spec.trafficPolicy.loadBalancer.warmup: is not supported"),
+        ("loadBalancer: {warmup: {duration: 10s, minimumPercent: 0, aggression: 0.1}}", ""),
+        (
+            "loadBalancer: {simple: LEAST_REQUEST, warmupDurationSecs: 10s}",
+            "warning spec.trafficPolicy.loadBalancer.warmupDurationSecs: is deprecated",
+        ),
+        (
+            "loadBalancer: {warmup: {duration: 0s}}",
+            "spec.trafficPolicy.loadBalancer.warmup.duration: is 0s, must be at least 1ms",
+        ),
+        (
+            "loadBalancer: {warmupDurationSecs: 0s}",
+            "spec.trafficPolicy.loadBalancer.warmupDurationSecs: is 0s, must be at least 1ms",
+        ),
+        (
+            "loadBalancer: {warmup: {duration: 1s, minimumPercent: 101}}",
+            "spec.trafficPolicy.loadBalancer.warmup.minimumPercent: is 101",
+        ),
+        ("loadBalancer: {warmup: {duration: 1s, aggression: 0}}", "spec.trafficPolicy.loadBalancer.warmup.aggression: is 0"),
         ("loadBalancer: {warmup: {}}", "spec.trafficPolicy.loadBalancer.warmup.duration: is required"),
         ("loadBalancer: {simple: RANDOM, warmup: {duration: 1s}}", "spec.trafficPolicy.loadBalancer: warmup works with"),
         (

@@ -90,6 +90,10 @@ impl HostView for Host {
     fn hash_key(&self) -> String {
         "10.0.0.1:80".into()
     }
+
+    fn joined(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The median of nine rounds, in nanoseconds per call.
@@ -205,7 +209,7 @@ fn picks() {
         ("random, 100 weighted hosts", LbPolicy::Random, true),
     ] {
         let hosts = (0..100).map(|i| Host(if weighted { 1 + i % 3 } else { 1 })).collect();
-        let settings = BalanceSettings { policy, panic_threshold: 50, weighted_localities: false };
+        let settings = BalanceSettings { policy, panic_threshold: 50, weighted_localities: false, slow_start: None };
         let set = Arc::new(HostSet::new(settings, vec![HostGroup { priority: 0, weight: None, hosts }]));
         let mut picker = Picker::new(set);
         measure(&format!("pick: {what}"), || picker.pick(1, &mut rng, Avoid::NOTHING, |_| false).is_some());

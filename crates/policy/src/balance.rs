@@ -11,18 +11,20 @@ mod consistent;
 mod edf;
 mod hosts;
 pub mod priority;
+pub mod slow_start;
 #[cfg(test)]
 mod tests;
 
 use crate::retry::PrioritySet;
 use consistent::{Share, Table};
-use hosts::HostList;
-use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Endpoint, LbPolicy, LocalityEndpoints};
+use hosts::{HostList, Rules};
+use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Endpoint, LbPolicy, LocalityEndpoints, SlowStart};
 use priority::{Availability, Plan};
 use rand::Rng;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What a policy asks of a host.
 pub trait HostView {
@@ -37,6 +39,9 @@ pub trait HostView {
 
     /// What a consistent choice knows it by: its address and port as text.
     fn hash_key(&self) -> String;
+
+    /// When it came into the cluster, on the clock of [`Moment::now`].
+    fn joined(&self) -> Duration;
 }
 
 impl<T: HostView + ?Sized> HostView for Arc<T> {
@@ -55,6 +60,10 @@ impl<T: HostView + ?Sized> HostView for Arc<T> {
     fn hash_key(&self) -> String {
         (**self).hash_key()
     }
+
+    fn joined(&self) -> Duration {
+        (**self).joined()
+    }
 }
 
 /// How hosts are chosen.
@@ -66,6 +75,8 @@ pub struct BalanceSettings {
     pub panic_threshold: u8,
     /// Whether localities are chosen by their weights (`locality_weighted_lb_config`).
     pub weighted_localities: bool,
+    /// How new hosts are chosen less at first; only with round robin and least request.
+    pub slow_start: Option<SlowStart>,
 }
 
 impl BalanceSettings {
@@ -78,6 +89,7 @@ impl BalanceSettings {
             policy: cluster.lb_policy,
             panic_threshold: cluster.healthy_panic_threshold.unwrap_or(Self::DEFAULT_PANIC_THRESHOLD),
             weighted_localities: cluster.weighted_localities.is_some(),
+            slow_start: cluster.slow_start,
         }
     }
 }
@@ -201,11 +213,29 @@ impl From<Avoid> for Wanted {
     }
 }
 
+/// When a pick happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Any number that changes when [`HostView::is_usable`] of some host may have changed
+    /// ([`crate::outlier::Detector::epoch`]).
+    pub epoch: u64,
+    /// Time since an instant of the caller's choice that never changes; of no meaning without [`BalanceSettings::slow_start`].
+    pub now: Duration,
+}
+
+impl From<u64> for Moment {
+    fn from(epoch: u64) -> Self {
+        Self { epoch, now: Duration::ZERO }
+    }
+}
+
 /// One worker's state for one [`HostSet`].
 #[derive(Debug)]
 pub struct Picker<H> {
     set: Arc<HostSet<H>>,
     epoch: Option<u64>,
+    /// When the last of the hosts that are new is so no more.
+    warm: Option<Duration>,
     plan: Plan,
     priorities: Vec<PriorityState>,
 }
@@ -227,7 +257,7 @@ impl<H: HostView> Picker<H> {
     /// A worker's state that has seen nothing yet.
     pub fn new(set: Arc<HostSet<H>>) -> Self {
         let priorities = set.priorities.iter().map(|_| PriorityState::default()).collect();
-        Self { set, epoch: None, plan: Plan::default(), priorities }
+        Self { set, epoch: None, warm: None, plan: Plan::default(), priorities }
     }
 
     /// The hosts.
@@ -235,28 +265,29 @@ impl<H: HostView> Picker<H> {
         &self.set
     }
 
-    /// Chooses a host. `epoch` is any number that changes when [`HostView::is_usable`] of some host may have changed
-    /// ([`crate::outlier::Detector::epoch`]); lists are made anew then. `exclude` says which hosts should not be taken again.
+    /// Chooses a host. Lists are made anew when the epoch is another one, and when no host is new any more. `exclude` says which
+    /// hosts should not be taken again.
     ///
     /// `None`: no host (response flag `UH`).
     pub fn pick<G: Rng + ?Sized>(
         &mut self,
-        epoch: u64,
+        at: impl Into<Moment>,
         rng: &mut G,
         wanted: impl Into<Wanted>,
         exclude: impl Fn(&H) -> bool,
     ) -> Option<Pick<'_, H>> {
         let Wanted { avoid, hash } = wanted.into();
-        if self.epoch != Some(epoch) {
-            self.refresh(rng);
-            self.epoch = Some(epoch);
+        let moment = at.into();
+        if self.epoch != Some(moment.epoch) || self.warm.is_some_and(|warm| moment.now >= warm) {
+            self.refresh(moment.now, rng);
+            self.epoch = Some(moment.epoch);
         }
         let mut attempts = avoid.attempts;
         let hash = self.set.settings.policy.is_consistent().then(|| hash.unwrap_or_else(|| rng.random()));
         let (at, index) = loop {
             let (at, index) = match hash {
                 Some(hash) => self.find(hash, avoid.attempts - attempts)?,
-                None => self.pick_once(rng, avoid.priorities)?,
+                None => self.pick_once(moment.now, rng, avoid.priorities)?,
             };
             if attempts == 0 || !exclude(&self.set.hosts[index]) {
                 break (at, index);
@@ -274,8 +305,9 @@ impl<H: HostView> Picker<H> {
     }
 
     /// A position among the priorities and an index of a host.
-    fn pick_once<G: Rng + ?Sized>(&mut self, rng: &mut G, avoided: PrioritySet) -> Option<(usize, usize)> {
+    fn pick_once<G: Rng + ?Sized>(&mut self, now: Duration, rng: &mut G, avoided: PrioritySet) -> Option<(usize, usize)> {
         let set = &*self.set;
+        let rules = set.rules(self.warm.is_some(), now);
         let at = if avoided.is_empty() {
             self.plan.choose(rng.random_range(0..100))
         } else {
@@ -286,12 +318,14 @@ impl<H: HostView> Picker<H> {
             Some(locality) => &mut state.localities[locality],
             None => &mut state.all,
         };
-        Some((at, list.pick(set.settings.policy, &set.hosts, rng)?))
+        Some((at, list.pick(&rules, rng)?))
     }
 
     /// Makes the lists anew.
-    fn refresh<G: Rng + ?Sized>(&mut self, rng: &mut G) {
+    fn refresh<G: Rng + ?Sized>(&mut self, now: Duration, rng: &mut G) {
         let set = &*self.set;
+        self.warm = set.warm(now);
+        let rules = set.rules(self.warm.is_some(), now);
         let usable = |range: &Range<usize>| range.clone().filter(|i| set.hosts[*i].is_usable()).collect::<Vec<usize>>();
         let lists: Vec<Vec<usize>> = set.priorities.iter().map(|p| usable(&p.hosts)).collect();
         let availability: Vec<Availability> =
@@ -304,7 +338,7 @@ impl<H: HostView> Picker<H> {
                 continue;
             }
             let list = if panic { span.hosts.clone().collect() } else { usable_hosts };
-            state.all.replace(list, set.settings.policy, &set.hosts, rng);
+            state.all.replace(list, &rules, rng);
             state.localities.clear();
             state.schedule = edf::Schedule::default();
             if !set.settings.weighted_localities || panic {
@@ -315,7 +349,7 @@ impl<H: HostView> Picker<H> {
                 let list = usable(hosts);
                 weights.push(priority::locality_weight(*weight, Availability { hosts: hosts.len(), usable: list.len() }));
                 let mut locality = HostList::default();
-                locality.replace(list, set.settings.policy, &set.hosts, rng);
+                locality.replace(list, &rules, rng);
                 state.localities.push(locality);
             }
             state.schedule = edf::Schedule::new(&weights, rng);
@@ -324,6 +358,17 @@ impl<H: HostView> Picker<H> {
 }
 
 impl<H: HostView> HostSet<H> {
+    /// When the last of the hosts that are new now is so no more; `None` if none is new.
+    fn warm(&self, now: Duration) -> Option<Duration> {
+        let window = self.settings.slow_start?.window();
+        self.hosts.iter().map(|host| host.joined().saturating_add(window)).max().filter(|warm| now < *warm)
+    }
+
+    fn rules(&self, warming: bool, now: Duration) -> Rules<'_, H> {
+        let slow_start = self.settings.slow_start.filter(|_| warming);
+        Rules { policy: self.settings.policy, slow_start, now, hosts: &self.hosts }
+    }
+
     /// The table of a priority, for the hosts that may be used now.
     fn table(&self, at: usize, panic: bool) -> Option<Arc<Table>> {
         let shares = self.shares(self.priorities.get(at)?, panic);

@@ -10,10 +10,10 @@ use crate::names;
 use crate::world::{Protocol, Service, ServicePort, World};
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
-    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
-    UpstreamHttp, WeightedLocality,
+    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, SlowStart, TcpKeepalive, TlsMode,
+    TransportSocket, UpstreamHttp, WeightedLocality,
 };
-use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, SimpleLb};
+use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -85,6 +85,7 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
         },
         transport,
         lb_policy,
+        slow_start: policy.load_balancer.and_then(|l| slow_start(l, lb_policy)),
         weighted_localities: (!passthrough && Preference::of(world, service, &policy).is_weighted())
             .then(|| WeightedLocality { local: Locality::default() }),
         tcp_metadata_exchange: mutual,
@@ -97,6 +98,19 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
     cluster
 }
 
+/// How new endpoints are chosen less at first; of no meaning to other policies than these.
+fn slow_start(written: &LoadBalancerSettings, policy: LbPolicy) -> Option<SlowStart> {
+    if !matches!(policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest) {
+        return None;
+    }
+    let warmup = written.warmup.as_ref();
+    let window = warmup.and_then(|w| w.duration).or(written.warmup_duration_secs)?.get();
+    let minimum = warmup.and_then(|w| w.minimum_percent).unwrap_or(SlowStart::DEFAULT_MINIMUM_PERCENT);
+    let aggression = warmup.and_then(|w| w.aggression).unwrap_or(SlowStart::DEFAULT_AGGRESSION);
+    // What is out of range was refused when it was read.
+    SlowStart::try_new(window, minimum, aggression).ok()
+}
+
 /// A cluster without any policy.
 fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtocolOptions) -> Cluster {
     Cluster {
@@ -105,6 +119,7 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         discovery,
         connect_timeout: mesh::connect_timeout(world.mesh()),
         lb_policy: LbPolicy::LeastRequest,
+        slow_start: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol,

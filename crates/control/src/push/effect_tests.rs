@@ -428,8 +428,8 @@ fn settings_of_destination_rules() {
             ("consistentHash", "consistentHash: {useSourceIp: true}", Changes),
             ("localityLbSetting", "localityLbSetting: {distribute: [{from: '*', to: {us: 100}}]}", Changes),
             ("zoneAwareLbSetting", "zoneAwareLbSetting: {}", LATER),
-            ("warmupDurationSecs", "warmupDurationSecs: 1s", LATER),
-            ("warmup", "warmup: {duration: 1s}", LATER),
+            ("warmupDurationSecs", "warmupDurationSecs: 1s", Changes),
+            ("warmup", "warmup: {duration: 1s}", Changes),
         ],
     });
     check(&Message {
@@ -442,6 +442,17 @@ fn settings_of_destination_rules() {
             ("failover", "failover: [{from: eu, to: us}]", Changes),
             ("failoverPriority", "failoverPriority: [version]", Changes),
             ("enabled", "enabled: false", Changes),
+        ],
+    });
+    check(&Message {
+        name: "WarmupConfiguration",
+        keys: keys::<r::Warmup>(),
+        kind: "DestinationRule",
+        spec: &policy("loadBalancer: {warmup: {duration: 7s @}}"),
+        rows: &[
+            ("duration", "", Nothing("the base has it")),
+            ("minimumPercent", ", minimumPercent: 20", Changes),
+            ("aggression", ", aggression: 2", Changes),
         ],
     });
     check(&Message {

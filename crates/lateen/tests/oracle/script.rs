@@ -83,7 +83,7 @@ pub(crate) struct Step {
     #[serde(default)]
     pub(crate) within: BTreeMap<String, (u64, u64)>,
     /// The share of answers that each version gives, of those of many requests; checked with the exact bound of one false alarm in a
-    /// million.
+    /// billion.
     #[serde(default)]
     pub(crate) share: BTreeMap<String, f64>,
     /// Whether to see if the connection is ended.

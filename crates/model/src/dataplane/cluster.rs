@@ -2,6 +2,7 @@
 
 use super::endpoint::{ClusterLoadAssignment, EndpointHealth, Locality, TlsMode, WorkloadRef};
 use super::hash_policy::{MaglevTableSize, RingSize};
+use super::slow_start::SlowStart;
 use super::tls::UpstreamTls;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -21,6 +22,9 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub lb_policy: LbPolicy,
+    /// How new endpoints are chosen less at first; only with [`LbPolicy::RoundRobin`] and [`LbPolicy::LeastRequest`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStart>,
     /// How bytes travel.
     pub transport: TransportSocket,
     /// How HTTP is spoken.

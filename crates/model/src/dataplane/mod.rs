@@ -16,6 +16,7 @@ mod rbac;
 mod route;
 mod route_filters;
 mod secret;
+mod slow_start;
 mod tls;
 
 pub use cluster::{
@@ -43,4 +44,5 @@ pub use route::{
 };
 pub use route_filters::{Cors, Fault, FaultAbort, FaultDelay, FaultError, Mirror, Share};
 pub use secret::{Secret, SecretKind};
+pub use slow_start::{SlowStart, SlowStartError};
 pub use tls::{DownstreamTls, SecretRef, SecretSource, TlsParams, TlsVersion, UpstreamTls};

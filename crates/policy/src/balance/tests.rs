@@ -13,6 +13,7 @@ struct Host {
     weight: u32,
     active: Cell<u32>,
     usable: Cell<bool>,
+    joined: Cell<Duration>,
 }
 
 impl HostView for Rc<Host> {
@@ -30,6 +31,10 @@ impl HostView for Rc<Host> {
 
     fn hash_key(&self) -> String {
         format!("10.0.0.{}:80", self.id)
+    }
+
+    fn joined(&self) -> Duration {
+        self.joined.get()
     }
 }
 
@@ -49,14 +54,24 @@ impl Lab {
             .map(|(priority, weight, weights)| {
                 let first = hosts.len();
                 for (i, weight) in weights.iter().enumerate() {
-                    let host = Host { id: first + i, weight: *weight, active: Cell::new(0), usable: Cell::new(true) };
+                    let host = Host {
+                        id: first + i,
+                        weight: *weight,
+                        active: Cell::new(0),
+                        usable: Cell::new(true),
+                        joined: Cell::default(),
+                    };
                     hosts.push(Rc::new(host));
                 }
                 HostGroup { priority: *priority, weight: *weight, hosts: hosts[first..].to_vec() }
             })
             .collect();
         let weighted_localities = groups.iter().any(|g| g.weight.is_some());
-        let set = HostSet::new(BalanceSettings { policy, panic_threshold, weighted_localities }, groups);
+        Self::of(BalanceSettings { policy, panic_threshold, weighted_localities, slow_start: None }, hosts, groups)
+    }
+
+    fn of(settings: BalanceSettings, hosts: Vec<Rc<Host>>, groups: Vec<HostGroup<Rc<Host>>>) -> Self {
+        let set = HostSet::new(settings, groups);
         #[expect(clippy::arc_with_non_send_sync, reason = "a test on one thread")]
         let picker = Picker::new(Arc::new(set));
         Self { hosts, picker, rng: SmallRng::seed_from_u64(42), epoch: 0 }
@@ -274,7 +289,8 @@ fn hosts_of_an_assignment() {
         endpoints: ports.iter().map(|p| endpoint(*p)).collect(),
     };
     let assignment = ClusterLoadAssignment { cluster_name: "c".into(), localities: vec![group(1, &[3]), group(0, &[1, 2])] };
-    let settings = BalanceSettings { policy: LbPolicy::RoundRobin, panic_threshold: 50, weighted_localities: false };
+    let settings =
+        BalanceSettings { policy: LbPolicy::RoundRobin, panic_threshold: 50, weighted_localities: false, slow_start: None };
     let set = HostSet::from_assignment(settings, &assignment, |group, e| (group.locality.region.clone(), e.address.port()));
     assert_eq!(set.hosts(), [("r0".to_owned(), 1), ("r0".to_owned(), 2), ("r1".to_owned(), 3)]);
 }
@@ -314,6 +330,89 @@ proptest! {
         prop_assert!(counts.iter().all(|c| *c > 0), "{counts:?}");
         let by_host: BTreeMap<usize, u32> = counts.into_iter().enumerate().collect();
         prop_assert_eq!(by_host.len(), weights.len());
+    }
+}
+
+/// Two hosts of old and one that came at 1,000 s, of a window of 100 s.
+fn warming(policy: LbPolicy, minimum_percent: f64, aggression: f64) -> Lab {
+    let slow_start = SlowStart::try_new(Duration::from_secs(100), minimum_percent, aggression).ok();
+    let hosts: Vec<Rc<Host>> = [0, 0, 1000]
+        .iter()
+        .enumerate()
+        .map(|(id, joined)| {
+            let joined = Cell::new(Duration::from_secs(*joined));
+            Rc::new(Host { id, weight: 1, active: Cell::new(0), usable: Cell::new(true), joined })
+        })
+        .collect();
+    let group = HostGroup { priority: 0, weight: None, hosts: hosts.clone() };
+    Lab::of(BalanceSettings { policy, panic_threshold: 50, weighted_localities: false, slow_start }, hosts, vec![group])
+}
+
+impl Lab {
+    fn counts_at(&mut self, seconds: u64, n: usize) -> Vec<u32> {
+        let moment = Moment { epoch: self.epoch, now: Duration::from_secs(seconds) };
+        let mut counts = vec![0; self.hosts.len()];
+        for _ in 0..n {
+            counts[self.picker.pick(moment, &mut self.rng, Avoid::NOTHING, |_| false).expect("a host").host.id] += 1;
+        }
+        counts
+    }
+}
+
+#[test]
+fn new_hosts_are_chosen_less() {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest] {
+        for (minimum, aggression, seconds, weight) in [
+            (10.0, 1.0, 1000, 0.1),
+            (10.0, 1.0, 1050, 0.5),
+            (50.0, 1.0, 1000, 0.5),
+            (10.0, 2.0, 1025, 0.5),
+            (10.0, 0.1, 1079, 0.1),
+            (10.0, 1.0, 1100, 1.0),
+        ] {
+            let counts = warming(policy, minimum, aggression).counts_at(seconds, 4200);
+            let expected = 4200.0 * weight / (2.0 + weight);
+            // Of equal weights, least request draws.
+            let allowed = if weight < 1.0 { 2.0 } else { 200.0 };
+            assert!(
+                (f64::from(counts[2]) - expected).abs() <= allowed,
+                "{policy:?} {minimum} {aggression} {seconds}: {counts:?}"
+            );
+        }
+    }
+    // Other policies take new hosts as they are.
+    let counts = warming(LbPolicy::Random, 10.0, 1.0).counts_at(1000, 3000);
+    assert!((800..1200).contains(&counts[2]), "{counts:?}");
+}
+
+#[test]
+fn weights_rise_while_picks_go_on_and_then_are_equal() {
+    let mut lab = warming(LbPolicy::RoundRobin, 10.0, 1.0);
+    let mut before = 0;
+    for seconds in (1000..1100).step_by(10) {
+        let count = lab.counts_at(seconds, 210)[2];
+        assert!(count + 2 >= before, "{count} after {before} at {seconds}");
+        before = count;
+    }
+    assert!((60..=70).contains(&before), "{before}");
+    assert_eq!(lab.counts_at(1100, 300), [100; 3]);
+    assert!(lab.picker.warm.is_none());
+    // One that comes back from ejection is not new.
+    lab.set_usable(&[2], false);
+    assert_eq!(lab.counts_at(1101, 300), [150, 150, 0]);
+    lab.set_usable(&[2], true);
+    assert_eq!(lab.counts_at(1102, 300), [100; 3]);
+}
+
+#[test]
+fn hosts_that_are_all_new_share_alike() {
+    for policy in [LbPolicy::RoundRobin, LbPolicy::LeastRequest] {
+        let mut lab = warming(policy, 10.0, 1.0);
+        lab.hosts.iter().for_each(|h| h.joined.set(Duration::from_secs(1000)));
+        for seconds in [1000, 1010, 1099] {
+            let counts = lab.counts_at(seconds, 300);
+            assert!(counts.iter().all(|c| (98..=102).contains(c)), "{policy:?} at {seconds}: {counts:?}");
+        }
     }
 }
 

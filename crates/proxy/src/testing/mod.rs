@@ -62,6 +62,7 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
         discovery,
         connect_timeout: Duration::from_secs(10),
         lb_policy: LbPolicy::LeastRequest,
+        slow_start: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol: HttpProtocolOptions::Http1,

@@ -8,7 +8,7 @@ use lateen_model::dataplane::{
     self, CircuitBreakers, ClusterLoadAssignment, Discovery, Endpoint, EndpointHealth, LocalityEndpoints, TlsMode,
     TransportSocket,
 };
-use lateen_policy::balance::{BalanceSettings, HostGroup, HostSet, HostView};
+use lateen_policy::balance::{BalanceSettings, HostGroup, HostSet, HostView, Moment};
 use lateen_policy::breaker::Breakers;
 use lateen_policy::outlier::{Detector, HostHealth, Outcome};
 use lateen_tls::ClientTls;
@@ -79,11 +79,19 @@ pub(crate) struct Host {
 }
 
 /// What is learnt of a host while it is used.
-#[derive(Default)]
 pub(crate) struct HostState {
+    /// When it came into the cluster, as [`now`] counts.
+    joined: Duration,
     pub(crate) health: HostHealth,
     pub(crate) active_requests: AtomicU32,
     pub(crate) stats: HostStats,
+}
+
+impl Default for HostState {
+    /// Of a host that comes now.
+    fn default() -> Self {
+        Self { joined: now(), health: HostHealth::default(), active_requests: AtomicU32::default(), stats: HostStats::default() }
+    }
 }
 
 /// Counts a request at its host until it is dropped.
@@ -130,12 +138,16 @@ impl HostView for Host {
     fn hash_key(&self) -> String {
         self.address.to_string()
     }
+
+    fn joined(&self) -> Duration {
+        self.state.joined
+    }
 }
 
-/// The moment from which ejection times are counted, the same for all clusters.
+/// The moment from which ejection times and the ages of hosts are counted, the same for all clusters.
 static EPOCH: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
-/// Time since the process began, as the outlier detector counts it.
+/// Time since the process began.
 pub(crate) fn now() -> Duration {
     EPOCH.elapsed()
 }
@@ -148,10 +160,10 @@ impl Cluster {
         let limits: CircuitBreakers = config.circuit_breakers.clone();
         let breakers = previous.map_or_else(|| Breakers::new(limits.clone()), |p| p.breakers.with_limits(limits.clone()));
         // With other rules of ejection or balancing, what was learnt by the old ones does not hold: hosts start anew.
-        let same_rules = previous.filter(|p| {
-            p.config.outlier_detection == config.outlier_detection && balance_settings(&p.config) == balance_settings(&config)
-        });
-        let hosts = same_rules.map_or_else(|| Arc::new(Hosts::empty(balance_settings(&config))), |p| p.hosts.load_full());
+        let settings = BalanceSettings::of(&config);
+        let same_rules = previous
+            .filter(|p| p.config.outlier_detection == config.outlier_detection && BalanceSettings::of(&p.config) == settings);
+        let hosts = same_rules.map_or_else(|| Arc::new(Hosts::empty(settings)), |p| p.hosts.load_full());
         let detector = match same_rules {
             Some(previous) => previous.detector.clone(),
             None => config.outlier_detection.clone().map(|o| Arc::new(Detector::new(o, 0))),
@@ -218,9 +230,11 @@ impl Cluster {
         self.hosts.load()
     }
 
-    /// Changes whenever a host is ejected or comes back.
-    pub(crate) fn health_epoch(&self) -> u64 {
-        self.detector.as_ref().map_or(0, |d| d.epoch())
+    /// When a host is picked; the clock is read only where it counts.
+    pub(crate) fn moment(&self) -> Moment {
+        let epoch = self.detector.as_ref().map_or(0, |d| d.epoch());
+        let now = if self.config.slow_start.is_some() { now() } else { Duration::ZERO };
+        Moment { epoch, now }
     }
 
     /// Outlier detection, for statistics and sweeps.
@@ -244,7 +258,7 @@ impl Cluster {
             hosts: locality.endpoints.iter().map(|e| host_of(e, locality.priority)).collect(),
         };
         let groups = assignment.localities.iter().map(&mut group_of).collect();
-        let set = Arc::new(HostSet::new(self.balance_settings(), groups));
+        let set = Arc::new(HostSet::new(BalanceSettings::of(&self.config), groups));
         if let Some(detector) = &self.detector {
             detector.set_host_count(u32::try_from(by_address.len()).unwrap_or(u32::MAX));
             before.iter().filter(|h| !by_address.contains_key(&h.address)).for_each(|h| detector.forget(&h.state.health));
@@ -267,10 +281,6 @@ impl Cluster {
         }
     }
 
-    fn balance_settings(&self) -> BalanceSettings {
-        balance_settings(&self.config)
-    }
-
     /// Tells outlier detection what a host did.
     pub(crate) fn record(&self, host: &Host, outcome: Outcome) {
         let Some(detector) = &self.detector else { return };
@@ -291,14 +301,6 @@ impl Cluster {
 impl Hosts {
     fn empty(settings: BalanceSettings) -> Self {
         Self { set: Arc::new(HostSet::new(settings, Vec::new())), by_address: HashMap::new() }
-    }
-}
-
-fn balance_settings(config: &dataplane::Cluster) -> BalanceSettings {
-    BalanceSettings {
-        policy: config.lb_policy,
-        panic_threshold: config.healthy_panic_threshold.unwrap_or(BalanceSettings::DEFAULT_PANIC_THRESHOLD),
-        weighted_localities: config.weighted_localities.is_some(),
     }
 }
 

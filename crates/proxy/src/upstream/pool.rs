@@ -227,7 +227,7 @@ impl Pools {
             Some(picker) if Arc::ptr_eq(picker.set(), &hosts.set) => picker,
             _ => picker.insert(Picker::new(hosts.set.clone())),
         };
-        worker.with_rng(|rng| picker.pick(cluster.health_epoch(), rng, wanted, |h| exclude(h)).map(|p| p.host.clone()))
+        worker.with_rng(|rng| picker.pick(cluster.moment(), rng, wanted, |h| exclude(h)).map(|p| p.host.clone()))
     }
 
     /// A connection to `host` for one request: an idle one, a shared one, a new one, or one that becomes free.

@@ -2,7 +2,7 @@
 
 use super::common::{ads_only, duration, metadata_str, port, short, socket_address};
 use super::cx::{Cx, Result, fields};
-use super::{endpoint, hash, tls, typed};
+use super::{endpoint, hash, slow_start, tls, typed};
 use crate::encode::cluster::HTTP_PROTOCOL_OPTIONS;
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
 use lateen_model::dataplane as m;
@@ -43,6 +43,7 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
     let fields = Endpoints { eds_cluster_config, load_assignment, lb_config: lb_config.as_ref(), dns };
     let discovery = discovery(cx, &name, cluster_discovery_type, fields)?;
     let lb_policy = self::lb_policy(cx, lb_policy, &discovery, lb_config.as_ref())?;
+    let slow_start = slow_start::of(cx, lb_policy, lb_config.as_ref())?;
     let (healthy_panic_threshold, weighted_localities) =
         cx.optional("common_lb_config", common_lb_config, common_lb)?.unwrap_or_default();
     Ok(m::Cluster {
@@ -51,6 +52,7 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         discovery,
         connect_timeout: cx.optional("connect_timeout", connect_timeout, duration)?.unwrap_or(Duration::from_secs(5)),
         lb_policy,
+        slow_start,
         transport: transport(cx, transport_socket, transport_socket_matches)?,
         http: http(cx, typed_extension_protocol_options)?,
         circuit_breakers: cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?,
@@ -117,12 +119,9 @@ fn discovery(
         }
         Some(LbConfig::LeastRequestLbConfig(value)) => {
             let two = value.choice_count.is_none_or(|c| c.value == 2);
-            if !two || value.active_request_bias.is_some() || value.slow_start_config.is_some() {
+            if !two || value.active_request_bias.is_some() {
                 return cx.fail_at("least_request_lb_config", "only choice_count 2 is supported");
             }
-        }
-        Some(LbConfig::RoundRobinLbConfig(value)) if value.slow_start_config.is_some() => {
-            return cx.fail_at("round_robin_lb_config", "slow_start_config is not supported");
         }
         _ => {}
     }

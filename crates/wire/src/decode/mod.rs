@@ -16,6 +16,7 @@ mod rate_limit;
 mod rbac;
 mod route;
 mod route_filters;
+mod slow_start;
 mod tls;
 
 use crate::pb::google;

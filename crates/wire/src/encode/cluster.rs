@@ -1,7 +1,7 @@
 //! Clusters.
 
 use super::common::{ads, boolean, duration, socket_address, uint32};
-use super::{EncodeOptions, ProxyFlavor, endpoint, hash, tls};
+use super::{EncodeOptions, ProxyFlavor, endpoint, hash, slow_start, tls};
 use crate::any::{OrderedKind, OrderedList, OrderedMetadata, OrderedStruct, OrderedValue, any};
 use crate::istio::{METADATA_EXCHANGE, PEER_EXCHANGE, TcpMetadataExchange};
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
@@ -91,7 +91,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
         m::Discovery::Dns(dns) => self::dns(&mut cluster, dns),
         m::Discovery::OriginalDst { port_override: None } | m::Discovery::Static(_) => {}
     }
-    if let Some(config) = hash::table(value.lb_policy) {
+    if let Some(config) = hash::table(value.lb_policy).or_else(|| slow_start::config(value)) {
         cluster.lb_config = Some(config);
     }
     transport(&mut cluster, &value.transport, options);

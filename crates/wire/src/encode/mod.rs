@@ -12,6 +12,7 @@ mod rate_limit;
 mod rbac;
 mod route;
 mod route_filters;
+mod slow_start;
 pub(crate) mod tls;
 
 use bytes::Bytes;

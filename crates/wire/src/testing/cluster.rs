@@ -4,7 +4,7 @@ use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, 
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint,
     DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints,
-    MaglevTableSize, OutlierDetection, RetryBudget, RingSize, ServiceRef, TcpKeepalive, TlsMode, TransportSocket,
+    MaglevTableSize, OutlierDetection, RetryBudget, RingSize, ServiceRef, SlowStart, TcpKeepalive, TlsMode, TransportSocket,
     TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
 };
 use proptest::collection::vec;
@@ -104,6 +104,12 @@ fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
     )
 }
 
+fn slow_start() -> impl Strategy<Value = SlowStart> {
+    (1_u64..1_000_000, 0.0..=100.0, 0.001..50.0).prop_filter_map("in range", |(window, minimum, aggression)| {
+        SlowStart::try_new(Duration::from_millis(window), minimum, aggression).ok()
+    })
+}
+
 fn metadata() -> impl Strategy<Value = ClusterMetadata> {
     let service = (name(), name(), name()).prop_map(|(host, name, namespace)| ServiceRef { host, name, namespace });
     (vec(service, 0..3), of(name()), of(any::<u16>()), of(text()), of(any::<bool>()), any::<bool>()).prop_map(
@@ -170,11 +176,12 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
     let seconds = || of((0_u64..100_000).prop_map(Duration::from_secs));
     let keepalive =
         (of(any::<u32>()), seconds(), seconds()).prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
-    let balancing = (of(0_u8..=100), of(Just(WeightedLocality { local: Locality::default() })), of(outlier_detection()));
+    let weighted = Just(WeightedLocality { local: Locality::default() });
+    let balancing = (of(0_u8..=100), of(weighted), of(outlier_detection()), of(slow_start()));
     let sockets = (boxed(transport()), of(keepalive), vec(ip(), 0..3), any::<bool>());
     ((name(), "[a-z]{0,6}"), discovery(), duration(), boxed(http()), circuit_breakers(), balancing, sockets, metadata()).prop_map(
         |((name, stat_name), (discovery, lb_policy), connect_timeout, http, circuit_breakers, balancing, sockets, metadata)| {
-            let (healthy_panic_threshold, weighted_localities, outlier_detection) = balancing;
+            let (healthy_panic_threshold, weighted_localities, outlier_detection, slow_start) = balancing;
             let (transport, tcp_keepalive, bind_sources, tcp_metadata_exchange) = sockets;
             Cluster {
                 name,
@@ -182,6 +189,7 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
                 discovery,
                 connect_timeout,
                 lb_policy,
+                slow_start: slow_start.filter(|_| matches!(lb_policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest)),
                 transport,
                 http,
                 circuit_breakers,

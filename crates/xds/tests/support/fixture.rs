@@ -26,6 +26,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         discovery,
         connect_timeout: 10 * SECOND,
         lb_policy: LbPolicy::LeastRequest,
+        slow_start: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol: HttpProtocolOptions::Http1,

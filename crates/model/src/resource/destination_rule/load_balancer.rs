@@ -19,9 +19,9 @@ pub struct LoadBalancerSettings {
     pub locality_lb_setting: Option<LocalityLbSetting>,
     /// By where endpoints are; not supported yet.
     pub zone_aware_lb_setting: Option<Passthrough>,
-    /// Deprecated by `warmup`; not supported yet.
+    /// Deprecated by `warmup`, of which it is the duration.
     pub warmup_duration_secs: Option<ProtoDuration>,
-    /// Sends new endpoints less at first; not supported yet.
+    /// Sends new endpoints less at first.
     pub warmup: Option<Warmup>,
 }
 

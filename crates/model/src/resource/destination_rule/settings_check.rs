@@ -42,6 +42,10 @@ pub(super) fn load_balancer(settings: &LoadBalancerSettings, has_outlier_detecti
     if settings.warmup.is_some() && settings.warmup_duration_secs.is_some() {
         issues.error("has warmup and warmupDurationSecs: only one of them is allowed");
     }
+    if let Some(duration) = settings.warmup_duration_secs {
+        report_at(issues, "warmupDurationSecs", check::whole_millis(duration));
+        issues.warn_at("warmupDurationSecs", "is deprecated: use warmup.duration");
+    }
     issues.optional("warmup", settings.warmup.as_ref(), |issues, warmup| {
         match warmup.duration {
             None => issues.error_at("duration", "is required"),
@@ -50,7 +54,7 @@ pub(super) fn load_balancer(settings: &LoadBalancerSettings, has_outlier_detecti
         if let Some(percent) = warmup.minimum_percent.filter(|percent| !(0.0..=100.0).contains(percent)) {
             issues.error_at("minimumPercent", format!("is {percent}, must be 0 to 100"));
         }
-        if let Some(aggression) = warmup.aggression.filter(|value| value.is_nan() || *value <= 0.0) {
+        if let Some(aggression) = warmup.aggression.filter(|value| !value.is_finite() || *value <= 0.0) {
             issues.error_at("aggression", format!("is {aggression}, must be above 0"));
         }
     });

@@ -45,6 +45,4 @@ fn outlier_detection(issues: &mut Issues, detection: &OutlierDetection) {
 
 fn load_balancer(issues: &mut Issues, settings: &LoadBalancerSettings) {
     issues.unsupported_if(settings.zone_aware_lb_setting.is_some(), "zoneAwareLbSetting");
-    issues.unsupported_if(settings.warmup.is_some(), "warmup");
-    issues.unsupported_if(settings.warmup_duration_secs.is_some(), "warmupDurationSecs");
 }
