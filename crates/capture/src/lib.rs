@@ -1,10 +1,11 @@
-//! The one room that talks to the kernel: traffic capture by nftables, original destinations, namespaces and sandboxes.
+//! The one room that talks to the kernel: traffic capture by nftables or eBPF, original destinations, namespaces and sandboxes.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`socket`] | original destination, marks, transparent and bound sources |
 //! | [`nft`] | a small encoder of the nf_tables netlink protocol: whole tables, one transaction |
 //! | [`rules`] | the capture rules of a sidecar, as a pure plan of tables |
+//! | [`ebpf`] | the same rules by eBPF programs, without address translation |
 //! | [`services`] | service addresses translated to endpoints, as a pure plan of tables |
 //! | [`netns`], [`link`] | network namespaces, and the interfaces, addresses and routes in them |
 //! | [`process`] | start a program in namespaces of its own; wait for it; know its pid outside |
@@ -14,6 +15,7 @@
 //!
 //! `unsafe` is allowed here and nowhere else in the workspace; each block says why it is sound.
 
+pub mod ebpf;
 pub mod fdpass;
 pub mod link;
 pub mod netns;

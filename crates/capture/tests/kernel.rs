@@ -3,18 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests do")]
 
+mod lab;
+
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use lateen_capture::link::{BridgeAddresses, PodAddresses, connect_pod, has_ipv6, loopback_up, set_up_bridge};
+use lateen_capture::link::{BridgeAddresses, PodAddresses, connect_pod, has_ipv6};
 use lateen_capture::netns::NetNs;
 use lateen_capture::nft::{self, Action, Match, Table, Transport};
 use lateen_capture::process::{Launch, launch, user_namespace_advice};
-use lateen_capture::rules::{CaptureConfig, DnsCapture, ProxyTraffic, RuleSet, parse_ranges};
+use lateen_capture::rules::{CaptureConfig, DnsCapture, RuleSet, parse_ranges};
 use lateen_capture::services::{self, ServicePort};
 use lateen_capture::{sandbox, socket};
+use lab::{GATEWAY, GATEWAY_V6, ask, ask_marked, by_mark, connect, lab, pod_v4, pod_v6, rust_ns, serve, serve_v6};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 
@@ -36,85 +39,6 @@ fn with_powers(test: &str, body: impl FnOnce()) {
         Ok(pid) => assert!(matches!(waitpid(pid, None), Ok(WaitStatus::Exited(_, 0))), "{test} failed in its user namespace"),
         Err(e) => panic!("{e}: {}", user_namespace_advice().unwrap_or_default()),
     }
-}
-
-fn rust_ns() -> NetNs {
-    let ns = NetNs::create().unwrap();
-    ns.run(|| loopback_up().unwrap()).unwrap();
-    ns
-}
-
-const GATEWAY: &str = "10.244.0.1/16";
-const GATEWAY_V6: &str = "fd00:6c61::1/64";
-
-/// A middle namespace with a bridge, and pods on it.
-struct Lab {
-    middle: NetNs,
-    pods: Vec<NetNs>,
-}
-
-fn pod_v4(n: usize) -> IpAddr {
-    format!("10.244.0.{}", n + 2).parse().unwrap()
-}
-
-fn pod_v6(n: usize) -> IpAddr {
-    format!("fd00:6c61::{}", n + 2).parse().unwrap()
-}
-
-fn lab(count: usize) -> Lab {
-    let bridge = BridgeAddresses { v4: GATEWAY.parse().unwrap(), v6: GATEWAY_V6.parse().unwrap() };
-    let middle = NetNs::create().unwrap();
-    middle.run(|| set_up_bridge(bridge).unwrap()).unwrap();
-    let pods = (0..count)
-        .map(|n| {
-            let pod = NetNs::create().unwrap();
-            let (IpAddr::V4(v4), IpAddr::V6(v6)) = (pod_v4(n), pod_v6(n)) else { unreachable!() };
-            middle.run(|| connect_pod(&pod, &format!("veth{n}"), PodAddresses { v4, v6 }, bridge).unwrap()).unwrap();
-            pod
-        })
-        .collect();
-    Lab { middle, pods }
-}
-
-fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    Ok(stream)
-}
-
-/// Serves in the calling thread's namespace: answers each connection with its port's number, what the client wanted, and
-/// who the client is.
-fn serve(bind: &str) {
-    let listener = TcpListener::bind(bind).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let wanted = socket::original_dst(&stream).map(|d| d.address().to_string()).unwrap_or_else(|e| e.to_string());
-            let peer = stream.peer_addr().unwrap();
-            write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
-        }
-    });
-}
-
-fn ask(to: &str) -> String {
-    let mut text = String::new();
-    connect(to.parse().unwrap()).unwrap().read_to_string(&mut text).unwrap();
-    text
-}
-
-fn ask_marked(to: &str) -> String {
-    let to: SocketAddr = to.parse().unwrap();
-    let s = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
-    socket::set_mark(&s, 1337).unwrap();
-    s.connect_timeout(&to.into(), Duration::from_secs(5)).unwrap();
-    let mut text = String::new();
-    TcpStream::from(s).read_to_string(&mut text).unwrap();
-    text
-}
-
-fn by_mark() -> CaptureConfig {
-    CaptureConfig { proxy: ProxyTraffic::Mark(1337), ..CaptureConfig::default() }
 }
 
 #[test]
@@ -149,23 +73,6 @@ fn outbound_traffic_is_captured_with_its_original_destination() {
                 assert!(connect("192.0.2.1:80".parse().unwrap()).is_err());
             })
             .unwrap();
-    });
-}
-
-fn serve_v6(bind: &str) {
-    let s = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
-    s.set_only_v6(true).unwrap();
-    s.bind(&bind.parse::<SocketAddr>().unwrap().into()).unwrap();
-    s.listen(16).unwrap();
-    let listener = TcpListener::from(s);
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let wanted = socket::original_dst(&stream).map(|d| d.address().to_string()).unwrap_or_else(|e| e.to_string());
-            let peer = stream.peer_addr().unwrap();
-            write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
-        }
     });
 }
 
