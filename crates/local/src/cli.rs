@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 pub use capture::Capture;
 pub use exec::Exec;
 
+use crate::capturing::Choice;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::launcher::{self, Options};
@@ -51,6 +52,15 @@ pub struct Up {
     /// With Envoy there are no Istio metrics: the filters that make them are in Istio's own build alone.
     #[arg(long, value_name = "ENGINE", default_value = "lateen")]
     sidecar: Engine,
+    /// How pods' traffic reaches their sidecars; `lateen status` tells what each pod has, and why
+    #[arg(long, env = "LATEEN_CAPTURE", value_enum, default_value = "auto", value_name = "METHOD")]
+    capture: Choice,
+    /// Carry data between application and sidecar past TCP (needs capture by eBPF)
+    ///
+    /// It saves CPU and latency on small messages, and is seen by applications that wait for whole messages in one call
+    /// (MSG_WAITALL, SO_RCVLOWAT), splice from their sockets, or read counters of TCP: for those, leave it off.
+    #[arg(long, env = "LATEEN_ACCELERATE")]
+    accelerate: bool,
     /// `json`: print the status as JSON when the mesh is ready, and everything else on standard error
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -61,7 +71,18 @@ impl Up {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let json = self.output == Output::Json;
-        let options = Options { paths: self.paths, name: self.name, log_dir: self.log_dir, engine: self.sidecar, json };
+        if self.accelerate && self.capture == Choice::Nftables {
+            return fail("--accelerate needs capture by eBPF: leave out --capture nftables");
+        }
+        let options = Options {
+            paths: self.paths,
+            name: self.name,
+            log_dir: self.log_dir,
+            engine: self.sidecar,
+            capture: self.capture,
+            accelerate: self.accelerate,
+            json,
+        };
         match launcher::up(&options) {
             Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
             Err(e) => fail(&e),
@@ -91,7 +112,7 @@ impl Down {
 /// Show the control plane and the pods of a running mesh
 ///
 /// The JSON has `control` (`pid`, `ready`) and `pods`, each with `namespace`, `name`, `ip`, `labels`, `service_account`,
-/// `ready`, `proxy_pid`, `app_pids` and `xds`, where each type of configuration is `synced`, `stale` or `nack: REASON`.
+/// `ready`, `proxy_pid`, `app_pids`, `capture` (`method`, `accelerated`, `reason`) and `xds`, where each type of configuration is `synced`, `stale` or `nack: REASON`.
 /// Process ids are as seen outside the mesh.
 #[derive(Debug, Args)]
 pub struct StatusArgs {

@@ -17,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
+use crate::capturing::Choice;
 use crate::engine::Engine;
 use crate::host_ports;
 use crate::resources::{ManifestPath, any_file};
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) name: MeshName,
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) engine: Engine,
+    pub(crate) capture: Choice,
+    pub(crate) accelerate: bool,
     pub(crate) json: bool,
 }
 
@@ -64,6 +67,8 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
         manifests,
         json: options.json,
         engine,
+        capture: options.capture,
+        accelerate: options.accelerate,
         base_environment: environment(&PASSED_TO_ALL, false),
         proxy_environment: environment(&PASSED_TO_PROXIES, true),
         control_environment: environment(&PASSED_TO_CONTROL, true),

@@ -25,6 +25,7 @@ mod controller;
 mod dns;
 mod dns_files;
 mod endpoints;
+mod capturing;
 mod engine;
 mod environment;
 mod exec;

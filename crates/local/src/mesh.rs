@@ -9,6 +9,7 @@ use lateen_model::resource::{ClusterState, PodRecord};
 use lateen_tls::TokenIssuer;
 use tokio::sync::watch;
 
+use crate::capturing::Capturing;
 use crate::control::Control;
 use crate::engine::Engine;
 use crate::gateways::GatewayPorts;
@@ -33,6 +34,8 @@ pub(crate) struct Mesh {
     pub(crate) control: Control,
     /// What runs as sidecar.
     pub(crate) engine: Engine,
+    /// How traffic is captured.
+    pub(crate) capturing: Capturing,
     /// Ports of gateways that are open on this machine.
     pub(crate) gateway_ports: GatewayPorts,
     /// Variables that every process gets.
@@ -59,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) tokens: TokenIssuer,
     pub(crate) report: Report,
     pub(crate) engine: Engine,
+    pub(crate) capturing: Capturing,
     pub(crate) base_environment: Vec<(String, String)>,
     pub(crate) proxy_environment: Vec<(String, String)>,
 }
@@ -75,6 +79,7 @@ impl Mesh {
             tokens: parts.tokens,
             report: parts.report,
             engine: parts.engine,
+            capturing: parts.capturing,
             gateway_ports: GatewayPorts::default(),
             base_environment: parts.base_environment,
             proxy_environment: parts.proxy_environment,

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lateen_capture::ebpf::Captured;
 use lateen_capture::link::PodAddresses;
 use lateen_capture::netns::NetNs;
 use lateen_capture::process::ExitCode;
 use lateen_model::resource::{Container, PodPort, PodRecord, PodSpec, WorkloadRef};
 use tokio::sync::watch;
 
+use crate::capturing::CaptureStatus;
 use crate::environment::PodFields;
 use crate::mesh::Mesh;
 use crate::report::Kind;
@@ -44,6 +46,8 @@ pub(crate) struct Identity {
 pub(crate) struct Pod {
     pub(crate) identity: Identity,
     network: Mutex<Option<Arc<NetNs>>>,
+    /// Captures the pod's traffic as long as it is held.
+    captured: Mutex<Option<Captured>>,
     state: Mutex<State>,
     stop: watch::Sender<bool>,
 }
@@ -53,6 +57,8 @@ pub(crate) struct Pod {
 pub(crate) struct State {
     pub(crate) containers: Vec<ContainerState>,
     pub(crate) proxy: Option<Process>,
+    /// How its traffic is captured, once it is.
+    pub(crate) capture: Option<CaptureStatus>,
     pub(crate) proxy_ready: bool,
     pub(crate) terminating: bool,
     /// How many init containers have succeeded.
@@ -90,6 +96,7 @@ impl Pod {
         Arc::new(Self {
             identity,
             network: Mutex::new(None),
+            captured: Mutex::new(None),
             state: Mutex::new(State { containers, ..State::default() }),
             stop: watch::Sender::new(false),
         })
@@ -257,6 +264,7 @@ pub(crate) async fn live(mesh: Arc<Mesh>, pod: Arc<Pod>) {
             let _ = proxy.await;
         }
     }
+    *pod.captured.lock().unwrap_or_else(PoisonError::into_inner) = None;
     *pod.network.lock().unwrap_or_else(PoisonError::into_inner) = None;
     let _ = std::fs::remove_dir_all(&pod.identity.dir);
     mesh.forget(&pod);
@@ -298,16 +306,17 @@ async fn make_network(mesh: &Arc<Mesh>, pod: &Arc<Pod>) -> Result<(), String> {
     let captured = pod.identity.injected && !pod.identity.gateway;
     let capture = captured.then(|| sidecar::capture(pod, sidecar::answers_dns(mesh, pod))).transpose()?;
     let (addresses, bridge, serial) = (pod.identity.addresses, mesh.network.bridge, pod.identity.serial);
-    let made = tokio::task::spawn_blocking(move || -> Result<NetNs, String> {
+    let with = mesh.clone();
+    let made = tokio::task::spawn_blocking(move || -> Result<_, String> {
         let ns = NetNs::create().map_err(|e| format!("network namespace: {e}"))?;
         lateen_capture::link::connect_pod(&ns, &format!("pod{serial}"), addresses, bridge).map_err(|e| e.to_string())?;
-        if let Some(rules) = capture {
-            // Before any process runs in the pod: nothing it sends is ever uncaptured.
-            ns.run(|| rules.apply()).map_err(|e| format!("network namespace: {e}"))?.map_err(|e| e.to_string())?;
-        }
-        Ok(ns)
+        // Before any process runs in the pod: nothing it sends is ever uncaptured.
+        let captured = capture.map(|config| with.capturing.apply(&ns, &config)).transpose()?;
+        Ok((ns, captured.unwrap_or_default()))
     });
-    let ns = made.await.map_err(|e| e.to_string())??;
+    let (ns, (captured, status)) = made.await.map_err(|e| e.to_string())??;
+    *pod.captured.lock().unwrap_or_else(PoisonError::into_inner) = captured;
+    pod.state().capture = status;
     *pod.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(ns));
     Ok(())
 }

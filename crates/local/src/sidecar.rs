@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Response};
-use lateen_capture::rules::{CaptureConfig, DnsCapture, ProxyTraffic, RuleSet, parse_interfaces, parse_ports, parse_ranges};
+use lateen_capture::rules::{CaptureConfig, DnsCapture, ProxyTraffic, parse_interfaces, parse_ports, parse_ranges};
 use lateen_tls::{PodReference, ServiceAccount, TokenRequest};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -39,8 +39,8 @@ fn drain_time(mesh: &Mesh, pod: &Pod) -> Duration {
     effective(&mesh.resources(), &pod.identity.fields).map_or(Duration::from_secs(5), |config| config.drain)
 }
 
-/// The capture rules that the pod's annotations ask for.
-pub(crate) fn capture(pod: &Pod, dns_capture: bool) -> Result<RuleSet, String> {
+/// The capture that the pod's annotations ask for.
+pub(crate) fn capture(pod: &Pod, dns_capture: bool) -> Result<CaptureConfig, String> {
     let annotations = &pod.identity.fields.annotations;
     let get = |name: &str| annotations.get(name).map(String::as_str);
     let traffic = |name: &str| get(&format!("traffic.sidecar.istio.io/{name}"));
@@ -76,7 +76,7 @@ pub(crate) fn capture(pod: &Pod, dns_capture: bool) -> Result<RuleSet, String> {
         config.reroute_interfaces = parse_interfaces(v).map_err(wrong)?;
     }
     config.dns = if dns_capture { DnsCapture::All } else { DnsCapture::Off };
-    Ok(RuleSet::plan(&config))
+    Ok(config)
 }
 
 /// Writes the sidecar's token, roots and labels.
@@ -349,9 +349,10 @@ pub(crate) async fn stop(mesh: &Mesh, pod: &Pod) {
 mod tests {
     use super::*;
     use crate::mesh::tests::pod_with_annotations;
+    use lateen_capture::rules::RuleSet;
 
     fn rules(annotations: &[(&str, &str)]) -> Result<Vec<String>, String> {
-        let set = capture(&pod_with_annotations(annotations), false)?;
+        let set = RuleSet::plan(&capture(&pod_with_annotations(annotations), false)?);
         Ok(set.tables().iter().flat_map(|t| &t.chains).flat_map(|c| c.rules.iter().map(ToString::to_string)).collect())
     }
 
@@ -369,7 +370,7 @@ mod tests {
             assert!(edited.contains(&rule.to_owned()), "{rule}");
         }
         assert!(edited.contains(&"ip daddr 10.96.0.0/16 jump istio-redirect".to_owned()));
-        let with_dns = capture(&pod_with_annotations(&[]), true).unwrap();
+        let with_dns = RuleSet::plan(&capture(&pod_with_annotations(&[]), true).unwrap());
         let redirects = |c: &lateen_capture::nft::Chain| c.rules.iter().any(|r| r.to_string().contains("redirect to :15053"));
         assert!(with_dns.tables().iter().flat_map(|t| &t.chains).any(redirects), "{with_dns:?}");
         assert!(rules(&[("sidecar.istio.io/interceptionMode", "NONE")]).unwrap().is_empty());

@@ -1,9 +1,10 @@
 //! The state of the mesh, for people and for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::capturing::CaptureStatus;
 use crate::gateways::GatewayPort;
 use crate::mesh::Mesh;
 use crate::pod::Pod;
@@ -58,6 +59,9 @@ pub struct PodStatus {
     pub restarts: u32,
     /// What the sidecar has of each type of configuration: `synced`, `stale` or `nack: REASON`. Empty without a sidecar.
     pub xds: BTreeMap<String, String>,
+    /// How its traffic is captured; absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureStatus>,
 }
 
 /// The present state.
@@ -86,6 +90,7 @@ fn pod_status(pod: &Pod, syncz: &BTreeMap<String, BTreeMap<String, String>>) -> 
         app_pids: state.containers.iter().filter_map(|c| Some(c.process.as_ref()?.outer_pid())).collect(),
         restarts: state.containers.iter().map(|c| c.restarts).sum(),
         xds: syncz.get(&format!("{}.{}", f.name, f.namespace)).cloned().unwrap_or_default(),
+        capture: state.capture.clone(),
     }
 }
 
@@ -116,6 +121,12 @@ pub(crate) fn table(status: &Status) -> String {
         }
     }
     let mut out = format!("control plane: {control}\n");
+    let ways: BTreeSet<&CaptureStatus> = status.pods.iter().filter_map(|pod| pod.capture.as_ref()).collect();
+    for way in &ways {
+        let names = status.pods.iter().filter(|pod| pod.capture.as_ref() == Some(way)).map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        let of = if ways.len() == 1 { String::new() } else { format!(" of {}", names.collect::<Vec<_>>().join(", ")) };
+        out.push_str(&format!("capture{of}: {way}\n"));
+    }
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         out.push_str(cells.join("  ").trim_end());
@@ -156,6 +167,7 @@ fn summary(xds: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capturing::Method;
 
     #[test]
     fn the_json_has_the_promised_shape() {
@@ -175,6 +187,7 @@ mod tests {
                 app_pids: vec![9],
                 restarts: 0,
                 xds: BTreeMap::from([("CDS".to_owned(), "synced".to_owned()), ("LDS".to_owned(), "stale".to_owned())]),
+                capture: Some(CaptureStatus { method: Method::Nftables, accelerated: false, reason: "no root".to_owned() }),
             }],
             gateway_ports: vec![GatewayPort {
                 namespace: "edge".to_owned(),
@@ -187,9 +200,12 @@ mod tests {
         assert_eq!(json["control"], serde_json::json!({"pid": 7, "ready": true}));
         assert_eq!(json["pods"][0]["xds"]["CDS"], "synced");
         assert_eq!(json["pods"][0]["app_pids"], serde_json::json!([9]));
+        assert_eq!(json["pods"][0]["capture"]["method"], "nftables");
+        assert_eq!(json["pods"][0]["capture"]["reason"], "no root");
         assert_eq!(json["gateway_ports"][0]["url"], "http://127.0.0.1:8080");
         let text = table(&status);
         assert!(text.ends_with("\n\nhttp://127.0.0.1:8080 → gateway edge/in:80\n"), "{text}");
+        assert!(text.contains("\ncapture: nftables (no root)\n"), "{text}");
         assert!(text.contains("control plane: ready (pid 7)") && text.contains("LDS stale"), "{text}");
     }
 
@@ -209,6 +225,7 @@ mod tests {
             app_pids: vec![],
             restarts: 2,
             xds: BTreeMap::from([("LDS".to_owned(), "nack: listener x: no".to_owned())]),
+            capture: None,
         };
         let text = table(&Status { control: ControlStatus { pid: None, ready: false }, pods: vec![pod], gateway_ports: vec![] });
         assert_eq!(

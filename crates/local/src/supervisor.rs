@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::announce::announce;
+use crate::capturing::{Capturing, Choice};
 use crate::container::{BIN_DIR, PROXY_DIR};
 use crate::controller::{Controller, follow_manifests, say_new};
 use crate::dns::{self, Zone};
@@ -57,6 +58,10 @@ pub(crate) struct Spec {
     pub(crate) json: bool,
     /// What runs as sidecar.
     pub(crate) engine: Engine,
+    /// How traffic is captured.
+    pub(crate) capture: Choice,
+    /// Whether data between application and sidecar goes past TCP.
+    pub(crate) accelerate: bool,
     /// Variables for every process.
     pub(crate) base_environment: Vec<(String, String)>,
     /// Variables for sidecars.
@@ -134,6 +139,7 @@ async fn run(
     let tokens = TokenIssuer::generate(TOKEN_ISSUER).map_err(|e| e.to_string())?;
     let key = spec.dir.token_key();
     fs::write(&key, tokens.public_key_pem()).map_err(|e| format!("{}: {e}", key.display()))?;
+    let capturing = Capturing::prepare(spec.capture, spec.accelerate)?;
     let mesh = Mesh::new(Parts {
         dir: spec.dir,
         logs: spec.logs,
@@ -142,6 +148,7 @@ async fn run(
         tokens,
         report: Report::new(spec.json),
         engine: spec.engine,
+        capturing,
         base_environment: spec.base_environment,
         proxy_environment: spec.proxy_environment,
     });

@@ -1,20 +1,24 @@
-//! `lateen capture`: the rules of a sidecar, in the network namespace in which the command runs.
+//! `lateen capture`: the capture of a sidecar's traffic, in the network namespace in which the command runs.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
+use lateen_capture::ebpf::{Plan, Programs};
 use lateen_capture::link::{add_inbound_source_v6, remove_inbound_source_v6};
+use lateen_capture::netns::NetNs;
 use lateen_capture::nft::InstalledTable;
 use lateen_capture::rules::{
     CaptureConfig, ConfigError, DnsCapture, OwnerGroups, ProxyTraffic, RuleSet, parse_ids, parse_interfaces, parse_ports,
     parse_ranges,
 };
 
+use nix::sys::signal::{SigSet, Signal};
+
 use super::{fail, print};
 
-/// Redirect a pod's traffic to its sidecar with nftables (istio-iptables)
+/// Redirect a pod's traffic to its sidecar with nftables or eBPF (istio-iptables)
 ///
 /// Works on the network namespace in which it runs, and needs CAP_NET_ADMIN there.
 #[derive(Debug, Args)]
@@ -99,9 +103,24 @@ struct Apply {
     /// The pod's IPv4 loopback network
     #[arg(long, env = "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR", default_value = "127.0.0.1/32", value_name = "CIDR")]
     host_ipv4_loopback_cidr: Ipv4Net,
+    /// How: with `ebpf` the command stays, and traffic is captured until it ends, by whatever hand
+    #[arg(long, value_enum, default_value = "nftables", value_name = "METHOD")]
+    method: By,
+    /// With `--method ebpf`: carry data between application and sidecar past TCP (see `lateen up --help`)
+    #[arg(long)]
+    accelerate: bool,
     /// Print the rules and install nothing
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, conflicts_with = "method")]
     dry_run: bool,
+}
+
+/// How traffic is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// By address translation.
+    Nftables,
+    /// By programs in the kernel.
+    Ebpf,
 }
 
 impl Capture {
@@ -129,6 +148,12 @@ fn remove() -> Result<String, String> {
 impl Apply {
     fn run(&self) -> Result<String, String> {
         let config = self.config().map_err(|e| e.to_string())?;
+        if self.method == By::Ebpf {
+            return self.hold(&config);
+        }
+        if self.accelerate {
+            return Err("--accelerate needs --method ebpf".to_owned());
+        }
         let rules = RuleSet::plan(&config);
         if self.dry_run {
             return Ok(plan_text(&rules));
@@ -137,6 +162,24 @@ impl Apply {
         if !rules.tables().is_empty() && std::path::Path::new("/proc/sys/net/ipv6").exists() {
             add_inbound_source_v6().map_err(|e| e.to_string())?;
         }
+        Ok(String::new())
+    }
+
+    /// Captures until SIGINT or SIGTERM.
+    fn hold(&self, config: &CaptureConfig) -> Result<String, String> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGINT);
+        signals.add(Signal::SIGTERM);
+        signals.thread_block().map_err(|e| e.to_string())?;
+        let Some(plan) = Plan::of(config, self.accelerate).map_err(|e| e.to_string())? else { return Ok(String::new()) };
+        if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+            add_inbound_source_v6().map_err(|e| e.to_string())?;
+        }
+        let programs = Programs::load(self.accelerate).map_err(|e| e.to_string())?;
+        let here = NetNs::current().map_err(|e| format!("network namespace: {e}"))?;
+        let _captured = programs.capture(&here, plan).map_err(|e| e.to_string())?;
+        print("captured by eBPF until this command ends\n");
+        signals.wait().map_err(|e| e.to_string())?;
         Ok(String::new())
     }
 
