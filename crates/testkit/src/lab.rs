@@ -130,6 +130,22 @@ pub struct PodStatus {
     /// By short type name (`CDS`, …): `synced`, `stale` or `nack: REASON`.
     #[serde(default)]
     pub xds: BTreeMap<String, String>,
+    /// How its traffic is captured, if it is.
+    #[serde(default)]
+    pub capture: Option<CaptureStatus>,
+}
+
+/// How a pod's traffic is captured.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct CaptureStatus {
+    /// `ebpf` or `nftables`.
+    pub method: String,
+    /// Whether data between application and sidecar goes past TCP.
+    #[serde(default)]
+    pub accelerated: bool,
+    /// Why it is not eBPF, if it is not.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// A mesh that runs for as long as this lives. Dropping it sends Ctrl-C, waits, and runs `lateen down` if that was not enough.
