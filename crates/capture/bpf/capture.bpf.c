@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 OR MIT OR GPL-2.0-only
+/* SPDX-License-Identifier: Apache-2.0
  *
  * Capture without address translation, for the pods of one mesh.
  *
@@ -9,9 +9,6 @@
  *
  * Inbound: the lookup of a listening socket finds the sidecar's (`inbound`); its accepted sockets have the true destination as
  * their own address.
- *
- * Acceleration (`deliver`): what is written to a socket whose other end is on this machine and of the same pod goes into the
- * other's queue without TCP, if nothing can be overtaken by it and the reader keeps up.
  *
  * The programs see every process of the cgroup they are attached to; a network namespace that is not in `pods` is left alone.
  */
@@ -27,7 +24,6 @@ struct address {
 #define ALL_INBOUND 4   /* every inbound port is captured */
 #define DNS_ALL 8       /* every DNS query is captured */
 #define DNS_SERVERS 16  /* DNS queries to the servers in `ranges` are captured */
-#define ACCELERATED 32
 
 /* The rules of a pod. Kept in step with ebpf/plan.rs. */
 struct pod {
@@ -52,7 +48,7 @@ struct range {
 	struct address to;
 };
 
-/* A connection as its accepting (`flows`, `own_calls`) or own (`ends`, `socks`) end sees it; ports in host order. */
+/* A connection as its accepting end sees it; ports in host order. */
 struct flow {
 	__u64 netns;
 	struct address local, remote;
@@ -92,9 +88,6 @@ MAP(notes, MAP_SK_STORAGE, 0, NO_PREALLOC, int, struct note);
 MAP(flows, MAP_LRU_HASH, 65536, 0, struct flow, struct note);
 MAP(own_calls, MAP_LRU_HASH, 16384, 0, struct flow, __u8);
 MAP(listeners, MAP_SOCKHASH, 8192, 0, struct listener, __u32);
-/* Ends of accelerated connections, and their kernel sockets. */
-MAP(ends, MAP_SOCKHASH, 131072, 0, struct flow, __u32);
-MAP(socks, MAP_LRU_HASH, 131072, 0, struct flow, __u64);
 
 INLINE struct address v4(__u32 ip)
 {
@@ -372,37 +365,62 @@ SEC("cgroup/recvmsg6") int recvmsg6(struct bpf_sock_addr *ctx)
 	return show6(ctx, 1);
 }
 
-/* SO_ORIGINAL_DST of what the sidecar accepted, as connection tracking would answer it. */
+/* SO_ORIGINAL_DST of what the sidecar accepted, as connection tracking would answer it. Of an inbound connection it is the
+ * socket's own address, for which some proxies do not look unless they are answered. */
 SEC("cgroup/getsockopt") int original_destination(struct bpf_sockopt *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
+	__u64 netns;
+	struct pod *pod;
 	struct note *note;
+	struct address to;
+	__u32 port;
 	__u8 *out = ctx->optval, *end = ctx->optval_end;
 
 	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) || !sk)
 		return 1;
 	note = sk_storage_get(&notes, sk, 0, 0);
-	if (!note || note->kind != ACCEPTED)
-		return 1;
+	if (note) {
+		if (note->kind != ACCEPTED)
+			return 1;
+		to = note->to;
+		port = note->port;
+	} else {
+		netns = netns_cookie(ctx);
+		pod = map_lookup(&pods, &netns);
+		if (!pod || sk->protocol != IPPROTO_TCP || sk->state != TCP_ESTABLISHED)
+			return 1;
+		if (sk->src_port == pod->proxy_port || sk->src_port == pod->inbound_port)
+			return 1;
+		port = htons((__u16)sk->src_port);
+		if (sk->family == AF_INET) {
+			to = v4(WORD(sk, src_ip4));
+		} else {
+			to.w[0] = WORD(sk, src_ip6[0]);
+			to.w[1] = WORD(sk, src_ip6[1]);
+			to.w[2] = WORD(sk, src_ip6[2]);
+			to.w[3] = WORD(sk, src_ip6[3]);
+		}
+	}
 	if (ctx->level == SOL_IP) {
-		if (!is_v4(&note->to) || out + 16 > end)
+		if (!is_v4(&to) || out + 16 > end)
 			return 1;
 		*(__u16 *)out = AF_INET;
-		*(__u16 *)(out + 2) = (__u16)note->port;
-		*(__u32 *)(out + 4) = note->to.w[3];
+		*(__u16 *)(out + 2) = (__u16)port;
+		*(__u32 *)(out + 4) = to.w[3];
 		*(__u32 *)(out + 8) = 0;
 		*(__u32 *)(out + 12) = 0;
 		*(volatile int *)&ctx->optlen = 16;
 	} else {
-		if (is_v4(&note->to) || out + 28 > end)
+		if (is_v4(&to) || out + 28 > end)
 			return 1;
 		*(__u16 *)out = AF_INET6;
-		*(__u16 *)(out + 2) = (__u16)note->port;
+		*(__u16 *)(out + 2) = (__u16)port;
 		*(__u32 *)(out + 4) = 0;
-		*(__u32 *)(out + 8) = note->to.w[0];
-		*(__u32 *)(out + 12) = note->to.w[1];
-		*(__u32 *)(out + 16) = note->to.w[2];
-		*(__u32 *)(out + 20) = note->to.w[3];
+		*(__u32 *)(out + 8) = to.w[0];
+		*(__u32 *)(out + 12) = to.w[1];
+		*(__u32 *)(out + 16) = to.w[2];
+		*(__u32 *)(out + 20) = to.w[3];
 		*(__u32 *)(out + 24) = 0;
 		*(volatile int *)&ctx->optlen = 28;
 	}
@@ -440,24 +458,6 @@ INLINE void ends_of(struct bpf_sock_ops *ctx, struct flow *f)
 	f->local = v4(WORD(ctx, local_ip4));
 }
 
-/* An end of a connection between application and sidecar enters the map by which the other end finds it. */
-INLINE void accelerate(struct bpf_sock_ops *ctx, struct flow *f)
-{
-	struct bpf_sock *sk = ctx->sk;
-	__u64 pointer;
-
-	if (!sk)
-		return;
-	pointer = (__u64)sk;
-	if (map_update(&socks, f, &pointer, ANY))
-		return;
-	if (sock_hash_update(ctx, &ends, f, ANY)) {
-		map_delete(&socks, f);
-		return;
-	}
-	sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | STATE_CB_FLAG);
-}
-
 SEC("sockops") int established(struct bpf_sock_ops *ctx)
 {
 	__u32 op = ctx->op;
@@ -467,8 +467,7 @@ SEC("sockops") int established(struct bpf_sock_ops *ctx)
 	struct note *note, fresh;
 	__u8 one = 1;
 
-	if (op != TCP_CONNECT_CB && op != ACTIVE_ESTABLISHED_CB && op != PASSIVE_ESTABLISHED_CB && op != STATE_CB &&
-	    op != TCP_LISTEN_CB)
+	if (op != TCP_CONNECT_CB && op != ACTIVE_ESTABLISHED_CB && op != PASSIVE_ESTABLISHED_CB && op != TCP_LISTEN_CB)
 		return 1;
 	f.netns = netns_cookie(ctx);
 	pod = map_lookup(&pods, &f.netns);
@@ -483,11 +482,6 @@ SEC("sockops") int established(struct bpf_sock_ops *ctx)
 			sock_hash_update(ctx, &listeners, &key, ANY);
 		return 1;
 	}
-	if (op == STATE_CB) {
-		if (ctx->args[1] == TCP_CLOSE)
-			map_delete(&socks, &f);
-		return 1;
-	}
 	sk = ctx->sk;
 	if (!sk)
 		return 1;
@@ -499,8 +493,6 @@ SEC("sockops") int established(struct bpf_sock_ops *ctx)
 			sk_storage_get(&notes, sk, &fresh, STORAGE_CREATE);
 			map_delete(&flows, &f);
 		}
-		if (pod->flags & ACCELERATED && (note || is_inbound_source(&f.remote)))
-			accelerate(ctx, &f);
 		return 1;
 	}
 	note = sk_storage_get(&notes, sk, 0, 0);
@@ -514,8 +506,6 @@ SEC("sockops") int established(struct bpf_sock_ops *ctx)
 	}
 	if (note && note->kind == OWN_CALL)
 		map_delete(&own_calls, &peer);
-	if (pod->flags & ACCELERATED && ((note && note->kind == CAPTURED) || is_inbound_source(&f.local)))
-		accelerate(ctx, &f);
 	return 1;
 }
 
@@ -580,70 +570,4 @@ SEC("sk_lookup") int inbound(struct bpf_sk_lookup *ctx)
 	return failed ? 0 : 1;
 }
 
-/* ---- acceleration ---- */
-
-/* What the gate looks at, wherever this kernel has it. */
-struct sock {
-	struct {
-		int len;
-		struct {
-			int counter;
-		} rmem_alloc;
-	} sk_backlog;
-} __attribute__((preserve_access_index));
-
-struct tcp_sock {
-	__u32 snd_una, write_seq, copied_seq, rcv_nxt;
-} __attribute__((preserve_access_index));
-
-#define READ(into, pointer, field) probe_read_kernel(&(into), sizeof(into), __builtin_preserve_access_index(&(pointer)->field))
-
-/* How much a reader may leave unread before its writer has to wait, as TCP makes it wait. */
-#define UNREAD_LIMIT (256 * 1024)
-
-SEC("sk_msg") int deliver(struct sk_msg_md *msg)
-{
-	struct flow own = {}, peer;
-	struct tcp_sock *sender, *receiver;
-	__u64 *pointer;
-	__u32 una, written, copied, next;
-	int unread;
-
-	own.netns = netns_cookie(msg);
-	own.local_port = msg->local_port;
-	own.remote_port = ntohl(msg->remote_port);
-	if (msg->family == AF_INET6) {
-		own.remote.w[0] = WORD(msg, remote_ip6[0]);
-		own.remote.w[1] = WORD(msg, remote_ip6[1]);
-		own.remote.w[2] = WORD(msg, remote_ip6[2]);
-		own.remote.w[3] = WORD(msg, remote_ip6[3]);
-		own.local.w[0] = WORD(msg, local_ip6[0]);
-		own.local.w[1] = WORD(msg, local_ip6[1]);
-		own.local.w[2] = WORD(msg, local_ip6[2]);
-		own.local.w[3] = WORD(msg, local_ip6[3]);
-	} else {
-		own.remote = v4(WORD(msg, remote_ip4));
-		own.local = v4(WORD(msg, local_ip4));
-	}
-	peer = reversed(&own);
-	pointer = map_lookup(&socks, &own);
-	if (!pointer)
-		return 1;
-	sender = (struct tcp_sock *)*pointer;
-	pointer = map_lookup(&socks, &peer);
-	if (!pointer)
-		return 1;
-	receiver = (struct tcp_sock *)*pointer;
-	/* Nothing under way by TCP, nothing arrived by TCP and not read yet: what goes past it overtakes nothing. */
-	if (READ(una, sender, snd_una) || READ(written, sender, write_seq) || una != written)
-		return 1;
-	if (READ(copied, receiver, copied_seq) || READ(next, receiver, rcv_nxt) || copied != next)
-		return 1;
-	if (READ(unread, (struct sock *)receiver, sk_backlog.rmem_alloc.counter) || unread > UNREAD_LIMIT)
-		return 1;
-	msg_redirect_hash(msg, &ends, &peer, INGRESS);
-	return 1;
-}
-
-/* Helpers that read the kernel's memory are for programs whose licence is compatible with its own. */
-const char licence[] SEC("license") = "Dual MIT/GPL";
+const char licence[] SEC("license") = "Apache-2.0";

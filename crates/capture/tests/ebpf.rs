@@ -5,21 +5,21 @@
 
 mod lab;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Lab, ask, ask_marked, by_mark, connect, lab, serve, serve_v6};
+use lab::{ask, ask_marked, by_mark, connect, lab, serve, serve_v6};
 use lateen_capture::ebpf::{Captured, EbpfError, Plan, Programs};
 use lateen_capture::netns::NetNs;
-use lateen_capture::rules::{CaptureConfig, DnsCapture, PortSelection, RangeSelection, parse_ranges};
+use lateen_capture::rules::{CaptureConfig, DnsCapture, RangeSelection, parse_ranges};
 use lateen_capture::{sandbox, socket};
 
 /// The programs; none where they may not be loaded, which must be said.
-fn programs(accelerate: bool) -> Option<Programs> {
-    match Programs::load(accelerate) {
+fn programs() -> Option<Programs> {
+    match Programs::load() {
         Ok(programs) => Some(programs),
         Err(EbpfError::Forbidden) if !sandbox::is_privileged() => None,
         Err(EbpfError::NoCgroup) => None,
@@ -30,12 +30,12 @@ fn programs(accelerate: bool) -> Option<Programs> {
 }
 
 fn capture(programs: &Programs, ns: &NetNs, config: &CaptureConfig) -> Captured {
-    programs.capture(ns, Plan::of(config, programs.accelerates()).unwrap().unwrap()).unwrap()
+    programs.capture(ns, Plan::of(config).unwrap().unwrap()).unwrap()
 }
 
 #[test]
 fn outbound_connections_reach_the_proxy_which_learns_what_was_wanted() {
-    let Some(programs) = programs(false) else { return };
+    let Some(programs) = programs() else { return };
     let lab = lab(2);
     lab.pods[1]
         .run(|| ["0.0.0.0:80", "0.0.0.0:3306", "[::]:80"].map(|a| if a.starts_with('[') { serve_v6(a) } else { serve(a) }))
@@ -81,7 +81,7 @@ fn outbound_connections_reach_the_proxy_which_learns_what_was_wanted() {
 
 #[test]
 fn ports_and_networks_are_taken_in_as_the_rules_say() {
-    let Some(programs) = programs(false) else { return };
+    let Some(programs) = programs() else { return };
     let lab = lab(2);
     lab.pods[1].run(|| ["0.0.0.0:80", "0.0.0.0:81"].map(serve)).unwrap();
     lab.pods[0].run(|| serve("0.0.0.0:15001")).unwrap();
@@ -105,7 +105,7 @@ fn ports_and_networks_are_taken_in_as_the_rules_say() {
 
 #[test]
 fn inbound_connections_reach_the_proxy_and_its_way_to_the_application_is_free() {
-    let Some(programs) = programs(false) else { return };
+    let Some(programs) = programs() else { return };
     let lab = lab(2);
     let _captured = capture(&programs, &lab.pods[1], &by_mark());
     // Before the proxy listens, nobody takes its place.
@@ -184,7 +184,7 @@ fn query(server: &str, connected: bool, mark: bool) -> String {
 
 #[test]
 fn dns_queries_reach_the_dns_proxy_and_its_own_go_out() {
-    let Some(programs) = programs(false) else { return };
+    let Some(programs) = programs() else { return };
     let lab = lab(2);
     lab.pods[1].run(|| ["0.0.0.0:53", "[fd00:6c61::3]:53", "0.0.0.0:54"].map(|a| answer(a, b"server", false))).unwrap();
     lab.pods[1].run(|| serve("0.0.0.0:53")).unwrap();
@@ -240,7 +240,7 @@ const HOLD: &str = "LATEEN_TEST_HOLDS_CAPTURE_OF";
 #[test]
 fn holds_until_it_is_killed() {
     let Some(path) = std::env::var_os(HOLD) else { return };
-    let programs = Programs::load(true).unwrap();
+    let programs = Programs::load().unwrap();
     let _captured = capture(&programs, &NetNs::open(path.as_ref()).unwrap(), &by_mark());
     println!("\nholding");
     loop {
@@ -250,7 +250,7 @@ fn holds_until_it_is_killed() {
 
 #[test]
 fn nothing_is_left_when_the_holder_is_killed() {
-    let Some(_) = programs(true) else { return };
+    let Some(_) = programs() else { return };
     let lab = lab(2);
     lab.pods[1].run(|| serve("0.0.0.0:80")).unwrap();
     lab.pods[0].run(|| serve("0.0.0.0:15001")).unwrap();
@@ -275,7 +275,7 @@ fn nothing_is_left_when_the_holder_is_killed() {
 
 #[test]
 fn a_restarted_proxy_takes_over_and_none_means_refusal() {
-    let Some(programs) = programs(false) else { return };
+    let Some(programs) = programs() else { return };
     let lab = lab(2);
     let _captured = capture(&programs, &lab.pods[1], &by_mark());
     let to: SocketAddr = "10.244.0.3:8080".parse().unwrap();
@@ -292,6 +292,7 @@ fn a_restarted_proxy_takes_over_and_none_means_refusal() {
         let client = lab.pods[0].run(|| connect(to).unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         assert_eq!(accepted.local_addr().unwrap(), to);
+        assert_eq!(socket::original_dst(&accepted).unwrap().address(), to);
         // An application that starts meanwhile may have the port that the proxy's connections carry.
         let application = lab.pods[1].run(|| TcpListener::bind("0.0.0.0:8080")).unwrap();
         assert!(application.is_ok(), "{application:?}");

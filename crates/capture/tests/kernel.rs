@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use lab::{GATEWAY, GATEWAY_V6, ask, ask_marked, by_mark, connect, lab, pod_v4, pod_v6, rust_ns, serve, serve_v6};
 use lateen_capture::link::{BridgeAddresses, PodAddresses, connect_pod, has_ipv6};
 use lateen_capture::netns::NetNs;
 use lateen_capture::nft::{self, Action, Match, Table, Transport};
@@ -17,7 +18,6 @@ use lateen_capture::process::{Launch, launch, user_namespace_advice};
 use lateen_capture::rules::{CaptureConfig, DnsCapture, RuleSet, parse_ranges};
 use lateen_capture::services::{self, ServicePort};
 use lateen_capture::{sandbox, socket};
-use lab::{GATEWAY, GATEWAY_V6, ask, ask_marked, by_mark, connect, lab, pod_v4, pod_v6, rust_ns, serve, serve_v6};
 use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 

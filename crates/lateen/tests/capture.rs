@@ -1,4 +1,4 @@
-//! Both ways of capture, and the accelerated one, give applications the same: what is asked of one is asked of all. Where this
+//! Both ways of capture give applications the same: what is asked of one is asked of the other. Where this
 //! process may not load eBPF programs, `lateen up` has to say so and use nftables.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -143,7 +143,8 @@ impl Mesh {
         let got = self.sh("client", &format!("{lines} | lateen echo tcp web:9000 | cksum"));
         assert_eq!(got, sent);
         // A body that is larger than they, up, and an answer to it.
-        let script = "head -c 20000000 /dev/zero | curl -s -o /dev/null -w '%{http_code} %{size_upload}' --data-binary @- http://web/";
+        let script =
+            "head -c 20000000 /dev/zero | curl -s -o /dev/null -w '%{http_code} %{size_upload}' --data-binary @- http://web/";
         assert_eq!(self.sh("client", script), "200 20000000");
         // Nobody listens, and nobody is there.
         let refused = curl(&self.up, "shop", "client", &["http://web:81/"]);
@@ -177,23 +178,23 @@ impl Mesh {
         assert_all_answered(&requests(&self.up, "shop", "client", &["http://web/", "-n", "100"]), 100);
     }
 
-    fn capture(&self, pod: &str) -> (String, bool, String) {
+    fn capture(&self, pod: &str) -> (String, String) {
         let capture = self.status.pod("shop", pod).unwrap().capture.clone().unwrap();
-        (capture.method, capture.accelerated, capture.reason)
+        (capture.method, capture.reason)
     }
 }
 
 #[test]
 fn by_nftables() {
     let mesh = Mesh::start("nft", &[("LATEEN_CAPTURE", "nftables")]);
-    assert_eq!(mesh.capture("client"), ("nftables".to_owned(), false, "asked for".to_owned()));
+    assert_eq!(mesh.capture("client"), ("nftables".to_owned(), "asked for".to_owned()));
     assert_eq!(mesh.status.pod("shop", "plain").unwrap().capture, None);
     mesh.check();
 }
 
 /// Whether eBPF is used where it is left to choice; else the reason has been checked.
 fn has_ebpf(mesh: &Mesh) -> bool {
-    let (method, _, reason) = mesh.capture("client");
+    let (method, reason) = mesh.capture("client");
     let why = ["eBPF needs root", "eBPF needs a cgroup2"];
     assert!(method == "ebpf" || why.iter().any(|w| reason.starts_with(w)), "{method}: {reason}");
     method == "ebpf"
@@ -203,20 +204,10 @@ fn has_ebpf(mesh: &Mesh) -> bool {
 fn by_ebpf_where_it_is_allowed() {
     let mesh = Mesh::start("ebpf", &[("LATEEN_CAPTURE", "auto")]);
     if has_ebpf(&mesh) {
-        assert_eq!(mesh.capture("web"), ("ebpf".to_owned(), false, String::new()));
+        assert_eq!(mesh.capture("web"), ("ebpf".to_owned(), String::new()));
         // What eBPF does not do, nftables does, for that pod alone.
         let by_interface = mesh.capture("by-interface");
-        assert_eq!(by_interface, ("nftables".to_owned(), false, "rules for interfaces need nftables".to_owned()));
+        assert_eq!(by_interface, ("nftables".to_owned(), "rules for interfaces need nftables".to_owned()));
     }
-    mesh.check();
-}
-
-#[test]
-fn accelerated_where_it_is_allowed() {
-    let mesh = Mesh::start("fast", &[("LATEEN_CAPTURE", "auto"), ("LATEEN_ACCELERATE", "true")]);
-    let accelerated = has_ebpf(&mesh);
-    let (_, told, reason) = mesh.capture("client");
-    assert_eq!(told, accelerated);
-    assert!(accelerated || reason.ends_with("not accelerated, which eBPF is needed for"), "{reason}");
     mesh.check();
 }

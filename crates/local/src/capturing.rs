@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What people ask for (`--capture`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Choice {
+pub(crate) enum Choice {
     /// eBPF where it works, else nftables
     #[default]
     Auto,
@@ -33,10 +33,7 @@ pub enum Method {
 pub struct CaptureStatus {
     /// The method.
     pub method: Method,
-    /// Whether data between application and sidecar goes past TCP.
-    #[serde(default)]
-    pub accelerated: bool,
-    /// Why it is not eBPF, or not accelerated although asked for; empty if all is as asked.
+    /// Why it is not eBPF; empty if it is.
     #[serde(default)]
     pub reason: String,
 }
@@ -45,7 +42,6 @@ pub struct CaptureStatus {
 #[derive(Debug)]
 pub(crate) struct Capturing {
     choice: Choice,
-    accelerate: bool,
     programs: Result<Programs, String>,
 }
 
@@ -54,14 +50,14 @@ impl Capturing {
     ///
     /// # Errors
     /// When eBPF is asked for by name and not to be had.
-    pub(crate) fn prepare(choice: Choice, accelerate: bool) -> Result<Self, String> {
+    pub(crate) fn prepare(choice: Choice) -> Result<Self, String> {
         let programs = match choice {
             Choice::Nftables => Err("asked for".to_owned()),
-            Choice::Auto | Choice::Ebpf => Programs::load(accelerate).map_err(|e| e.to_string()),
+            Choice::Auto | Choice::Ebpf => Programs::load().map_err(|e| e.to_string()),
         };
         match (&programs, choice) {
             (Err(reason), Choice::Ebpf) => Err(format!("--capture ebpf: {reason}")),
-            _ => Ok(Self { choice, accelerate, programs }),
+            _ => Ok(Self { choice, programs }),
         }
     }
 
@@ -72,11 +68,7 @@ impl Capturing {
     pub(crate) fn apply(&self, ns: &NetNs, config: &CaptureConfig) -> Result<(Option<Captured>, Option<CaptureStatus>), String> {
         let reason = match self.by_programs(ns, config) {
             Ok(captured) => {
-                let status = captured.as_ref().map(|captured| CaptureStatus {
-                    method: Method::Ebpf,
-                    accelerated: captured.is_accelerated(),
-                    reason: String::new(),
-                });
+                let status = captured.is_some().then(|| CaptureStatus { method: Method::Ebpf, reason: String::new() });
                 return Ok((captured, status));
             }
             Err(reason) if self.choice == Choice::Ebpf => return Err(reason),
@@ -84,14 +76,14 @@ impl Capturing {
         };
         let rules = RuleSet::plan(config);
         ns.run(|| rules.apply()).map_err(|e| format!("network namespace: {e}"))?.map_err(|e| e.to_string())?;
-        let missed = if self.accelerate { "; not accelerated, which eBPF is needed for" } else { "" };
-        let reason = format!("{reason}{missed}");
-        Ok((None, Some(CaptureStatus { method: Method::Nftables, accelerated: false, reason })))
+        // Nothing is captured where nothing is intercepted.
+        let status = (!rules.tables().is_empty()).then_some(CaptureStatus { method: Method::Nftables, reason });
+        Ok((None, status))
     }
 
     fn by_programs(&self, ns: &NetNs, config: &CaptureConfig) -> Result<Option<Captured>, String> {
         let programs = self.programs.as_ref().map_err(Clone::clone)?;
-        match Plan::of(config, self.accelerate).map_err(|e| e.to_string())? {
+        match Plan::of(config).map_err(|e| e.to_string())? {
             None => Ok(None),
             Some(plan) => programs.capture(ns, plan).map(Some).map_err(|e| e.to_string()),
         }
@@ -104,8 +96,7 @@ impl std::fmt::Display for CaptureStatus {
             Method::Ebpf => "eBPF",
             Method::Nftables => "nftables",
         };
-        let accelerated = if self.accelerated { ", accelerated" } else { "" };
-        write!(f, "{method}{accelerated}")?;
+        f.write_str(method)?;
         if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
     }
 }

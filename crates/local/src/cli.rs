@@ -55,12 +55,6 @@ pub struct Up {
     /// How pods' traffic reaches their sidecars; `lateen status` tells what each pod has, and why
     #[arg(long, env = "LATEEN_CAPTURE", value_enum, default_value = "auto", value_name = "METHOD")]
     capture: Choice,
-    /// Carry data between application and sidecar past TCP (needs capture by eBPF)
-    ///
-    /// It saves CPU and latency on small messages, and is seen by applications that wait for whole messages in one call
-    /// (MSG_WAITALL, SO_RCVLOWAT), splice from their sockets, or read counters of TCP: for those, leave it off.
-    #[arg(long, env = "LATEEN_ACCELERATE")]
-    accelerate: bool,
     /// `json`: print the status as JSON when the mesh is ready, and everything else on standard error
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -71,16 +65,12 @@ impl Up {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let json = self.output == Output::Json;
-        if self.accelerate && self.capture == Choice::Nftables {
-            return fail("--accelerate needs capture by eBPF: leave out --capture nftables");
-        }
         let options = Options {
             paths: self.paths,
             name: self.name,
             log_dir: self.log_dir,
             engine: self.sidecar,
             capture: self.capture,
-            accelerate: self.accelerate,
             json,
         };
         match launcher::up(&options) {
@@ -112,7 +102,7 @@ impl Down {
 /// Show the control plane and the pods of a running mesh
 ///
 /// The JSON has `control` (`pid`, `ready`) and `pods`, each with `namespace`, `name`, `ip`, `labels`, `service_account`,
-/// `ready`, `proxy_pid`, `app_pids`, `capture` (`method`, `accelerated`, `reason`) and `xds`, where each type of configuration is `synced`, `stale` or `nack: REASON`.
+/// `ready`, `proxy_pid`, `app_pids`, `capture` (`method`, `reason`) and `xds`, where each type of configuration is `synced`, `stale` or `nack: REASON`.
 /// Process ids are as seen outside the mesh.
 #[derive(Debug, Args)]
 pub struct StatusArgs {

@@ -32,7 +32,6 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) engine: Engine,
     pub(crate) capture: Choice,
-    pub(crate) accelerate: bool,
     pub(crate) json: bool,
 }
 
@@ -68,7 +67,6 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
         json: options.json,
         engine,
         capture: options.capture,
-        accelerate: options.accelerate,
         base_environment: environment(&PASSED_TO_ALL, false),
         proxy_environment: environment(&PASSED_TO_PROXIES, true),
         control_environment: environment(&PASSED_TO_CONTROL, true),

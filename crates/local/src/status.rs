@@ -123,7 +123,11 @@ pub(crate) fn table(status: &Status) -> String {
     let mut out = format!("control plane: {control}\n");
     let ways: BTreeSet<&CaptureStatus> = status.pods.iter().filter_map(|pod| pod.capture.as_ref()).collect();
     for way in &ways {
-        let names = status.pods.iter().filter(|pod| pod.capture.as_ref() == Some(way)).map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        let names = status
+            .pods
+            .iter()
+            .filter(|pod| pod.capture.as_ref() == Some(way))
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name));
         let of = if ways.len() == 1 { String::new() } else { format!(" of {}", names.collect::<Vec<_>>().join(", ")) };
         out.push_str(&format!("capture{of}: {way}\n"));
     }
@@ -187,7 +191,7 @@ mod tests {
                 app_pids: vec![9],
                 restarts: 0,
                 xds: BTreeMap::from([("CDS".to_owned(), "synced".to_owned()), ("LDS".to_owned(), "stale".to_owned())]),
-                capture: Some(CaptureStatus { method: Method::Nftables, accelerated: false, reason: "no root".to_owned() }),
+                capture: Some(CaptureStatus { method: Method::Nftables, reason: "no root".to_owned() }),
             }],
             gateway_ports: vec![GatewayPort {
                 namespace: "edge".to_owned(),

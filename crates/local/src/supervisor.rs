@@ -60,8 +60,6 @@ pub(crate) struct Spec {
     pub(crate) engine: Engine,
     /// How traffic is captured.
     pub(crate) capture: Choice,
-    /// Whether data between application and sidecar goes past TCP.
-    pub(crate) accelerate: bool,
     /// Variables for every process.
     pub(crate) base_environment: Vec<(String, String)>,
     /// Variables for sidecars.
@@ -139,7 +137,7 @@ async fn run(
     let tokens = TokenIssuer::generate(TOKEN_ISSUER).map_err(|e| e.to_string())?;
     let key = spec.dir.token_key();
     fs::write(&key, tokens.public_key_pem()).map_err(|e| format!("{}: {e}", key.display()))?;
-    let capturing = Capturing::prepare(spec.capture, spec.accelerate)?;
+    let capturing = Capturing::prepare(spec.capture)?;
     let mesh = Mesh::new(Parts {
         dir: spec.dir,
         logs: spec.logs,

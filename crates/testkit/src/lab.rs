@@ -140,9 +140,6 @@ pub struct PodStatus {
 pub struct CaptureStatus {
     /// `ebpf` or `nftables`.
     pub method: String,
-    /// Whether data between application and sidecar goes past TCP.
-    #[serde(default)]
-    pub accelerated: bool,
     /// Why it is not eBPF, if it is not.
     #[serde(default)]
     pub reason: String,

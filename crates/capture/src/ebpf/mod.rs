@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapError, SockHash};
+use aya::maps::{HashMap, MapError};
 use aya::programs::sk_lookup::SkLookupLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockopt, SkLookup, SkMsg, SockOps};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockopt, SkLookup, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 
@@ -34,7 +34,7 @@ const ADDRESS_PROGRAMS: [&str; 8] =
 #[derive(Debug, Error)]
 pub enum EbpfError {
     /// The process may not load programs.
-    #[error("eBPF needs root outside of a user namespace (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")]
+    #[error("eBPF needs root outside of a user namespace (CAP_BPF and CAP_NET_ADMIN)")]
     Forbidden,
     /// There is nothing to attach to.
     #[error("eBPF needs a cgroup2 file system, and none is mounted")]
@@ -70,12 +70,11 @@ fn at<E: std::error::Error>(step: impl Into<String>) -> impl FnOnce(E) -> EbpfEr
 #[derive(Clone)]
 pub struct Programs {
     kernel: Arc<Mutex<Ebpf>>,
-    accelerates: bool,
 }
 
 impl std::fmt::Debug for Programs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Programs").field("accelerates", &self.accelerates).finish_non_exhaustive()
+        f.debug_struct("Programs").finish_non_exhaustive()
     }
 }
 
@@ -95,12 +94,11 @@ impl std::fmt::Debug for Captured {
 }
 
 impl Programs {
-    /// Loads the programs and attaches them; they do nothing before [`Self::capture`]. `accelerate`: also those that carry data
-    /// between application and sidecar past TCP.
+    /// Loads the programs and attaches them; they do nothing before [`Self::capture`].
     ///
     /// # Errors
     /// What the system lacks or refuses: a reason to use nftables instead.
-    pub fn load(accelerate: bool) -> Result<Self, EbpfError> {
+    pub fn load() -> Result<Self, EbpfError> {
         if !may_load() {
             return Err(EbpfError::Forbidden);
         }
@@ -115,22 +113,13 @@ impl Programs {
         let answers = program::<CgroupSockopt>(&mut ebpf, "original_destination")?;
         answers.load().map_err(at("original_destination"))?;
         program::<SockOps>(&mut ebpf, "established")?.load().map_err(at("established"))?;
-        if accelerate {
-            attach_delivery(&mut ebpf)?;
-        }
         for name in ADDRESS_PROGRAMS {
             program::<CgroupSockAddr>(&mut ebpf, name)?.attach(&cgroup, CgroupAttachMode::Single).map_err(at(name))?;
         }
         let answers = program::<CgroupSockopt>(&mut ebpf, "original_destination")?;
         answers.attach(&cgroup, CgroupAttachMode::Single).map_err(at("original_destination"))?;
         program::<SockOps>(&mut ebpf, "established")?.attach(&cgroup, CgroupAttachMode::Single).map_err(at("established"))?;
-        Ok(Self { kernel: Arc::new(Mutex::new(ebpf)), accelerates: accelerate })
-    }
-
-    /// Whether the programs that accelerate are loaded.
-    #[must_use]
-    pub fn accelerates(&self) -> bool {
-        self.accelerates
+        Ok(Self { kernel: Arc::new(Mutex::new(ebpf)) })
     }
 
     /// Captures the traffic of a namespace from now on. Its addresses must be there: connections to one that comes later are
@@ -155,12 +144,6 @@ impl Programs {
 }
 
 impl Captured {
-    /// Whether connections between application and sidecar are accelerated.
-    #[must_use]
-    pub fn is_accelerated(&self) -> bool {
-        self.plan.accelerates()
-    }
-
     fn write(&self, ebpf: &mut Ebpf) -> Result<(), EbpfError> {
         let netns = self.netns.to_ne_bytes();
         let mut values = map::<HashMap<_, [u8; 16], u8>>(ebpf, "values")?;
@@ -215,14 +198,6 @@ impl Drop for Captured {
 
 fn lock(kernel: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn attach_delivery(ebpf: &mut Ebpf) -> Result<(), EbpfError> {
-    let ends = SockHash::<_, [u8; 48]>::try_from(ebpf.map("ends").ok_or_else(|| missing("ends"))?).map_err(at("ends"))?;
-    let ends = ends.fd().try_clone().map_err(at("ends"))?;
-    let program = program::<SkMsg>(ebpf, "deliver")?;
-    program.load().map_err(at("deliver"))?;
-    program.attach(&ends).map_err(at("deliver")).map(drop)
 }
 
 fn missing(name: &str) -> EbpfError {

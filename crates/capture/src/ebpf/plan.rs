@@ -15,7 +15,6 @@ const ALL_OUTBOUND: u32 = 2;
 const ALL_INBOUND: u32 = 4;
 const DNS_ALL: u32 = 8;
 const DNS_SERVERS: u32 = 16;
-const ACCELERATED: u32 = 32;
 
 const USER: u32 = 1;
 const GROUP: u32 = 2;
@@ -63,13 +62,13 @@ impl Plan {
     ///
     /// # Errors
     /// What these programs do not do.
-    pub fn of(config: &CaptureConfig, accelerate: bool) -> Result<Option<Self>, Unsupported> {
+    pub fn of(config: &CaptureConfig) -> Result<Option<Self>, Unsupported> {
         if config.mode == InterceptionMode::None {
             return Ok(None);
         }
         refuse(config)?;
         let mut plan = Self {
-            flags: if accelerate { ACCELERATED } else { 0 },
+            flags: 0,
             mark: 0,
             ports: [config.proxy_port, config.inbound_port, config.tunnel_port, DNS_PROXY_PORT],
             values: Vec::new(),
@@ -122,11 +121,6 @@ impl Plan {
         self.values.extend(ports.iter().map(|port| (kind, u32::from(*port))));
     }
 
-    /// Whether connections between application and sidecar are accelerated.
-    pub(super) const fn accelerates(&self) -> bool {
-        self.flags & ACCELERATED != 0
-    }
-
     /// `struct pod`.
     pub(super) fn pod(&self, addresses: &[IpAddr]) -> [u8; 48] {
         let [v4, v6] = own(addresses);
@@ -141,9 +135,8 @@ impl Plan {
 
     /// Keys of `values`.
     pub(super) fn values(&self, netns: u64) -> Vec<[u8; 16]> {
-        let key = |(kind, number): &(u32, u32)| {
-            sized(&[&netns.to_ne_bytes()[..], &kind.to_ne_bytes(), &number.to_ne_bytes()].concat())
-        };
+        let key =
+            |(kind, number): &(u32, u32)| sized(&[&netns.to_ne_bytes()[..], &kind.to_ne_bytes(), &number.to_ne_bytes()].concat());
         self.values.iter().map(key).collect()
     }
 
@@ -178,10 +171,7 @@ fn refuse(config: &CaptureConfig) -> Result<(), Unsupported> {
 fn own(addresses: &[IpAddr]) -> [IpAddr; 2] {
     let global = |a: &&IpAddr| !matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
     let first = |v4: bool| addresses.iter().filter(global).find(|a| a.is_ipv4() == v4).copied();
-    [
-        first(true).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        first(false).unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-    ]
+    [first(true).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), first(false).unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST))]
 }
 
 /// `struct address`.
@@ -210,7 +200,7 @@ mod tests {
     use crate::rules::parse_ranges;
 
     fn plan(config: &CaptureConfig) -> Plan {
-        Plan::of(config, false).unwrap().unwrap()
+        Plan::of(config).unwrap().unwrap()
     }
 
     #[test]
@@ -248,7 +238,7 @@ mod tests {
         let refused = |change: fn(&mut CaptureConfig)| {
             let mut config = CaptureConfig::default();
             change(&mut config);
-            Plan::of(&config, false).unwrap_err()
+            Plan::of(&config).unwrap_err()
         };
         assert_eq!(refused(|c| c.exclude_interfaces.push("eth1".to_owned())), Unsupported::Interfaces);
         assert_eq!(refused(|c| c.reroute_interfaces.push("tap0".to_owned())), Unsupported::Interfaces);
@@ -258,6 +248,6 @@ mod tests {
         let loopback = |c: &mut CaptureConfig| c.outbound_ranges = RangeSelection::Only(parse_ranges("127.0.0.1").unwrap());
         assert_eq!(refused(loopback), Unsupported::Loopback);
         let none = CaptureConfig { mode: InterceptionMode::None, ..CaptureConfig::default() };
-        assert_eq!(Plan::of(&none, false), Ok(None));
+        assert_eq!(Plan::of(&none), Ok(None));
     }
 }

@@ -63,7 +63,9 @@ pub(crate) fn serve(bind: &str) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let wanted = socket::original_dst(&stream).map(|d| d.address().to_string()).unwrap_or_else(|_| stream.local_addr().unwrap().to_string());
+            let wanted = socket::original_dst(&stream)
+                .map(|d| d.address().to_string())
+                .unwrap_or_else(|_| stream.local_addr().unwrap().to_string());
             let peer = stream.peer_addr().unwrap();
             write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
         }
@@ -100,10 +102,11 @@ pub(crate) fn serve_v6(bind: &str) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let wanted = socket::original_dst(&stream).map(|d| d.address().to_string()).unwrap_or_else(|_| stream.local_addr().unwrap().to_string());
+            let wanted = socket::original_dst(&stream)
+                .map(|d| d.address().to_string())
+                .unwrap_or_else(|_| stream.local_addr().unwrap().to_string());
             let peer = stream.peer_addr().unwrap();
             write!(stream, "{port} {wanted} {}", peer.ip()).unwrap();
         }
     });
 }
-

@@ -106,9 +106,6 @@ struct Apply {
     /// How: with `ebpf` the command stays, and traffic is captured until it ends, by whatever hand
     #[arg(long, value_enum, default_value = "nftables", value_name = "METHOD")]
     method: By,
-    /// With `--method ebpf`: carry data between application and sidecar past TCP (see `lateen up --help`)
-    #[arg(long)]
-    accelerate: bool,
     /// Print the rules and install nothing
     #[arg(short = 'n', long, conflicts_with = "method")]
     dry_run: bool,
@@ -151,9 +148,6 @@ impl Apply {
         if self.method == By::Ebpf {
             return self.hold(&config);
         }
-        if self.accelerate {
-            return Err("--accelerate needs --method ebpf".to_owned());
-        }
         let rules = RuleSet::plan(&config);
         if self.dry_run {
             return Ok(plan_text(&rules));
@@ -171,11 +165,11 @@ impl Apply {
         signals.add(Signal::SIGINT);
         signals.add(Signal::SIGTERM);
         signals.thread_block().map_err(|e| e.to_string())?;
-        let Some(plan) = Plan::of(config, self.accelerate).map_err(|e| e.to_string())? else { return Ok(String::new()) };
+        let Some(plan) = Plan::of(config).map_err(|e| e.to_string())? else { return Ok(String::new()) };
         if std::path::Path::new("/proc/sys/net/ipv6").exists() {
             add_inbound_source_v6().map_err(|e| e.to_string())?;
         }
-        let programs = Programs::load(self.accelerate).map_err(|e| e.to_string())?;
+        let programs = Programs::load().map_err(|e| e.to_string())?;
         let here = NetNs::current().map_err(|e| format!("network namespace: {e}"))?;
         let _captured = programs.capture(&here, plan).map_err(|e| e.to_string())?;
         print("captured by eBPF until this command ends\n");
