@@ -310,7 +310,7 @@ impl Forwarding<'_, '_> {
         if !self.upload.can_restart() {
             return None;
         }
-        let permit = self.plan.cluster.breakers.try_acquire_retry();
+        let permit = self.plan.cluster.breakers.try_acquire_retry(crate::upstream::cluster::now);
         match permit {
             Some(_) => stats.upstream_rq_retry.inc(),
             None => {
@@ -345,6 +345,8 @@ impl Forwarding<'_, '_> {
     async fn attempt(&mut self) -> Try {
         let Some(host) = self.pick() else { return Try::NoHost };
         self.info.host = Some(host.clone());
+        // Of an earlier try.
+        self.info.transport_failure = None;
         if let Some(retries) = &mut self.plan.retries {
             retries.on_host(host.address, host.priority);
         }
