@@ -99,6 +99,8 @@ mod tests {
             tls: None,
             tcp: None,
             tcp_banner: None,
+            tunnel: None,
+            proxy_protocol: false,
             grpc: Some(0),
             otlp: None,
             kept_spans: 0,
