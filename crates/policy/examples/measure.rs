@@ -234,7 +234,7 @@ fn main() {
         measure(&format!("path: {what}"), || path::normalize(black_box(text), PathNormalization::Base).is_ok());
     }
     let breakers = Breakers::new(CircuitBreakers::default());
-    measure("breaker: acquire and give back", || breakers.try_acquire_request().is_some());
+    measure("breaker: acquire and give back", || breakers.try_acquire_request(|| Duration::ZERO).is_some());
     let detector = Detector::new(
         OutlierDetection {
             consecutive_5xx: 5,

@@ -10,8 +10,8 @@ use crate::names;
 use crate::world::{Protocol, Service, ServicePort, World};
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
-    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, SlowStart, TcpKeepalive, TlsMode,
-    TransportSocket, UpstreamHttp, WeightedLocality,
+    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, RetryQuota, ServiceRef,
+    SlowStart, TcpKeepalive, TlsMode, TransportSocket, UpstreamHttp, WeightedLocality,
 };
 use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
 use std::net::SocketAddr;
@@ -178,14 +178,12 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
         cluster.healthy_panic_threshold = Some(percent(outlier.min_health_percent));
     }
     let max_retries = policy.connection_pool.and_then(|p| p.http.as_ref()).and_then(|h| positive(h.max_retries));
-    cluster.circuit_breakers.retry_budget = match (policy.retry_budget, max_retries) {
-        (Some(written), _) => Some(retry_budget(written)),
-        // A limit of retries in flight is the user's own bound.
-        (None, Some(_)) => None,
-        // Istio has no bound here; when all backends fail, retries would multiply the load on them. Of few requests more may be
-        // tried again at once than the share allows: all those that one of three endpoints leaves without an answer.
-        (None, None) => Some(RetryBudget { percent_hundredths: 2_000, min_concurrency: 16 }),
-    };
+    cluster.circuit_breakers.retry_budget = policy.retry_budget.map(retry_budget);
+    // A budget, or a limit of retries in flight, is the user's own bound.
+    if policy.retry_budget.is_none() && max_retries.is_none() {
+        cluster.circuit_breakers.retry_budget = Some(DEFAULT_BUDGET);
+        cluster.circuit_breakers.retry_quota = Some(DEFAULT_QUOTA);
+    }
     cluster
 }
 
@@ -196,6 +194,17 @@ fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
         cluster.circuit_breakers.max_connections = limit(tcp.max_connections);
         if let Some(timeout) = tcp.connect_timeout {
             cluster.connect_timeout = timeout.get();
+/// Where nothing is written. Istio has no bound: when all backends fail, retries multiply the load on them. Here they add a fifth
+/// to it. Of few requests all may be tried again, also when all of them fail in the same moment, as when one of two endpoints
+/// hangs: 100 retries in 10 seconds, which is what Linkerd allows. A limit of retries in flight cannot do both: one that lets 64
+/// requests be tried again at once lets 96 clients of a failing backend send most of their requests again and again; and Envoy's
+/// interval compares retries in flight with requests of the last seconds, which is no bound where answers come fast.
+const DEFAULT_QUOTA: RetryQuota = RetryQuota { percent_hundredths: 2_000, min_retries: 100, interval: Duration::from_secs(10) };
+
+/// The same for proxies that know no quota, as far as a limit of retries in flight can say it. It never refuses what the quota
+/// allows to few requests.
+const DEFAULT_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 100, interval: None };
+
         }
         if let Some(keepalive) = &tcp.tcp_keepalive {
             cluster.tcp_keepalive = Some(TcpKeepalive {
@@ -241,7 +250,11 @@ fn outlier_detection(written: &resource::OutlierDetection) -> OutlierDetection {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=10,000 before")]
 fn retry_budget(written: &resource::RetryBudget) -> RetryBudget {
     let hundredths = (written.percent.unwrap_or(20.0).clamp(0.0, 100.0) * 100.0).round() as u32;
-    RetryBudget { percent_hundredths: hundredths, min_concurrency: written.min_retry_concurrency.unwrap_or(3) }
+    RetryBudget {
+        percent_hundredths: hundredths,
+        min_concurrency: written.min_retry_concurrency.unwrap_or(3),
+        interval: written.budget_interval.map(Duration::from).filter(|interval| !interval.is_zero()),
+    }
 }
 
 /// A port of a service as other gateways name it in TLS that is passed on (Istio's SNI-DNAT clusters).

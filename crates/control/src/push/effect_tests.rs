@@ -545,7 +545,7 @@ fn settings_of_destination_rules() {
         rows: &[
             ("percent", "percent: 5", Changes),
             ("minRetryConcurrency", "minRetryConcurrency: 5", Changes),
-            ("budgetInterval", "budgetInterval: 5s", LATER),
+            ("budgetInterval", "budgetInterval: 5s", Changes),
         ],
     });
     check(&Message {

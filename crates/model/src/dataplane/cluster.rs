@@ -266,6 +266,9 @@ impl Default for CircuitBreakers {
         Self {
             max_connections: u32::MAX,
             max_pending_requests: u32::MAX,
+    /// Retries of an interval as a share of its requests, beside the limits above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_quota: Option<RetryQuota>,
             max_requests: u32::MAX,
             max_retries: u32::MAX,
             retry_budget: None,
@@ -273,10 +276,11 @@ impl Default for CircuitBreakers {
     }
 }
 
-/// Retries in flight as a share of requests in flight (`RetryBudget`).
+/// Retries in flight as a share of requests (`RetryBudget`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryBudget {
     /// In hundredths of a percent; Envoy's default is 20 % = 2,000.
+            retry_quota: None,
     pub percent_hundredths: u32,
     /// Always allowed; Envoy's default is 3.
     pub min_concurrency: u32,
@@ -288,6 +292,24 @@ pub struct OutlierDetection {
     /// 5xx (or local failures) in a row.
     pub consecutive_5xx: u32,
     /// 502, 503 or 504 in a row.
+    /// The requests are those that began in the last while, each try being one; `None` is those in flight (`budget_interval`).
+    #[serde(serialize_with = "super::json::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+}
+
+/// Retries that begin in an interval, as a share of the requests that begin in it. Envoy has nothing like it: a
+/// [`RetryBudget`] limits how many retries there are at once, which bounds the load on a backend that fails only where retries
+/// last as long as requests, and only with a minimum so small that few requests that fail together are not all tried again. It
+/// travels in the cluster's metadata, where Envoy does not look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RetryQuota {
+    /// In hundredths of a percent of the requests; a request counts once, however often it is tried.
+    pub percent_hundredths: u32,
+    /// Always allowed in an interval.
+    pub min_retries: u32,
+    /// For how long requests and retries count.
+    #[serde(serialize_with = "super::json::duration")]
+    pub interval: Duration,
     pub consecutive_gateway_failure: u32,
     /// Local failures in a row; only with `split_local_origin`.
     pub consecutive_local_origin_failure: u32,

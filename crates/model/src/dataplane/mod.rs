@@ -21,7 +21,7 @@ mod tls;
 
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint, DnsFamily, DnsKind, DnsLocality,
-    HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TransportSocket,
+    HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget, RetryQuota, ServiceRef, TcpKeepalive, TransportSocket,
     TransportSocketMatch, UpstreamHttp, WeightedLocality,
 };
 pub use endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef};

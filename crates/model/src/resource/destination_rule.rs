@@ -122,7 +122,7 @@ pub struct OutlierDetection {
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
-/// How many retries may be in flight, as a share of the requests in flight.
+/// How many retries may be in flight, as a share of the requests in flight, or of those of the last while.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryBudget {
@@ -130,6 +130,6 @@ pub struct RetryBudget {
     pub percent: Option<f64>,
     /// Always allowed; 3 if absent.
     pub min_retry_concurrency: Option<u32>,
-    /// How long a request counts after it has ended; not supported yet.
+    /// For how long a request counts from its begin, whether it has ended or not; absent or zero: while it is in flight.
     pub budget_interval: Option<ProtoDuration>,
 }

@@ -219,6 +219,7 @@ pub(super) fn note_client_gone(info: &mut RequestInfo) {
 impl Forwarding<'_, '_> {
     /// Tries until there is a response, or an answer of our own (`Some`), or nobody to answer (`None`).
     async fn run(&mut self) -> Result<Box<Answered>, Option<LocalReply>> {
+        self.plan.cluster.breakers.begin_request(upstream::now);
         let mut retry_permit: Option<Permit> = None;
         let mut stale_retried = false;
         let mut unsent = 0;
@@ -241,7 +242,7 @@ impl Forwarding<'_, '_> {
                         Some(retries) => retries.on_response(&View::of(&answered.head)),
                         None => Decision::NotRetriable,
                     };
-                    match self.retry(decision) {
+                    match self.retry(decision, false) {
                         Some(permit) => retry_permit = Some(permit),
                         None => {
                             if had_retry_permit && status < 500 {
@@ -264,7 +265,7 @@ impl Forwarding<'_, '_> {
                         Some(retries) => retries.on_reset(reset),
                         None => Decision::NotRetriable,
                     };
-                    match self.retry(decision) {
+                    match self.retry(decision, true) {
                         Some(permit) => retry_permit = Some(permit),
                         None => return Err(Some(reply)),
                     }
@@ -295,8 +296,8 @@ impl Forwarding<'_, '_> {
         }
     }
 
-    /// The permit for another try, if one is wanted, allowed and possible.
-    fn retry(&mut self, decision: Decision) -> Option<Permit> {
+    /// The permit for another try, if one is wanted, allowed and possible; `ended` if the last one has given its own back.
+    fn retry(&mut self, decision: Decision, ended: bool) -> Option<Permit> {
         let stats = &self.plan.cluster.stats;
         match decision {
             Decision::Retry => {}
@@ -310,7 +311,7 @@ impl Forwarding<'_, '_> {
         if !self.upload.can_restart() {
             return None;
         }
-        let permit = self.plan.cluster.breakers.try_acquire_retry(crate::upstream::cluster::now);
+        let permit = self.plan.cluster.breakers.try_acquire_retry(ended, upstream::now);
         match permit {
             Some(_) => stats.upstream_rq_retry.inc(),
             None => {

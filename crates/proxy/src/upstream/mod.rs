@@ -6,7 +6,7 @@ pub(crate) mod dns;
 mod pool;
 mod stats;
 
-pub(crate) use cluster::{Cluster, Host};
+pub(crate) use cluster::{Cluster, Host, now};
 pub(crate) use connect::{ConnectError, Opened, Purpose, connect};
 pub(crate) use pool::{Asked, ConnectionMeta, Lease, LeaseError, Pools};
 

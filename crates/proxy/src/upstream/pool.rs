@@ -421,7 +421,7 @@ impl ClusterPool {
             LeaseKind::H1(connection) => connection.as_ref().is_some_and(|c| c.connection.requests() > 0),
             LeaseKind::H2(shared) => shared.requests.get() > 0,
         };
-        let Some(request) = self.cluster.breakers.try_acquire_request() else {
+        let Some(request) = self.cluster.breakers.try_acquire_request(super::cluster::now) else {
             if let LeaseKind::H1(Some(connection)) = kind {
                 self.give_back(key, connection);
             }

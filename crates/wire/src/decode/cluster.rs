@@ -2,9 +2,10 @@
 
 use super::common::{ads_only, duration, metadata_str, port, short, socket_address};
 use super::cx::{Cx, Result, fields};
-use super::{endpoint, hash, slow_start, tls, typed};
+use super::{endpoint, hash, retry_quota, slow_start, tls, typed};
 use crate::encode::cluster::HTTP_PROTOCOL_OPTIONS;
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
+use crate::encode::retry_quota::NAMESPACE;
 use lateen_model::dataplane as m;
 use std::time::Duration;
 
@@ -47,6 +48,10 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
     let (healthy_panic_threshold, weighted_localities) =
         cx.optional("common_lb_config", common_lb_config, common_lb)?.unwrap_or_default();
     Ok(m::Cluster {
+    let metadata = metadata.unwrap_or_default();
+    let mut circuit_breakers =
+        cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?;
+    circuit_breakers.retry_quota = retry_quota::of(cx, &metadata)?;
         name,
         stat_name: alt_stat_name,
         discovery,
@@ -55,14 +60,14 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         slow_start,
         transport: transport(cx, transport_socket, transport_socket_matches)?,
         http: http(cx, typed_extension_protocol_options)?,
-        circuit_breakers: cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?,
+        circuit_breakers,
         outlier_detection: cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?,
         healthy_panic_threshold,
         weighted_localities,
         tcp_keepalive: cx.optional("upstream_connection_options", upstream_connection_options, tcp_keepalive)?.flatten(),
         bind_sources: cx.optional("upstream_bind_config", upstream_bind_config, bind_sources)?.unwrap_or_default(),
         tcp_metadata_exchange: upstream_filters(cx, filters)?,
-        metadata: cluster_metadata(cx, &metadata.unwrap_or_default()),
+        metadata: cluster_metadata(cx, &metadata),
     })
 }
 
@@ -401,10 +406,10 @@ fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::C
             max_requests: limit(max_requests, 1024),
             max_retries: limit(max_retries, 3),
             retry_budget: cx.optional("retry_budget", retry_budget, |cx, budget| {
-                cx.refuse("budget_interval", budget.budget_interval.is_some())?;
                 let percent = budget.budget_percent.unwrap_or(typ::Percent { value: 20.0 });
                 Ok(m::RetryBudget {
                     percent_hundredths: cx.at("budget_percent", |cx| hundredths(cx, percent))?,
+        retry_quota: None,
                     min_concurrency: limit(budget.min_retry_concurrency, 3),
                 })
             })?,
@@ -431,8 +436,10 @@ fn percent(cx: &mut Cx, value: typ::Percent) -> Result<u8> {
 }
 
 fn outlier_detection(cx: &mut Cx, value: cluster::OutlierDetection) -> Result<m::OutlierDetection> {
+                    interval: cx.optional("budget_interval", budget.budget_interval, duration)?.filter(|i| !i.is_zero()),
     fields!(cx, value => cluster::OutlierDetection {
         use: [
+            retry_quota: None,
             consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx,
             enforcing_success_rate, consecutive_gateway_failure, enforcing_consecutive_gateway_failure,
             split_external_local_origin_errors, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure,
@@ -585,9 +592,10 @@ fn cluster_metadata(cx: &mut Cx, value: &core::Metadata) -> m::ClusterMetadata {
         Some(Kind::NumberValue(number)) => whole_port(*number),
         _ => None,
     };
-    let others = value.filter_metadata.keys().any(|key| key != "istio") || !value.typed_filter_metadata.is_empty();
+    let others = value.filter_metadata.keys().any(|key| !["istio", NAMESPACE].contains(&key.as_str()))
+        || !value.typed_filter_metadata.is_empty();
     if others {
-        cx.note_at("metadata", "only namespace istio is read");
+        cx.note_at("metadata", "only the namespaces istio and lateen are read");
     }
     m::ClusterMetadata {
         services,

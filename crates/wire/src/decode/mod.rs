@@ -15,6 +15,7 @@ mod listener;
 mod rate_limit;
 mod rbac;
 mod route;
+mod retry_quota;
 mod route_filters;
 mod slow_start;
 mod tls;

@@ -1,7 +1,7 @@
 //! Clusters.
 
 use super::common::{ads, boolean, duration, socket_address, uint32};
-use super::{EncodeOptions, ProxyFlavor, endpoint, hash, slow_start, tls};
+use super::{EncodeOptions, ProxyFlavor, endpoint, hash, retry_quota, slow_start, tls};
 use crate::any::{OrderedKind, OrderedList, OrderedMetadata, OrderedStruct, OrderedValue, any};
 use crate::istio::{METADATA_EXCHANGE, PEER_EXCHANGE, TcpMetadataExchange};
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
@@ -27,7 +27,7 @@ pub(super) fn cluster(value: &m::Cluster, options: EncodeOptions) -> Bytes {
         m::Discovery::Dns(dns) => message::encode(LOAD_ASSIGNMENT, &endpoint::names(&value.name, dns), &mut buffer),
         m::Discovery::Eds { .. } | m::Discovery::OriginalDst { .. } => {}
     }
-    if let Some(metadata) = metadata(&value.metadata) {
+    if let Some(metadata) = metadata(value) {
         message::encode(METADATA, &metadata, &mut buffer);
     }
     buffer.freeze()
@@ -200,7 +200,7 @@ fn circuit_breakers(value: &m::CircuitBreakers) -> cluster::CircuitBreakers {
         retry_budget: value.retry_budget.map(|budget| RetryBudget {
             budget_percent: Some(typ::Percent { value: f64::from(budget.percent_hundredths) / 100.0 }),
             min_retry_concurrency: uint32(budget.min_concurrency),
-            ..Default::default()
+            budget_interval: budget.interval.map(duration),
         }),
         track_remaining: true,
         ..Default::default()
@@ -257,7 +257,21 @@ fn tcp_keepalive(value: &m::TcpKeepalive) -> core::TcpKeepalive {
     }
 }
 
-fn metadata(value: &m::ClusterMetadata) -> Option<OrderedMetadata> {
+fn metadata(cluster: &m::Cluster) -> Option<OrderedMetadata> {
+    let mut metadata = OrderedMetadata::default();
+    let istio = istio_metadata(&cluster.metadata);
+    if !istio.fields.is_empty() {
+        metadata.set("istio", istio);
+    }
+    if let Some(quota) = &cluster.circuit_breakers.retry_quota {
+        let mut lateen = OrderedStruct::default();
+        lateen.set("retry_quota", OrderedKind::Struct(retry_quota::written(quota)));
+        metadata.set(retry_quota::NAMESPACE, lateen);
+    }
+    (!metadata.filter_metadata.is_empty()).then_some(metadata)
+}
+
+fn istio_metadata(value: &m::ClusterMetadata) -> OrderedStruct {
     let mut istio = OrderedStruct::default();
     if let Some(alpn_override) = value.alpn_override {
         istio.set_str("alpn_override", if alpn_override { "true" } else { "false" });
@@ -277,12 +291,7 @@ fn metadata(value: &m::ClusterMetadata) -> Option<OrderedMetadata> {
     if let Some(subset) = &value.subset {
         istio.set_str("subset", subset);
     }
-    if istio.fields.is_empty() {
-        return None;
-    }
-    let mut metadata = OrderedMetadata::default();
-    metadata.set("istio", istio);
-    Some(metadata)
+    istio
 }
 
 fn service(value: &m::ServiceRef) -> OrderedValue {

@@ -11,6 +11,7 @@ pub(crate) mod listener;
 mod rate_limit;
 mod rbac;
 mod route;
+pub(crate) mod retry_quota;
 mod route_filters;
 mod slow_start;
 pub(crate) mod tls;

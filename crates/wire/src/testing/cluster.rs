@@ -4,8 +4,8 @@ use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, 
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint,
     DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints,
-    MaglevTableSize, OutlierDetection, RetryBudget, RingSize, ServiceRef, SlowStart, TcpKeepalive, TlsMode, TransportSocket,
-    TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+    MaglevTableSize, OutlierDetection, RetryBudget, RetryQuota, RingSize, ServiceRef, SlowStart,
+    TcpKeepalive, TlsMode, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -75,15 +75,23 @@ fn http() -> impl Strategy<Value = UpstreamHttp> {
 }
 
 fn circuit_breakers() -> impl Strategy<Value = CircuitBreakers> {
-    let budget = (0_u32..=10_000, any::<u32>())
-        .prop_map(|(percent_hundredths, min_concurrency)| RetryBudget { percent_hundredths, min_concurrency });
-    (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), of(budget)).prop_map(
-        |(connections, pending, requests, retries, retry_budget)| CircuitBreakers {
+    let whole = || (1_u64..100_000).prop_map(Duration::from_millis);
+    let budget = (0_u32..=10_000, any::<u32>(), of(whole())).prop_map(|(percent_hundredths, min_concurrency, interval)| {
+        RetryBudget { percent_hundredths, min_concurrency, interval }
+    });
+    let quota = (0_u32..=10_000, any::<u32>(), whole()).prop_map(|(percent_hundredths, min_retries, interval)| RetryQuota {
+        percent_hundredths,
+        min_retries,
+        interval,
+    });
+    (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), of(budget), of(quota)).prop_map(
+        |(connections, pending, requests, retries, retry_budget, retry_quota)| CircuitBreakers {
             max_connections: connections,
             max_pending_requests: pending,
             max_requests: requests,
             max_retries: retries,
             retry_budget,
+            retry_quota,
         },
     )
 }

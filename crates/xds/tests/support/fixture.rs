@@ -96,7 +96,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             ]),
             circuit_breakers: CircuitBreakers {
                 max_connections: 10,
-                retry_budget: Some(RetryBudget { percent_hundredths: 2_550, min_concurrency: 4 }),
+                retry_budget: Some(RetryBudget { percent_hundredths: 2_550, min_concurrency: 4, interval: Some(7 * SECOND) }),
                 ..CircuitBreakers::default()
             },
             outlier_detection: Some(OutlierDetection {

@@ -23,9 +23,6 @@ fn policy(issues: &mut Issues, policy: &TrafficPolicy) {
     issues.optional("loadBalancer", policy.load_balancer.as_ref(), load_balancer);
     issues.optional("connectionPool", policy.connection_pool.as_ref(), connection_pool);
     issues.optional("outlierDetection", policy.outlier_detection.as_ref(), outlier_detection);
-    issues.optional("retryBudget", policy.retry_budget.as_ref(), |issues, budget| {
-        issues.unsupported_if(budget.budget_interval.is_some(), "budgetInterval");
-    });
     issues.each("portLevelSettings", &policy.port_level_settings, |issues, port| {
         issues.optional("loadBalancer", port.load_balancer.as_ref(), load_balancer);
         issues.optional("connectionPool", port.connection_pool.as_ref(), connection_pool);
