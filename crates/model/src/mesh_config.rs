@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::identity::TrustDomain;
 use crate::manifest::{Finding, Rejection};
 use crate::resource::{
-    FieldIssue, H2UpgradePolicy, HttpRetry, Issues, LocalityLbSetting, OutboundTrafficMode, Passthrough, ProtoDuration,
-    TcpKeepalive,
+    FieldIssue, H2UpgradePolicy, HttpRetry, Issues, LabelSelector, LocalityLbSetting, OutboundTrafficMode, Passthrough,
+    ProtoDuration, TcpKeepalive,
 };
 
 mod providers;
@@ -93,9 +93,9 @@ pub struct MeshConfig {
     pub proxy_http_port: u32,
     /// Policies for services that have none; not supported yet.
     pub default_traffic_policy: Option<Passthrough>,
-    /// Not supported yet.
-    pub discovery_selectors: Vec<Passthrough>,
-    /// Not supported yet.
+    /// Namespaces that are known, by their labels: those that any of these selects, and the root namespace. Empty: all.
+    pub discovery_selectors: Vec<LabelSelector>,
+    /// Accepted with a warning: there is one cluster.
     pub service_settings: Vec<Passthrough>,
     /// Not supported yet.
     pub ca_certificates: Vec<Passthrough>,
@@ -119,7 +119,7 @@ pub struct MeshConfig {
     pub ingress_selector: Option<String>,
     /// Accepted: there are no Ingress resources yet.
     pub ingress_controller_mode: Option<String>,
-    /// Accepted: names are not resolved by proxies yet.
+    /// How often proxies resolve names whose answers do not say it; 60 s if absent.
     pub dns_refresh_rate: Option<ProtoDuration>,
     /// Accepted: the application's metrics are scraped at its own port.
     pub enable_prometheus_merge: Option<bool>,
@@ -226,7 +226,7 @@ pub struct MeshTls {
     pub min_protocol_version: TlsProtocol,
     /// Not supported yet.
     pub ecdh_curves: Vec<String>,
-    /// Not supported yet.
+    /// Of TLS 1.2, which Lateen's proxies do not speak to each other: they are for other peers.
     pub cipher_suites: Vec<String>,
 }
 
@@ -268,7 +268,7 @@ pub enum InboundTrafficMode {
     /// At the pod's address.
     #[default]
     Passthrough,
-    /// At the loopback address; not supported yet.
+    /// At the loopback address.
     Localhost,
 }
 

@@ -105,3 +105,19 @@ fn passthrough_goes_where_the_client_wanted_but_not_from_a_gateway() {
     assert_eq!(gateway.lb_policy, LbPolicy::LeastRequest);
     assert!(matches!(gateway.transport, TransportSocket::ByEndpoint(_)), "{:?}", gateway.transport);
 }
+
+/// `inboundTrafficPolicy: LOCALHOST`; a Sidecar that says where the application is comes first.
+#[test]
+fn the_application_may_be_on_loopback() {
+    let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: 'inboundTrafficPolicy: {mode: LOCALHOST}'}\n---\n";
+    for (mesh, expected) in [("", None), (mesh, Some("127.0.0.1:80"))] {
+        let world = world(&format!("{mesh}{SERVICE}"), &[pod("a", "one-0", [10, 0, 0, 1], &[("app", "web")])]);
+        let clusters = cluster::inbound(&world, &proxy(&world, "a", "one-0"));
+        let cluster = clusters.iter().find(|c| c.name == "inbound|80||").unwrap();
+        let address = match &cluster.discovery {
+            Discovery::Static(known) => Some(known.localities[0].endpoints[0].address.to_string()),
+            _ => None,
+        };
+        assert_eq!(address.as_deref(), expected);
+    }
+}

@@ -1,6 +1,6 @@
 //! Which endpoints a client prefers by where they are, and how load is shared by places (`localityLbSetting`).
 //!
-//! Of several settings the DestinationRule's counts, else the service's own `trafficDistribution`, else the mesh's. Shares
+//! Of several settings the DestinationRule's counts, else the service's own `trafficDistribution` (or its namespace's), else the mesh's. Shares
 //! (`distribute`) hold always, and so does what a service says of itself. The order in which rules let places stand in for each
 //! other holds only with outlier detection, without which a proxy would leave the first of them only when it is empty.
 
@@ -75,7 +75,8 @@ impl<'a> Preference<'a> {
     /// What the rules of a cluster say, where they are silent the service, and then the mesh.
     pub fn of(world: &'a World, service: &Service, policy: &Policy<'a>) -> Self {
         let written = policy.load_balancer.and_then(|l| l.locality_lb_setting.as_ref());
-        if let Some(distribution) = service.traffic_distribution.filter(|_| written.is_none()) {
+        let of_namespace = || world.namespace(&service.namespace)?.traffic_distribution;
+        if let Some(distribution) = service.traffic_distribution.or_else(of_namespace).filter(|_| written.is_none()) {
             let labels = match distribution {
                 TrafficDistribution::PreferClose | TrafficDistribution::PreferSameZone => &NEAR[..3],
                 TrafficDistribution::PreferSameNode => &NEAR[..],

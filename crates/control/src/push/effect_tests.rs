@@ -628,3 +628,36 @@ mod gateways;
 
 #[path = "effect_tests_policies.rs"]
 mod policies;
+    let ingress = |capture: &str, rows: &[Row]| {
+        check(&Message {
+            name: "IstioIngressListener",
+            keys: keys::<r::IstioIngressListener>(),
+            kind: "Sidecar",
+            spec: &format!(
+                "{{ingress: [{{port: {{number: 8085, protocol: HTTP}}, defaultEndpoint: '127.0.0.1:8080' {capture} @}}]}}"
+            ),
+            rows,
+        });
+    };
+    ingress(
+        "",
+        &[
+            ("port", "", Nothing("the base has it")),
+            ("bind", ", bind: 10.0.0.1", Nothing("is of no matter to what is captured, as a warning says")),
+            ("captureMode", ", captureMode: NONE", Changes),
+            ("defaultEndpoint", "", Nothing("the base has it")),
+            ("tls", ", tls: {mode: SIMPLE}", Refused("ENABLE_TLS_ON_SIDECAR_INGRESS")),
+            ("connectionPool", ", connectionPool: {tcp: {maxConnections: 1}}", Changes),
+        ],
+    );
+    ingress(
+        ", captureMode: NONE",
+        &[
+            ("port", "", Nothing("the base has it")),
+            ("bind", ", bind: 10.0.0.1", Changes),
+            ("captureMode", "", Nothing("the base has it")),
+            ("defaultEndpoint", "", Nothing("the base has it")),
+            ("tls", ", tls: {mode: SIMPLE}", Refused("ENABLE_TLS_ON_SIDECAR_INGRESS")),
+            ("connectionPool", ", connectionPool: {tcp: {maxConnections: 1}}", Changes),
+        ],
+    );

@@ -214,6 +214,7 @@ impl Service {
             && self.visibility == other.visibility
             && self.accounts == other.accounts
             && self.routes_from == other.routes_from
+            && self.traffic_distribution == other.traffic_distribution
             && self.publish_not_ready == other.publish_not_ready
             && self.alias == other.alias
             && match (&self.entry, &other.entry) {
