@@ -126,7 +126,7 @@ struct GetArgs {
     #[arg(short = 'c', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
     /// Requests a second, due whether or not earlier ones have been answered (an open loop); latency counts from when a
-    /// request was due. --concurrency limits how many wait for answers.
+    /// request was due, also if it was sent late. --concurrency limits how many wait for answers.
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: Option<f64>,
     /// How long one request may take.
@@ -234,7 +234,7 @@ impl GetArgs {
     async fn run(self) -> Result<ExitCode, EchoError> {
         let (fail, output) = (self.fail, self.output);
         let plan = self.plan()?;
-        let report = load::run(&plan, termination()?).await;
+        let report = load::run(&plan, termination()?).await?;
         match output {
             Output::Text => print(&report.to_text())?,
             Output::Json => print(&format!("{:#}\n", report.to_json()))?,
