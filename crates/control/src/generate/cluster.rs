@@ -9,9 +9,12 @@ use super::{hash, inbound, mesh, tls};
 use crate::names;
 use crate::world::{Protocol, Service, ServicePort, World};
 use lateen_model::dataplane::{
-    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
-    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, RetryQuota, ServiceRef,
-    SlowStart, TcpKeepalive, TlsMode, TransportSocket, UpstreamHttp, WeightedLocality,
+    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, Http2KeepAlive,
+    HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints, OutlierDetection, ProxyProtocolVersion, RetryBudget, RetryQuota,
+    ServiceRef, SlowStart, TcpKeepalive, TlsMode, TransportSocket, UpstreamHttp, WeightedLocality,
+};
+use lateen_model::resource::{
+    self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, HttpPoolSettings, LoadBalancerSettings, SimpleLb,
 };
 use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
 use std::net::SocketAddr;
@@ -84,6 +87,10 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             external: service.is_external(),
         },
         transport,
+        proxy_protocol: policy.proxy_protocol.map(|p| match p.version {
+            resource::ProxyProtocolVersion::V1 => ProxyProtocolVersion::V1,
+            resource::ProxyProtocolVersion::V2 => ProxyProtocolVersion::V2,
+        }),
         lb_policy,
         slow_start: policy.load_balancer.and_then(|l| slow_start(l, lb_policy)),
         weighted_localities: (!passthrough && Preference::of(world, service, &policy).is_weighted())
@@ -120,6 +127,7 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         connect_timeout: mesh::connect_timeout(world.mesh()),
         lb_policy: LbPolicy::LeastRequest,
         slow_start: None,
+        proxy_protocol: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol,
@@ -187,13 +195,6 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
     cluster
 }
 
-/// Limits and timeouts of a pool; zero is unset.
-fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
-    let limit = |n: i32| positive(n).unwrap_or(u32::MAX);
-    if let Some(tcp) = &pool.tcp {
-        cluster.circuit_breakers.max_connections = limit(tcp.max_connections);
-        if let Some(timeout) = tcp.connect_timeout {
-            cluster.connect_timeout = timeout.get();
 /// Where nothing is written. Istio has no bound: when all backends fail, retries multiply the load on them. Here they add a fifth
 /// to it. Of few requests all may be tried again, also when all of them fail in the same moment, as when one of two endpoints
 /// hangs: 100 retries in 10 seconds, which is what Linkerd allows. A limit of retries in flight cannot do both: one that lets 64
@@ -214,6 +215,13 @@ const DEFAULT_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2_000, min
             });
         }
         cluster.http.max_connection_duration = tcp.max_connection_duration.map(Duration::from);
+/// Limits and timeouts of a pool; zero is unset.
+fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
+    let limit = |n: i32| positive(n).unwrap_or(u32::MAX);
+    if let Some(tcp) = &pool.tcp {
+        cluster.circuit_breakers.max_connections = limit(tcp.max_connections);
+        if let Some(timeout) = tcp.connect_timeout {
+            cluster.connect_timeout = timeout.get();
         cluster.http.idle_timeout = tcp.idle_timeout.map(Duration::from);
     }
     if let Some(http) = &pool.http {

@@ -22,7 +22,16 @@ spec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {
 apiVersion: v1
 kind: Service
 metadata: {name: two, namespace: a}
-spec: {selector: {app: two}, ports: [{name: http, port: 80, targetPort: 8080}]}
+spec: {selector: {app: two}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp-1, port: 84}, {name: tcp-2, port: 85}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: bytes, namespace: a}
+spec:
+  hosts: [two]
+  tcp:
+  - {match: [{port: 84}], route: [{destination: {host: one, port: {number: 82}}}]}
+  - {match: [{port: 85}], route: [{destination: {host: one, subset: s, port: {number: 82}}}]}
 ---
 apiVersion: v1
 kind: Service
@@ -389,8 +398,8 @@ fn destination_rules() {
     ];
     let whole: &[Row] = &[
         ("portLevelSettings", ", portLevelSettings: [{port: {number: 81}, loadBalancer: {simple: RANDOM}}]", Changes),
-        ("tunnel", ", tunnel: {targetHost: a.example, targetPort: 80}", LATER),
-        ("proxyProtocol", ", proxyProtocol: {version: V1}", LATER),
+        ("tunnel", ", tunnel: {targetHost: a.example, targetPort: 80}", Changes),
+        ("proxyProtocol", ", proxyProtocol: {version: V1}", Changes),
         ("retryBudget", ", retryBudget: {percent: 5}", Changes),
     ];
     for spec in [
@@ -413,6 +422,37 @@ fn destination_rules() {
             .map(|row| if row.0 == "tls" { ("tls", "", Nothing("the base has it")) } else { row })
             .collect::<Vec<_>>(),
     });
+}
+
+#[test]
+fn what_connections_go_through() {
+    check(&Message {
+        name: "ProxyProtocol",
+        keys: keys::<r::ProxyProtocol>(),
+        kind: "DestinationRule",
+        spec: "{host: one, trafficPolicy: {proxyProtocol: {@}}}",
+        rows: &[("version", "version: V2", Changes)],
+    });
+    check(&Message {
+        name: "TunnelSettings",
+        keys: keys::<r::TunnelSettings>(),
+        kind: "DestinationRule",
+        spec: "{host: one, trafficPolicy: {tunnel: {targetHost: a.example, targetPort: 80 @}}}",
+        rows: &[
+            ("protocol", ", protocol: POST", Changes),
+            ("targetHost", "", Nothing("the base has it")),
+            ("targetPort", "", Nothing("the base has it")),
+        ],
+    });
+    let of = |host: &str, port: u16| {
+        let spec = format!("{{host: one, trafficPolicy: {{tunnel: {{targetHost: '{host}', targetPort: {port}}}}}}}");
+        sent("DestinationRule", &spec).unwrap()
+    };
+    for (host, port, target) in
+        [("a.example", 80, "a.example:80"), ("10.1.2.3", 81, "10.1.2.3:81"), ("fd00::1", 82, "[fd00::1]:82")]
+    {
+        assert!(of(host, port).contains(&format!("\"{target}\"")), "{target}");
+    }
 }
 
 #[test]
@@ -442,6 +482,18 @@ fn settings_of_destination_rules() {
             ("failover", "failover: [{from: eu, to: us}]", Changes),
             ("failoverPriority", "failoverPriority: [version]", Changes),
             ("enabled", "enabled: false", Changes),
+        ],
+    });
+    check(&Message {
+        name: "ZoneAwareLoadBalancerSetting",
+        keys: keys::<r::ZoneAwareLbSetting>(),
+        kind: "DestinationRule",
+        spec: &policy("loadBalancer: {zoneAwareLbSetting: {@}}"),
+        rows: &[
+            ("enabled", "enabled: false", Changes),
+            ("failover", "failover: [{from: eu, to: us}]", Changes),
+            ("failoverPriority", "failoverPriority: [version]", Changes),
+            ("minClusterSize", "minClusterSize: 2", Changes),
         ],
     });
     check(&Message {

@@ -4,6 +4,8 @@ use super::endpoint::{ClusterLoadAssignment, EndpointHealth, Locality, TlsMode, 
 use super::hash_policy::{MaglevTableSize, RingSize};
 use super::slow_start::SlowStart;
 use super::tls::UpstreamTls;
+use super::tunnel::ProxyProtocolVersion;
+use super::zone_aware::ZoneAware;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +29,9 @@ pub struct Cluster {
     pub slow_start: Option<SlowStart>,
     /// How bytes travel.
     pub transport: TransportSocket,
+    /// The first bytes of each connection, before TLS, tell whose it is (`upstream_proxy_protocol`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// How HTTP is spoken.
     pub http: UpstreamHttp,
     /// Limits.

@@ -71,9 +71,9 @@ pub struct TrafficPolicy {
     pub tls: Option<ClientTlsSettings>,
     /// For single ports; each entry replaces all four settings above.
     pub port_level_settings: Vec<PortTrafficPolicy>,
-    /// CONNECT tunnels; not supported yet.
+    /// The HTTP tunnel in which bytes go through the host, a proxy.
     pub tunnel: Option<TunnelSettings>,
-    /// Sends the PROXY protocol; not supported yet.
+    /// The PROXY protocol tells the endpoints whose each connection is.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How many retries may be in flight.
     pub retry_budget: Option<RetryBudget>,

@@ -425,7 +425,9 @@ impl Forwarding<'_, '_> {
     async fn lease(&mut self, host: Arc<Host>, try_timer: &mut Option<Pin<Box<Sleep>>>) -> Result<Lease, Try> {
         let cluster = self.plan.cluster.clone();
         let authority = self.head.authority().unwrap_or_default();
+        let connection = self.ctx.connection;
         let asked = Asked::of_request(&cluster, self.plan.purpose, authority);
+        let asked = asked.for_client(&cluster, connection.remote, connection.destination);
         let leasing = self.ctx.worker.pools.lease(self.ctx.worker, &cluster, host, asked);
         let mut leasing = Box::pin(leasing);
         let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);

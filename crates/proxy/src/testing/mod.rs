@@ -63,6 +63,7 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
         connect_timeout: Duration::from_secs(10),
         lb_policy: LbPolicy::LeastRequest,
         slow_start: None,
+        proxy_protocol: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol: HttpProtocolOptions::Http1,
@@ -216,6 +217,7 @@ pub(crate) fn tcp(cluster: &str) -> Terminal {
         idle_timeout: None,
         hash_source_ip: false,
         access_log: Vec::new(),
+        tunnel: None,
     })
 }
 

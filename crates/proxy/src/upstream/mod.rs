@@ -4,6 +4,7 @@ mod cluster;
 mod connect;
 pub(crate) mod dns;
 mod pool;
+mod proxy_protocol;
 mod stats;
 
 pub(crate) use cluster::{Cluster, Host, now};

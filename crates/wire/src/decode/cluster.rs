@@ -2,7 +2,8 @@
 
 use super::common::{ads_only, duration, metadata_str, port, short, socket_address};
 use super::cx::{Cx, Result, fields};
-use super::{endpoint, hash, retry_quota, slow_start, tls, typed};
+use super::proxy_protocol;
+use super::{endpoint, error_matcher, hash, retry_quota, slow_start, tls, typed};
 use crate::encode::cluster::HTTP_PROTOCOL_OPTIONS;
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
 use crate::encode::retry_quota::NAMESPACE;
@@ -51,6 +52,13 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
     let metadata = metadata.unwrap_or_default();
     let mut circuit_breakers =
         cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?;
+    let (transport, proxy_protocol) = transport(cx, transport_socket, transport_socket_matches)?;
+    let (http, error_statuses) = http(cx, typed_extension_protocol_options)?;
+    let mut outlier_detection = cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?;
+    if let Some(outlier) = &mut outlier_detection {
+        outlier.error_statuses = error_statuses;
+    }
+    Ok(m::Cluster {
     circuit_breakers.retry_quota = retry_quota::of(cx, &metadata)?;
         name,
         stat_name: alt_stat_name,
@@ -58,8 +66,9 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         connect_timeout: cx.optional("connect_timeout", connect_timeout, duration)?.unwrap_or(Duration::from_secs(5)),
         lb_policy,
         slow_start,
-        transport: transport(cx, transport_socket, transport_socket_matches)?,
-        http: http(cx, typed_extension_protocol_options)?,
+        transport,
+        proxy_protocol,
+        http,
         circuit_breakers,
         outlier_detection: cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?,
         healthy_panic_threshold,
@@ -224,22 +233,43 @@ fn transport(
     cx: &mut Cx,
     socket: Option<core::TransportSocket>,
     matches: Vec<cluster::cluster::TransportSocketMatch>,
-) -> Result<m::TransportSocket> {
-    let socket = cx.optional("transport_socket", socket, tls::upstream)?.flatten();
-    let mut matches = cx.each("transport_socket_matches", matches, socket_match)?;
-    match (socket, matches.is_empty()) {
-        (None, true) => Ok(m::TransportSocket::Plaintext),
-        (Some(tls), true) => Ok(m::TransportSocket::Tls(tls)),
-        (None, false) => Ok(m::TransportSocket::ByEndpoint(matches)),
+) -> Result<(m::TransportSocket, Option<m::ProxyProtocolVersion>)> {
+    let mut versions = Vec::new();
+    let socket = cx.optional("transport_socket", socket, |cx, socket| self::socket(cx, socket, &mut versions))?.flatten();
+    let mut matches = cx.each("transport_socket_matches", matches, |cx, value| socket_match(cx, value, &mut versions))?;
+    let version = versions.first().copied().flatten();
+    if versions.iter().any(|v| *v != version) {
+        return cx.fail("the transport sockets of a cluster must agree about the PROXY protocol");
+    }
+    let transport = match (socket, matches.is_empty()) {
+        (None, true) => m::TransportSocket::Plaintext,
+        (Some(tls), true) => m::TransportSocket::Tls(tls),
+        (None, false) => m::TransportSocket::ByEndpoint(matches),
         (Some(tls), false) => {
             // What no match takes goes to the cluster's own socket.
             matches.push(m::TransportSocketMatch { name: "default".to_owned(), tls_mode: None, tls: Some(tls) });
             Ok(m::TransportSocket::ByEndpoint(matches))
         }
-    }
+    };
+    Ok((transport, version))
 }
 
-fn socket_match(cx: &mut Cx, value: cluster::cluster::TransportSocketMatch) -> Result<m::TransportSocketMatch> {
+/// The TLS of a transport socket; what is said before it goes into `versions`.
+fn socket(
+    cx: &mut Cx,
+    value: core::TransportSocket,
+    versions: &mut Vec<Option<m::ProxyProtocolVersion>>,
+) -> Result<Option<Box<m::UpstreamTls>>> {
+    let (version, inner) = proxy_protocol::unwrap(cx, value)?;
+    versions.push(version);
+    tls::upstream(cx, inner)
+}
+
+fn socket_match(
+    cx: &mut Cx,
+    value: cluster::cluster::TransportSocketMatch,
+    versions: &mut Vec<Option<m::ProxyProtocolVersion>>,
+) -> Result<m::TransportSocketMatch> {
     let criteria = value.r#match.unwrap_or_default().fields;
     let tls_mode = cx.at("match", |cx| {
         let mut mode = None;
@@ -252,14 +282,17 @@ fn socket_match(cx: &mut Cx, value: cluster::cluster::TransportSocketMatch) -> R
         }
         Ok(mode)
     })?;
-    let tls = cx.optional("transport_socket", value.transport_socket, tls::upstream)?.flatten();
+    let tls = cx.optional("transport_socket", value.transport_socket, |cx, value| socket(cx, value, versions))?.flatten();
     Ok(m::TransportSocketMatch { name: value.name, tls_mode, tls })
 }
 
-fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) -> Result<m::UpstreamHttp> {
+/// How HTTP is spoken, and which statuses are failures.
+type Options = (m::UpstreamHttp, Vec<u16>);
+
+fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) -> Result<Options> {
     let mut sorted: Vec<_> = options.into_iter().collect();
     sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut http = m::UpstreamHttp {
+    let default = m::UpstreamHttp {
         protocol: m::HttpProtocolOptions::Http1,
         idle_timeout: None,
         max_requests_per_connection: None,
@@ -281,7 +314,7 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
     Ok(http)
 }
 
-fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result<m::UpstreamHttp> {
+fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result<Options> {
     use upstream::http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig};
     fields!(cx, value => upstream::HttpProtocolOptions {
         use: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options],
@@ -319,8 +352,12 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => cx.at("use_downstream_protocol_config", |cx| {
             cx.refuse("http3_protocol_options", config.http3_protocol_options.is_some())?;
             cx.optional("http_protocol_options", config.http_protocol_options, http1)?;
-            let streams = cx.optional("http2_protocol_options", config.http2_protocol_options, http2)?;
-            Ok(m::HttpProtocolOptions::Downstream { max_concurrent_streams: streams.flatten() })
+            let options = cx.optional("http2_protocol_options", config.http2_protocol_options, http2)?;
+            let (max_concurrent_streams, keep_alive) = options.unwrap_or_default();
+            if keep_alive.is_some() {
+                return cx.fail_at("http2_protocol_options", "connection_keepalive is supported with explicit_http_config alone");
+            }
+            Ok(m::HttpProtocolOptions::Downstream { max_concurrent_streams })
         })?,
         Some(UpstreamProtocolOptions::AutoConfig(_)) => {
             return cx.fail_at("auto_config", "is not supported; explicit_http_config and use_downstream_protocol_config are");
@@ -336,7 +373,8 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
         });
         Ok((auto_sni, auto_san_validation))
     })?;
-    Ok(m::UpstreamHttp {
+    let statuses = cx.optional("outlier_detection", outlier_detection, error_matcher::statuses)?.unwrap_or_default();
+    let http = m::UpstreamHttp {
         protocol,
         idle_timeout,
         max_requests_per_connection,
@@ -526,8 +564,19 @@ fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<(Op
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
             return cx.fail_at("zone_aware_lb_config", "is not supported; locality_weighted_lb_config is");
         }
-    };
-    Ok((cx.optional("healthy_panic_threshold", healthy_panic_threshold, percent)?, weighted))
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(value)) => {
+            zone_aware = Some(cx.at("zone_aware_lb_config", |cx| self::zone_aware(cx, value))?);
+        }
+    }
+    Ok((cx.optional("healthy_panic_threshold", healthy_panic_threshold, percent)?, weighted, zone_aware))
+}
+
+fn zone_aware(cx: &mut Cx, value: cluster::cluster::common_lb_config::ZoneAwareLbConfig) -> Result<m::ZoneAware> {
+    cx.refuse("fail_traffic_on_panic", value.fail_traffic_on_panic)?;
+    Ok(m::ZoneAware {
+        routing_percent: cx.optional("routing_enabled", value.routing_enabled, percent)?.unwrap_or(100),
+        min_cluster_size: value.min_cluster_size.map_or(m::ZoneAware::DEFAULT_MIN_CLUSTER_SIZE, |v| v.value),
+    })
 }
 
 fn tcp_keepalive(cx: &mut Cx, value: cluster::UpstreamConnectionOptions) -> Result<Option<m::TcpKeepalive>> {

@@ -13,6 +13,7 @@ mod hcm;
 mod istio;
 mod listener;
 mod rate_limit;
+mod proxy_protocol;
 mod rbac;
 mod route;
 mod retry_quota;

@@ -1,7 +1,8 @@
 //! Clusters.
 
 use super::common::{ads, boolean, duration, socket_address, uint32};
-use super::{EncodeOptions, ProxyFlavor, endpoint, hash, retry_quota, slow_start, tls};
+use super::proxy_protocol::wrap;
+use super::{EncodeOptions, ProxyFlavor, endpoint, error_matcher, hash, retry_quota, slow_start, tls};
 use crate::any::{OrderedKind, OrderedList, OrderedMetadata, OrderedStruct, OrderedValue, any};
 use crate::istio::{METADATA_EXCHANGE, PEER_EXCHANGE, TcpMetadataExchange};
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
@@ -94,7 +95,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
     if let Some(config) = hash::table(value.lb_policy).or_else(|| slow_start::config(value)) {
         cluster.lb_config = Some(config);
     }
-    transport(&mut cluster, &value.transport, options);
+    transport(&mut cluster, value, options);
     if value.tcp_metadata_exchange && options.flavor != ProxyFlavor::StockEnvoy {
         cluster.filters.push(cluster::Filter {
             name: METADATA_EXCHANGE.to_owned(),
@@ -125,17 +126,22 @@ fn dns(cluster: &mut cluster::Cluster, value: &m::DnsDiscovery) {
     .into();
 }
 
-fn transport(cluster: &mut cluster::Cluster, value: &m::TransportSocket, options: EncodeOptions) {
-    match value {
-        m::TransportSocket::Plaintext => {}
-        m::TransportSocket::Tls(context) => cluster.transport_socket = Some(tls::upstream(context, options)),
+fn transport(cluster: &mut cluster::Cluster, value: &m::Cluster, options: EncodeOptions) {
+    let version = value.proxy_protocol;
+    match &value.transport {
+        m::TransportSocket::Plaintext => cluster.transport_socket = version.map(|_| wrap(version, tls::plaintext())),
+        m::TransportSocket::Tls(context) => cluster.transport_socket = Some(wrap(version, tls::upstream(context, options))),
         m::TransportSocket::ByEndpoint(matches) => {
-            cluster.transport_socket_matches = matches.iter().map(|m| socket_match(m, options)).collect();
+            cluster.transport_socket_matches = matches.iter().map(|m| socket_match(m, version, options)).collect();
         }
     }
 }
 
-fn socket_match(value: &m::TransportSocketMatch, options: EncodeOptions) -> cluster::cluster::TransportSocketMatch {
+fn socket_match(
+    value: &m::TransportSocketMatch,
+    version: Option<m::ProxyProtocolVersion>,
+    options: EncodeOptions,
+) -> cluster::cluster::TransportSocketMatch {
     let mode = value.tls_mode.map(|mode| match mode {
         m::TlsMode::Istio => "istio",
         m::TlsMode::Disabled => "disabled",
@@ -145,11 +151,14 @@ fn socket_match(value: &m::TransportSocketMatch, options: EncodeOptions) -> clus
     cluster::cluster::TransportSocketMatch {
         name: value.name.clone(),
         r#match: Some(google::Struct { fields }),
-        transport_socket: Some(value.tls.as_deref().map_or_else(tls::plaintext, |context| tls::upstream(context, options))),
+        transport_socket: Some(wrap(
+            version,
+            value.tls.as_deref().map_or_else(tls::plaintext, |context| tls::upstream(context, options)),
+        )),
     }
 }
 
-fn http(value: &m::UpstreamHttp) -> upstream::HttpProtocolOptions {
+fn http(cluster: &m::Cluster) -> upstream::HttpProtocolOptions {
     use upstream::http_protocol_options::{
         ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
     };

@@ -9,6 +9,7 @@ mod hash;
 pub(crate) mod hcm;
 pub(crate) mod listener;
 mod rate_limit;
+mod proxy_protocol;
 mod rbac;
 mod route;
 pub(crate) mod retry_quota;

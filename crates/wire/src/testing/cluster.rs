@@ -3,9 +3,10 @@
 use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, upstream_tls};
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint,
-    DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints,
-    MaglevTableSize, OutlierDetection, RetryBudget, RetryQuota, RingSize, ServiceRef, SlowStart,
-    TcpKeepalive, TlsMode, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+    DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, Http2KeepAlive, HttpProtocolOptions, LbPolicy, Locality,
+    LocalityEndpoints, MaglevTableSize, OutlierDetection, ProxyProtocolVersion, RetryBudget, RetryQuota, RingSize, ServiceRef,
+    SlowStart, TcpKeepalive, TlsMode, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+    ZoneAware,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -185,12 +186,20 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
     let keepalive =
         (of(any::<u32>()), seconds(), seconds()).prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
     let weighted = Just(WeightedLocality { local: Locality::default() });
-    let balancing = (of(0_u8..=100), of(weighted), of(outlier_detection()), of(slow_start()));
-    let sockets = (boxed(transport()), of(keepalive), vec(ip(), 0..3), any::<bool>());
+    let zone_aware = (0_u8..=100, any::<u64>())
+        .prop_map(|(routing_percent, min_cluster_size)| ZoneAware { routing_percent, min_cluster_size });
+    let weighted = prop_oneof![
+        Just((None, None)),
+        weighted.prop_map(|weighted| (Some(weighted), None)),
+        zone_aware.prop_map(|zone_aware| (None, Some(zone_aware))),
+    ];
+    let balancing = (of(0_u8..=100), weighted, of(outlier_detection()), of(slow_start()));
+    let version = of(select(vec![ProxyProtocolVersion::V1, ProxyProtocolVersion::V2]));
+    let sockets = ((boxed(transport()), version), of(keepalive), vec(ip(), 0..3), any::<bool>());
     ((name(), "[a-z]{0,6}"), discovery(), duration(), boxed(http()), circuit_breakers(), balancing, sockets, metadata()).prop_map(
         |((name, stat_name), (discovery, lb_policy), connect_timeout, http, circuit_breakers, balancing, sockets, metadata)| {
-            let (healthy_panic_threshold, weighted_localities, outlier_detection, slow_start) = balancing;
-            let (transport, tcp_keepalive, bind_sources, tcp_metadata_exchange) = sockets;
+            let (healthy_panic_threshold, (weighted_localities, zone_aware), outlier_detection, slow_start) = balancing;
+            let ((transport, proxy_protocol), tcp_keepalive, bind_sources, tcp_metadata_exchange) = sockets;
             Cluster {
                 name,
                 stat_name,
@@ -203,6 +212,7 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
                 circuit_breakers,
                 outlier_detection,
                 healthy_panic_threshold,
+                proxy_protocol,
                 weighted_localities,
                 tcp_keepalive,
                 bind_sources,

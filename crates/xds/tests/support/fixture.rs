@@ -5,13 +5,14 @@ use lateen_model::dataplane::{
     AccessLog, AccessLogFormat, AccessLogTarget, CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata,
     ClusterSpecifier, Codec, DirectResponse, Direction, Discovery, DownstreamTls, Endpoint, EndpointHealth, FilterChain,
     FilterChainMatch, Forward, ForwardClientCert, HeaderAppend, HeaderMatch, HeaderMutation, HeaderPredicate, HeaderValueOp,
-    HostRewrite, HttpConnectionManager, HttpFilter, HttpInspector, HttpProtocolOptions, LbPolicy, Listener, ListenerFilters,
-    Locality, LocalityEndpoints, NetworkFilter, OutlierDetection, PathMatch, PathNormalization, PathRewrite, PeerMetadata,
-    Permission, Principal, QueryMatch, QueryPredicate, Rbac, RbacAction, RbacPolicy, Redirect, RedirectPath, RetryBackOff,
-    RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, RouteSource, SafeRegex,
-    SecretRef, SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination, TcpKeepalive, TcpProxy,
-    Terminal, TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol, TransportSocket, TransportSocketMatch,
-    UpstreamHttp, UpstreamTls, VirtualHost, WeightedCluster, WeightedLocality, WorkloadRef,
+    HostRewrite, Http2KeepAlive, HttpConnectionManager, HttpFilter, HttpInspector, HttpProtocolOptions, LbPolicy, Listener,
+    ListenerFilters, Locality, LocalityEndpoints, NetworkFilter, OutlierDetection, PathMatch, PathNormalization, PathRewrite,
+    PeerMetadata, Permission, Principal, QueryMatch, QueryPredicate, Rbac, RbacAction, RbacPolicy, Redirect, RedirectPath,
+    RetryBackOff, RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch,
+    RouteSource, SafeRegex, SecretRef, SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination,
+    TcpKeepalive, TcpProxy, Terminal, TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol,
+    TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamTls, VirtualHost, WeightedCluster, WeightedLocality,
+    WorkloadRef,
 };
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -27,6 +28,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         connect_timeout: 10 * SECOND,
         lb_policy: LbPolicy::LeastRequest,
         slow_start: None,
+        proxy_protocol: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol: HttpProtocolOptions::Http1,
@@ -497,6 +499,7 @@ fn tcp(name: &str, destination: TcpDestination) -> FilterChain {
 }
 
 fn listener(name: &str, direction: Direction, filter_chains: Vec<FilterChain>) -> Listener {
+            tunnel: None,
     Listener {
         name: name.to_owned(),
         address: ([127, 0, 0, 1], 0).into(),
