@@ -9,7 +9,7 @@ use crate::identity::TrustDomain;
 use crate::manifest::{Finding, Rejection};
 use crate::resource::{
     FieldIssue, H2UpgradePolicy, HttpRetry, Issues, LabelSelector, LocalityLbSetting, OutboundTrafficMode, Passthrough,
-    ProtoDuration, TcpKeepalive,
+    ProtoDuration, TcpKeepalive, ZoneAwareLbSetting,
 };
 
 mod providers;
@@ -89,7 +89,7 @@ pub struct MeshConfig {
     pub proxy_listen_port: u32,
     /// Where inbound traffic is captured; only 15006.
     pub proxy_inbound_listen_port: u32,
-    /// A listener for HTTP proxy requests; not supported.
+    /// The port at which each sidecar is its application's HTTP proxy; 0 is none.
     pub proxy_http_port: u32,
     /// Policies for services that have none; not supported yet.
     pub default_traffic_policy: Option<Passthrough>,
@@ -111,6 +111,8 @@ pub struct MeshConfig {
     pub enable_envoy_access_log_service: bool,
     /// Which endpoints are preferred by where they are, where no DestinationRule says it; enabled if absent.
     pub locality_lb_setting: Option<LocalityLbSetting>,
+    /// The own zone first, where no DestinationRule says otherwise; comes before `localityLbSetting`.
+    pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
     /// Accepted: there are no Ingress resources yet.
     pub ingress_class: Option<String>,
     /// Accepted: there are no Ingress resources yet.
@@ -172,6 +174,7 @@ impl Default for MeshConfig {
             service_entry_visibility: None,
             enable_envoy_access_log_service: false,
             locality_lb_setting: None,
+            zone_aware_lb_setting: None,
             ingress_class: None,
             ingress_service: None,
             ingress_selector: None,

@@ -16,7 +16,6 @@ use lateen_model::dataplane::{
 use lateen_model::resource::{
     self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, HttpPoolSettings, LoadBalancerSettings, SimpleLb,
 };
-use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -75,6 +74,7 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             consistent_hash.map_or(LbPolicy::LeastRequest, hash::lb_policy)
         }
     };
+    let preference = Preference::of(world, service, &policy);
     let originates = matches!(policy.tls_mode(), Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
     let mutual = transport != TransportSocket::Plaintext && !originates;
     let base = Cluster {
@@ -93,8 +93,8 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
         }),
         lb_policy,
         slow_start: policy.load_balancer.and_then(|l| slow_start(l, lb_policy)),
-        weighted_localities: (!passthrough && Preference::of(world, service, &policy).is_weighted())
-            .then(|| WeightedLocality { local: Locality::default() }),
+        weighted_localities: (!passthrough && preference.is_weighted()).then(|| WeightedLocality { local: Locality::default() }),
+        zone_aware: (!passthrough && !preference.is_weighted() && proxy.fleet.is_some()).then(|| preference.by_zones()),
         tcp_metadata_exchange: mutual,
         ..plain(world, name, discovery, protocol)
     };
@@ -141,6 +141,7 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         outlier_detection: None,
         healthy_panic_threshold: None,
         weighted_localities: None,
+        zone_aware: None,
         tcp_keepalive: mesh::tcp_keepalive(world.mesh()),
         bind_sources: Vec::new(),
         tcp_metadata_exchange: false,
@@ -169,12 +170,20 @@ fn outbound_protocol(world: &World, declared: Protocol, pool: Option<&Connection
         H2UpgradePolicy::Default => declared.is_http() && mesh::h2_upgrade(world.mesh()),
     };
     if upgrade || declared.is_http2() {
-        HttpProtocolOptions::Http2 { max_concurrent_streams }
+        http2(http)
     } else if declared.is_auto() {
         HttpProtocolOptions::Downstream { max_concurrent_streams }
     } else {
         HttpProtocolOptions::Http1
     }
+}
+
+/// HTTP/2 and nothing else, the one case in which PINGs are sent.
+fn http2(pool: Option<&HttpPoolSettings>) -> HttpProtocolOptions {
+    let keep_alive = pool
+        .and_then(|http| http.http2_keep_alive.as_ref())
+        .and_then(|written| Some(Http2KeepAlive { interval: written.interval?.get(), timeout: written.timeout?.get() }));
+    HttpProtocolOptions::Http2 { max_concurrent_streams: pool.and_then(|http| positive(http.max_concurrent_streams)), keep_alive }
 }
 
 fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
@@ -202,10 +211,17 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
 /// interval compares retries in flight with requests of the last seconds, which is no bound where answers come fast.
 const DEFAULT_QUOTA: RetryQuota = RetryQuota { percent_hundredths: 2_000, min_retries: 100, interval: Duration::from_secs(10) };
 
-/// The same for proxies that know no quota, as far as a limit of retries in flight can say it. It never refuses what the quota
-/// allows to few requests.
-const DEFAULT_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 100, interval: None };
+/// For proxies that know no quota: a limit of retries in flight that bounds a storm, and lets the requests be tried again that one
+/// of three endpoints leaves without an answer when they are few.
+const DEFAULT_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 16, interval: None };
 
+/// Limits and timeouts of a pool; zero is unset.
+fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
+    let limit = |n: i32| positive(n).unwrap_or(u32::MAX);
+    if let Some(tcp) = &pool.tcp {
+        cluster.circuit_breakers.max_connections = limit(tcp.max_connections);
+        if let Some(timeout) = tcp.connect_timeout {
+            cluster.connect_timeout = timeout.get();
         }
         if let Some(keepalive) = &tcp.tcp_keepalive {
             cluster.tcp_keepalive = Some(TcpKeepalive {
@@ -215,13 +231,6 @@ const DEFAULT_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2_000, min
             });
         }
         cluster.http.max_connection_duration = tcp.max_connection_duration.map(Duration::from);
-/// Limits and timeouts of a pool; zero is unset.
-fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
-    let limit = |n: i32| positive(n).unwrap_or(u32::MAX);
-    if let Some(tcp) = &pool.tcp {
-        cluster.circuit_breakers.max_connections = limit(tcp.max_connections);
-        if let Some(timeout) = tcp.connect_timeout {
-            cluster.connect_timeout = timeout.get();
         cluster.http.idle_timeout = tcp.idle_timeout.map(Duration::from);
     }
     if let Some(http) = &pool.http {
@@ -252,6 +261,7 @@ fn outlier_detection(written: &resource::OutlierDetection) -> OutlierDetection {
         base_ejection_time,
         max_ejection_time: base_ejection_time.max(Duration::from_secs(300)),
         max_ejection_percent: if written.max_ejection_percent == 0 { 10 } else { percent(written.max_ejection_percent) },
+        error_statuses: written.outlier_detection_http_error_codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect(),
     }
 }
 
@@ -310,8 +320,7 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
     let name = names::inbound_cluster(port.target);
     let pool = inbound_pool(world, proxy, port);
     let protocol = if port.protocol.is_http2() {
-        let http = pool.as_ref().and_then(|p| p.http.as_ref());
-        HttpProtocolOptions::Http2 { max_concurrent_streams: http.and_then(|h| positive(h.max_concurrent_streams)) }
+        http2(pool.as_ref().and_then(|p| p.http.as_ref()))
     } else if port.protocol.is_auto() {
         HttpProtocolOptions::Downstream { max_concurrent_streams: None }
     } else {

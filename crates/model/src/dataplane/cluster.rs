@@ -42,6 +42,9 @@ pub struct Cluster {
     pub healthy_panic_threshold: Option<u8>,
     /// Weighted localities (`locality_weighted_lb_config`).
     pub weighted_localities: Option<WeightedLocality>,
+    /// Zones before others (`zone_aware_lb_config`); not with weighted localities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone_aware: Option<ZoneAware>,
     /// TCP keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Source addresses of connections (`upstream_bind_config`), of which the first of the destination's family is used, e.g.
@@ -242,12 +245,26 @@ pub enum HttpProtocolOptions {
     Http2 {
         /// `None` is the protocol's default.
         max_concurrent_streams: Option<u32>,
+        /// PINGs that tell whether the endpoint is still there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        keep_alive: Option<Http2KeepAlive>,
     },
     /// The version that the client spoke (`use_downstream_protocol_config`).
     Downstream {
         /// For HTTP/2.
         max_concurrent_streams: Option<u32>,
     },
+}
+
+/// PINGs on an HTTP/2 connection (`connection_keepalive`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Http2KeepAlive {
+    /// Between an answer and the next PING; up to 15 % are added at random.
+    #[serde(serialize_with = "super::json::duration")]
+    pub interval: Duration,
+    /// A connection on which nothing comes for so long after a PING is closed.
+    #[serde(serialize_with = "super::json::duration")]
+    pub timeout: Duration,
 }
 
 /// Limits of a cluster (`CircuitBreakers`, default priority). `u32::MAX` is no limit.
@@ -263,6 +280,9 @@ pub struct CircuitBreakers {
     pub max_retries: u32,
     /// Retries in flight as a share of requests.
     pub retry_budget: Option<RetryBudget>,
+    /// Retries of an interval as a share of its requests; with it the two limits above have no effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_quota: Option<RetryQuota>,
 }
 
 impl Default for CircuitBreakers {
@@ -271,12 +291,10 @@ impl Default for CircuitBreakers {
         Self {
             max_connections: u32::MAX,
             max_pending_requests: u32::MAX,
-    /// Retries of an interval as a share of its requests, beside the limits above.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_quota: Option<RetryQuota>,
             max_requests: u32::MAX,
             max_retries: u32::MAX,
             retry_budget: None,
+            retry_quota: None,
         }
     }
 }
@@ -285,18 +303,9 @@ impl Default for CircuitBreakers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryBudget {
     /// In hundredths of a percent; Envoy's default is 20 % = 2,000.
-            retry_quota: None,
     pub percent_hundredths: u32,
     /// Always allowed; Envoy's default is 3.
     pub min_concurrency: u32,
-}
-
-/// When a host is ejected (`OutlierDetection`). Zero in a `consecutive_` field is off.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct OutlierDetection {
-    /// 5xx (or local failures) in a row.
-    pub consecutive_5xx: u32,
-    /// 502, 503 or 504 in a row.
     /// The requests are those that began in the last while, each try being one; `None` is those in flight (`budget_interval`).
     #[serde(serialize_with = "super::json::optional_duration", skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
@@ -315,6 +324,14 @@ pub struct RetryQuota {
     /// For how long requests and retries count.
     #[serde(serialize_with = "super::json::duration")]
     pub interval: Duration,
+}
+
+/// When a host is ejected (`OutlierDetection`). Zero in a `consecutive_` field is off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutlierDetection {
+    /// 5xx (or local failures) in a row.
+    pub consecutive_5xx: u32,
+    /// 502, 503 or 504 in a row.
     pub consecutive_gateway_failure: u32,
     /// Local failures in a row; only with `split_local_origin`.
     pub consecutive_local_origin_failure: u32,
@@ -331,6 +348,10 @@ pub struct RetryQuota {
     pub max_ejection_time: Duration,
     /// At most this share of the hosts is ejected (percent; one host always may be).
     pub max_ejection_percent: u8,
+    /// Statuses that are failures, instead of 5xx; empty is 5xx. One below 500 counts as 500; 502, 503 and 504 of them are gateway
+    /// failures (`HttpProtocolOptions.outlier_detection.error_matcher`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub error_statuses: Vec<u16>,
 }
 
 /// Localities are chosen by weight.

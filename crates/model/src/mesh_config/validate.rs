@@ -6,7 +6,8 @@ use super::{ExtensionProvider, MeshConfig, OpenTelemetry, ProxyConfig};
 use crate::identity::TrustDomain;
 use crate::resource::check::{self, report, report_at};
 use crate::resource::{
-    FieldIssue, HttpRetry, Issues, OutboundTrafficMode, check_keepalive, check_locality, is_cipher_suite, retry_on, shorten,
+    FieldIssue, HttpRetry, Issues, OutboundTrafficMode, check_keepalive, check_locality, check_zone_aware, is_cipher_suite,
+    retry_on, shorten,
 };
 
 /// Providers that exist without being defined.
@@ -33,6 +34,7 @@ pub(super) fn validate(config: &MeshConfig, issues: &mut Issues) {
         });
     });
     // Whether there is outlier detection is said elsewhere.
+    issues.optional("zoneAwareLbSetting", config.zone_aware_lb_setting.as_ref(), check_zone_aware);
     issues.optional("localityLbSetting", config.locality_lb_setting.as_ref(), |issues, s| check_locality(s, true, issues));
     issues.each("discoverySelectors", &config.discovery_selectors, |issues, selector| selector.check(issues));
     if !config.service_settings.is_empty() {
@@ -139,7 +141,6 @@ pub(super) fn unsupported(config: &MeshConfig) -> Vec<FieldIssue> {
     let fields = [
         ("proxyListenPort", config.proxy_listen_port != 15001),
         ("proxyInboundListenPort", config.proxy_inbound_listen_port != 15006),
-        ("proxyHttpPort", config.proxy_http_port != 0),
         ("defaultTrafficPolicy", config.default_traffic_policy.is_some()),
         ("caCertificates", !config.ca_certificates.is_empty()),
         ("certificates", !config.certificates.is_empty()),

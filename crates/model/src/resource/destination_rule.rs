@@ -19,10 +19,11 @@ pub use connection_pool::{
 };
 pub use load_balancer::{
     ConsistentHash, HttpCookie, HttpCookieAttribute, LoadBalancerSettings, LocalityDistribute, LocalityFailover,
-    LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup,
+    LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup, ZoneAwareLbSetting,
 };
 pub(crate) use settings_check::{
     connection_pool as check_connection_pool, keepalive as check_keepalive, locality as check_locality,
+    zone_aware as check_zone_aware,
 };
 pub use tls::{ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion, TunnelSettings};
 
@@ -118,7 +119,7 @@ pub struct OutlierDetection {
     pub max_ejection_percent: i32,
     /// Of the endpoints; below it all are used, healthy or not. 0 turns that off.
     pub min_health_percent: i32,
-    /// Statuses that count instead of 5xx; not supported yet.
+    /// Statuses that are failures instead of 5xx; empty is 5xx.
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
 

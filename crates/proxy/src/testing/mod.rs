@@ -77,6 +77,7 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
         outlier_detection: None,
         healthy_panic_threshold: None,
         weighted_localities: None,
+        zone_aware: None,
         tcp_keepalive: None,
         bind_sources: Vec::new(),
         tcp_metadata_exchange: false,
@@ -216,8 +217,8 @@ pub(crate) fn tcp(cluster: &str) -> Terminal {
         destination: TcpDestination::Cluster(cluster.to_owned()),
         idle_timeout: None,
         hash_source_ip: false,
-        access_log: Vec::new(),
         tunnel: None,
+        access_log: Vec::new(),
     })
 }
 

@@ -389,7 +389,7 @@ impl ClusterPool {
         };
         let meta = Rc::new(ConnectionMeta { local, tls });
         let kind = if speaks_http2 {
-            let handshake = http2::ClientConnection::handshake(stream, http2::ClientConfig::default());
+            let handshake = http2::ClientConnection::handshake(stream, self.http2_config());
             let (connection, driver) = handshake.await.map_err(|e| ConnectError::Tcp(std::io::Error::other(e)))?;
             let closed = Rc::new(Cell::new(false));
             let ended = closed.clone();
@@ -418,12 +418,21 @@ impl ClusterPool {
         Ok(kind)
     }
 
+    fn http2_config(&self) -> http2::ClientConfig {
+        use lateen_model::dataplane::HttpProtocolOptions::Http2;
+        let keep_alive = match &self.cluster.config.http.protocol {
+            Http2 { keep_alive, .. } => *keep_alive,
+            _ => None,
+        };
+        http2::ClientConfig { keep_alive, ..http2::ClientConfig::default() }
+    }
+
     /// Streams that a connection may carry at a time, by the cluster's settings.
     fn max_streams(&self) -> usize {
         use lateen_model::dataplane::HttpProtocolOptions::{Downstream, Http1, Http2};
         let max = match &self.cluster.config.http.protocol {
             Http1 => None,
-            Http2 { max_concurrent_streams } | Downstream { max_concurrent_streams } => *max_concurrent_streams,
+            Http2 { max_concurrent_streams, .. } | Downstream { max_concurrent_streams } => *max_concurrent_streams,
         };
         max.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX)
     }

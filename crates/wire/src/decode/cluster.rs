@@ -5,8 +5,8 @@ use super::cx::{Cx, Result, fields};
 use super::proxy_protocol;
 use super::{endpoint, error_matcher, hash, retry_quota, slow_start, tls, typed};
 use crate::encode::cluster::HTTP_PROTOCOL_OPTIONS;
-use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
 use crate::encode::retry_quota::NAMESPACE;
+use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
 use lateen_model::dataplane as m;
 use std::time::Duration;
 
@@ -46,12 +46,12 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
     let discovery = discovery(cx, &name, cluster_discovery_type, fields)?;
     let lb_policy = self::lb_policy(cx, lb_policy, &discovery, lb_config.as_ref())?;
     let slow_start = slow_start::of(cx, lb_policy, lb_config.as_ref())?;
-    let (healthy_panic_threshold, weighted_localities) =
+    let (healthy_panic_threshold, weighted_localities, zone_aware) =
         cx.optional("common_lb_config", common_lb_config, common_lb)?.unwrap_or_default();
-    Ok(m::Cluster {
     let metadata = metadata.unwrap_or_default();
     let mut circuit_breakers =
         cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?;
+    circuit_breakers.retry_quota = retry_quota::of(cx, &metadata)?;
     let (transport, proxy_protocol) = transport(cx, transport_socket, transport_socket_matches)?;
     let (http, error_statuses) = http(cx, typed_extension_protocol_options)?;
     let mut outlier_detection = cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?;
@@ -59,7 +59,6 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         outlier.error_statuses = error_statuses;
     }
     Ok(m::Cluster {
-    circuit_breakers.retry_quota = retry_quota::of(cx, &metadata)?;
         name,
         stat_name: alt_stat_name,
         discovery,
@@ -70,9 +69,10 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         proxy_protocol,
         http,
         circuit_breakers,
-        outlier_detection: cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?,
+        outlier_detection,
         healthy_panic_threshold,
         weighted_localities,
+        zone_aware,
         tcp_keepalive: cx.optional("upstream_connection_options", upstream_connection_options, tcp_keepalive)?.flatten(),
         bind_sources: cx.optional("upstream_bind_config", upstream_bind_config, bind_sources)?.unwrap_or_default(),
         tcp_metadata_exchange: upstream_filters(cx, filters)?,
@@ -248,7 +248,7 @@ fn transport(
         (Some(tls), false) => {
             // What no match takes goes to the cluster's own socket.
             matches.push(m::TransportSocketMatch { name: "default".to_owned(), tls_mode: None, tls: Some(tls) });
-            Ok(m::TransportSocket::ByEndpoint(matches))
+            m::TransportSocket::ByEndpoint(matches)
         }
     };
     Ok((transport, version))
@@ -300,6 +300,7 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
         auto_sni: false,
         auto_san_validation: false,
     };
+    let mut http = (default, Vec::new());
     cx.at("typed_extension_protocol_options", |cx| {
         for (key, config) in sorted {
             http = cx.key(&key, |cx| {
@@ -317,9 +318,9 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
 fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result<Options> {
     use upstream::http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig};
     fields!(cx, value => upstream::HttpProtocolOptions {
-        use: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options],
+        use: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options, outlier_detection],
         refuse: [
-            http_filters, outlier_detection, request_mirror_policies, hash_policy, retry_policy,
+            http_filters, request_mirror_policies, hash_policy, retry_policy,
         ],
         ignore: [header_validation_config],
     });
@@ -342,8 +343,8 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
                     Ok(m::HttpProtocolOptions::Http1)
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
-                    let max_concurrent_streams = cx.at("http2_protocol_options", |cx| http2(cx, options))?;
-                    Ok(m::HttpProtocolOptions::Http2 { max_concurrent_streams })
+                    let (max_concurrent_streams, keep_alive) = cx.at("http2_protocol_options", |cx| http2(cx, options))?;
+                    Ok(m::HttpProtocolOptions::Http2 { max_concurrent_streams, keep_alive })
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => cx.fail_at("http3_protocol_options", "is not supported"),
                 None => cx.fail("http_protocol_options or http2_protocol_options is required"),
@@ -381,7 +382,8 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
         max_connection_duration,
         auto_sni,
         auto_san_validation,
-    })
+    };
+    Ok((http, statuses))
 }
 
 fn http1(cx: &mut Cx, value: core::Http1ProtocolOptions) -> Result<()> {
@@ -396,21 +398,34 @@ fn http1(cx: &mut Cx, value: core::Http1ProtocolOptions) -> Result<()> {
     Ok(())
 }
 
-/// Everything but the number of streams is tuning.
-fn http2(cx: &mut Cx, value: core::Http2ProtocolOptions) -> Result<Option<u32>> {
+/// Everything but the number of streams and the PINGs is tuning.
+fn http2(cx: &mut Cx, value: core::Http2ProtocolOptions) -> Result<(Option<u32>, Option<m::Http2KeepAlive>)> {
     fields!(cx, value => core::Http2ProtocolOptions {
-        use: [max_concurrent_streams],
+        use: [max_concurrent_streams, connection_keepalive],
         refuse: [allow_metadata, custom_settings_parameters],
         ignore: [
             allow_connect, hpack_table_size, initial_stream_window_size, initial_connection_window_size, max_outbound_frames,
             max_outbound_control_frames, max_consecutive_inbound_frames_with_empty_payload,
             max_inbound_priority_frames_per_stream, max_inbound_window_update_frames_per_data_frame_sent,
-            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message, connection_keepalive,
+            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message,
             use_oghttp2_codec, max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
             stream_reset_burst, stream_reset_rate,
         ],
     });
-    Ok(max_concurrent_streams.map(|n| n.value))
+    let keep_alive = cx.optional("connection_keepalive", connection_keepalive, http2_keep_alive)?.flatten();
+    Ok((max_concurrent_streams.map(|n| n.value), keep_alive))
+}
+
+/// Without an interval no PINGs are sent.
+fn http2_keep_alive(cx: &mut Cx, value: core::KeepaliveSettings) -> Result<Option<m::Http2KeepAlive>> {
+    fields!(cx, value => core::KeepaliveSettings {
+        use: [interval, timeout],
+        refuse: [interval_jitter, connection_idle_interval],
+        ignore: [],
+    });
+    let timeout = cx.required("timeout", timeout, duration)?;
+    let interval = cx.optional("interval", interval, duration)?.filter(|interval| !interval.is_zero());
+    Ok(interval.map(|interval| m::Http2KeepAlive { interval, timeout }))
 }
 
 fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::CircuitBreakers> {
@@ -423,6 +438,7 @@ fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::C
         max_requests: 1024,
         max_retries: 3,
         retry_budget: None,
+        retry_quota: None,
     };
     cx.each("thresholds", value.thresholds, |cx, value| {
         fields!(cx, value => Thresholds {
@@ -447,10 +463,11 @@ fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::C
                 let percent = budget.budget_percent.unwrap_or(typ::Percent { value: 20.0 });
                 Ok(m::RetryBudget {
                     percent_hundredths: cx.at("budget_percent", |cx| hundredths(cx, percent))?,
-        retry_quota: None,
                     min_concurrency: limit(budget.min_retry_concurrency, 3),
+                    interval: cx.optional("budget_interval", budget.budget_interval, duration)?.filter(|i| !i.is_zero()),
                 })
             })?,
+            retry_quota: None,
         };
         Ok(())
     })?;
@@ -474,10 +491,8 @@ fn percent(cx: &mut Cx, value: typ::Percent) -> Result<u8> {
 }
 
 fn outlier_detection(cx: &mut Cx, value: cluster::OutlierDetection) -> Result<m::OutlierDetection> {
-                    interval: cx.optional("budget_interval", budget.budget_interval, duration)?.filter(|i| !i.is_zero()),
     fields!(cx, value => cluster::OutlierDetection {
         use: [
-            retry_quota: None,
             consecutive_5xx, interval, base_ejection_time, max_ejection_percent, enforcing_consecutive_5xx,
             enforcing_success_rate, consecutive_gateway_failure, enforcing_consecutive_gateway_failure,
             split_external_local_origin_errors, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure,
@@ -544,10 +559,15 @@ fn outlier_detection(cx: &mut Cx, value: cluster::OutlierDetection) -> Result<m:
         base_ejection_time: base,
         max_ejection_time: longest.unwrap_or_else(|| base.max(Duration::from_secs(300))),
         max_ejection_percent,
+        // Said elsewhere.
+        error_statuses: Vec::new(),
     })
 }
 
-fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<(Option<u8>, Option<m::WeightedLocality>)> {
+/// The panic threshold, and how localities count.
+type CommonLb = (Option<u8>, Option<m::WeightedLocality>, Option<m::ZoneAware>);
+
+fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<CommonLb> {
     use cluster::cluster::common_lb_config::LocalityConfigSpecifier;
     fields!(cx, value => cluster::cluster::CommonLbConfig {
         use: [healthy_panic_threshold, locality_config_specifier],
@@ -557,12 +577,12 @@ fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<(Op
             consistent_hashing_lb_config, override_host_status,
         ],
     });
-    let weighted = match locality_config_specifier {
-        None => None,
+    let (mut weighted, mut zone_aware) = (None, None);
+    match locality_config_specifier {
+        None => {}
         // Whose locality it is the proxy knows itself.
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => Some(m::WeightedLocality { local: m::Locality::default() }),
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            return cx.fail_at("zone_aware_lb_config", "is not supported; locality_weighted_lb_config is");
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+            weighted = Some(m::WeightedLocality { local: m::Locality::default() });
         }
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(value)) => {
             zone_aware = Some(cx.at("zone_aware_lb_config", |cx| self::zone_aware(cx, value))?);

@@ -64,7 +64,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
             m::LbPolicy::ClusterProvided => LbPolicy::ClusterProvided,
         }
         .into(),
-        typed_extension_protocol_options: HashMap::from([(HTTP_PROTOCOL_OPTIONS.to_owned(), any(&http(&value.http)))]),
+        typed_extension_protocol_options: HashMap::from([(HTTP_PROTOCOL_OPTIONS.to_owned(), any(&http(value)))]),
         circuit_breakers: Some(circuit_breakers(&value.circuit_breakers)),
         outlier_detection: value.outlier_detection.as_ref().map(outlier_detection),
         common_lb_config: common_lb(value),
@@ -162,20 +162,26 @@ fn http(cluster: &m::Cluster) -> upstream::HttpProtocolOptions {
     use upstream::http_protocol_options::{
         ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
     };
-    let http2 = |streams: Option<u32>| core::Http2ProtocolOptions {
+    let value = &cluster.http;
+    let http2 = |streams: Option<u32>, keep_alive: Option<m::Http2KeepAlive>| core::Http2ProtocolOptions {
         max_concurrent_streams: streams.and_then(uint32),
+        connection_keepalive: keep_alive.map(|keep_alive| core::KeepaliveSettings {
+            interval: Some(duration(keep_alive.interval)),
+            timeout: Some(duration(keep_alive.timeout)),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let explicit = |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let protocol = match &value.protocol {
         m::HttpProtocolOptions::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())),
-        m::HttpProtocolOptions::Http2 { max_concurrent_streams } => {
-            explicit(ProtocolConfig::Http2ProtocolOptions(http2(*max_concurrent_streams)))
+        m::HttpProtocolOptions::Http2 { max_concurrent_streams, keep_alive } => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(http2(*max_concurrent_streams, *keep_alive)))
         }
         m::HttpProtocolOptions::Downstream { max_concurrent_streams } => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(http2(*max_concurrent_streams)),
+                http2_protocol_options: Some(http2(*max_concurrent_streams, None)),
                 http3_protocol_options: None,
             })
         }
@@ -195,6 +201,7 @@ fn http(cluster: &m::Cluster) -> upstream::HttpProtocolOptions {
         upstream_http_protocol_options: (value.auto_sni || value.auto_san_validation).then_some(by_request),
         common_http_protocol_options: (common != core::HttpProtocolOptions::default()).then_some(common),
         upstream_protocol_options: Some(protocol),
+        outlier_detection: cluster.outlier_detection.as_ref().and_then(|outlier| error_matcher::of(&outlier.error_statuses)),
         ..Default::default()
     }
 }
@@ -241,13 +248,21 @@ fn outlier_detection(value: &m::OutlierDetection) -> cluster::OutlierDetection {
 }
 
 fn common_lb(value: &m::Cluster) -> Option<cluster::cluster::CommonLbConfig> {
-    use cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    use cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig};
+    let zone_aware = |zone_aware: m::ZoneAware| {
+        LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+            routing_enabled: Some(typ::Percent { value: zone_aware.routing_percent.into() }),
+            min_cluster_size: Some(google::UInt64Value { value: zone_aware.min_cluster_size }),
+            fail_traffic_on_panic: false,
+        })
+    };
     let config = cluster::cluster::CommonLbConfig {
         healthy_panic_threshold: value.healthy_panic_threshold.map(|percent| typ::Percent { value: percent.into() }),
         locality_config_specifier: value
             .weighted_localities
             .as_ref()
-            .map(|_| LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
+            .map(|_| LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}))
+            .or_else(|| value.zone_aware.map(zone_aware)),
         ..Default::default()
     };
     (config != cluster::cluster::CommonLbConfig::default()).then_some(config)

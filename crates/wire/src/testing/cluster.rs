@@ -58,9 +58,12 @@ fn transport() -> impl Strategy<Value = TransportSocket> {
 }
 
 fn http() -> impl Strategy<Value = UpstreamHttp> {
+    let some = || (1_u64..100_000).prop_map(Duration::from_millis);
+    let keep_alive = (some(), some()).prop_map(|(interval, timeout)| Http2KeepAlive { interval, timeout });
     let protocol = prop_oneof![
         Just(HttpProtocolOptions::Http1),
-        of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Http2 { max_concurrent_streams }),
+        (of(any::<u32>()), of(keep_alive))
+            .prop_map(|(max_concurrent_streams, keep_alive)| HttpProtocolOptions::Http2 { max_concurrent_streams, keep_alive }),
         of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Downstream { max_concurrent_streams }),
     ];
     (protocol, of(duration_or_zero()), of(1_u32..), of(duration()), any::<[bool; 2]>()).prop_map(
@@ -99,8 +102,8 @@ fn circuit_breakers() -> impl Strategy<Value = CircuitBreakers> {
 
 fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
     let counts = (0_u32..9, 0_u32..9, 0_u32..9);
-    (counts, any::<bool>(), duration(), duration(), duration(), 0_u8..=100).prop_map(
-        |((errors, gateway, local), split, interval, base, max, percent)| OutlierDetection {
+    (counts, any::<bool>(), duration(), duration(), duration(), 0_u8..=100, vec(100_u16..600, 0..4)).prop_map(
+        |((errors, gateway, local), split, interval, base, max, percent, error_statuses)| OutlierDetection {
             consecutive_5xx: errors,
             consecutive_gateway_failure: gateway,
             consecutive_local_origin_failure: local,
@@ -109,6 +112,7 @@ fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
             base_ejection_time: base,
             max_ejection_time: max,
             max_ejection_percent: percent,
+            error_statuses,
         },
     )
 }
@@ -208,12 +212,13 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
                 lb_policy,
                 slow_start: slow_start.filter(|_| matches!(lb_policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest)),
                 transport,
+                proxy_protocol,
                 http,
                 circuit_breakers,
                 outlier_detection,
                 healthy_panic_threshold,
-                proxy_protocol,
                 weighted_localities,
+                zone_aware,
                 tcp_keepalive,
                 bind_sources,
                 tcp_metadata_exchange,

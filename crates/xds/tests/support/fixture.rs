@@ -42,6 +42,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         outlier_detection: None,
         healthy_panic_threshold: None,
         weighted_localities: None,
+        zone_aware: None,
         tcp_keepalive: None,
         bind_sources: Vec::new(),
         tcp_metadata_exchange: true,
@@ -110,6 +111,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
                 base_ejection_time: 30 * SECOND,
                 max_ejection_time: 300 * SECOND,
                 max_ejection_percent: 50,
+                error_statuses: vec![429, 503],
             }),
             healthy_panic_threshold: Some(0),
             weighted_localities: Some(WeightedLocality { local: Locality::default() }),
@@ -132,7 +134,10 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             lb_policy: LbPolicy::RoundRobin,
             transport: TransportSocket::Tls(Box::new(mesh_tls())),
             http: UpstreamHttp {
-                protocol: HttpProtocolOptions::Http2 { max_concurrent_streams: Some(100) },
+                protocol: HttpProtocolOptions::Http2 {
+                    max_concurrent_streams: Some(100),
+                    keep_alive: Some(Http2KeepAlive { interval: 3 * SECOND, timeout: SECOND }),
+                },
                 idle_timeout: Some(60 * SECOND),
                 max_requests_per_connection: Some(10),
                 max_connection_duration: Some(600 * SECOND),
@@ -475,6 +480,7 @@ fn mesh_server_tls() -> DownstreamTls {
         client_roots: Some(SecretRef::workload_roots()),
         client_sans: vec![StringMatch::prefix("spiffe://cluster.local/")],
         require_client_certificate: true,
+        crl_file: None,
     }
 }
 
@@ -493,13 +499,13 @@ fn tcp(name: &str, destination: TcpDestination) -> FilterChain {
             destination,
             idle_timeout: Some(Duration::ZERO),
             hash_source_ip: true,
+            tunnel: None,
             access_log: vec![text_log()],
         }),
     }
 }
 
 fn listener(name: &str, direction: Direction, filter_chains: Vec<FilterChain>) -> Listener {
-            tunnel: None,
     Listener {
         name: name.to_owned(),
         address: ([127, 0, 0, 1], 0).into(),
