@@ -157,7 +157,7 @@ impl Breakers {
         }
     }
 
-    /// A retry in flight: by the budget if there is one, else by `max_retries`; and by the quota. The try that failed counts among
+    /// A retry in flight: by the quota if there is one, else by the budget, else by `max_retries`. The try that failed counts among
     /// the requests in flight, as in Envoy: `ended` if it has given its permit back already.
     pub fn try_acquire_retry(&self, ended: bool, now: impl Fn() -> Duration) -> Option<Permit> {
         let permit = self.acquire(Resource::Retries, self.retry_limit_with(ended.into(), &now))?;
@@ -169,13 +169,16 @@ impl Breakers {
         None
     }
 
-    /// How many retries may be in flight at `now`: a share of the requests that are active or wait, or of those of the budget's
+    /// How many retries may be in flight at `now`: any number with a quota; with a budget a share of the requests that are active or wait, or of those of the budget's
     /// interval; but at least the budget's minimum.
     pub fn retry_limit(&self, now: impl Fn() -> Duration) -> u32 {
         self.retry_limit_with(0, now)
     }
 
     fn retry_limit_with(&self, ended: u64, now: impl Fn() -> Duration) -> u32 {
+        if self.quota.is_some() {
+            return u32::MAX;
+        }
         let Some(RetryBudget { percent_hundredths, min_concurrency, .. }) = self.limits.retry_budget else {
             return self.limits.max_retries;
         };

@@ -41,8 +41,8 @@ fn retries_are_bounded_unless_the_user_says_how() {
     };
     let quota = Some(RetryQuota { percent_hundredths: 2_000, min_retries: 100, interval: Duration::from_secs(10) });
     for (policy, retry_budget, retry_quota, max_retries) in [
-        ("{loadBalancer: {simple: RANDOM}}", budget(20, 100, None), quota, u32::MAX),
-        ("{connectionPool: {http: {http1MaxPendingRequests: 1}}}", budget(20, 100, None), quota, u32::MAX),
+        ("{loadBalancer: {simple: RANDOM}}", budget(20, 16, None), quota, u32::MAX),
+        ("{connectionPool: {http: {http1MaxPendingRequests: 1}}}", budget(20, 16, None), quota, u32::MAX),
         ("{connectionPool: {http: {maxRetries: 7}}}", None, None, 7),
         ("{retryBudget: {percent: 50}}", budget(50, 3, None), None, u32::MAX),
         ("{retryBudget: {budgetInterval: 4s}}", budget(20, 3, Some(4)), None, u32::MAX),

@@ -144,10 +144,8 @@ impl Sidecar {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
-            issues.optional("inboundConnectionPool", self.spec.inbound_connection_pool.as_ref(), unsupported_pool);
             issues.each("ingress", &self.spec.ingress, |issues, listener| {
                 issues.optional("port", listener.port.as_ref(), unsupported_port);
-                issues.optional("connectionPool", listener.connection_pool.as_ref(), unsupported_pool);
                 if listener.bind.starts_with("unix://") {
                     issues.error_at("bind", "Unix sockets are not supported by this version of Lateen; IP addresses are");
                 }
@@ -187,13 +185,6 @@ impl Sidecar {
         });
         issues.into_errors()
     }
-}
-
-/// Keep-alive pings towards the application are not sent.
-fn unsupported_pool(issues: &mut Issues, pool: &ConnectionPoolSettings) {
-    issues.optional("http", pool.http.as_ref(), |issues, http| {
-        issues.unsupported_if(http.http2_keep_alive.is_some(), "http2KeepAlive");
-    });
 }
 
 fn unsupported_port(issues: &mut Issues, port: &SidecarPort) {

@@ -194,3 +194,4 @@ mod tests {
         assert_eq!(value(&families, "lateen_control_plane_connected", &[]), Some(0.0));
     }
 }
+            error_statuses: Vec::new(),

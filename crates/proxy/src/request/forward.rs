@@ -631,11 +631,13 @@ fn outlier_outcome(head: &Head, grpc: bool) -> Outcome {
     let grpc_status = head.get_str(KnownHeader::GrpcStatus).filter(|_| grpc).and_then(|s| s.parse::<u32>().ok());
     match grpc_status {
         // Envoy maps these to 5xx: unavailable, internal, unknown, data loss, unimplemented, deadline exceeded.
-        Some(14) => Outcome::Status(503),
-        Some(4) => Outcome::Status(504),
-        Some(2 | 13 | 15) => Outcome::Status(500),
-        Some(12) => Outcome::Status(501),
-        _ => Outcome::Status(head.status()),
+        Some(14) => Outcome::Grpc(503),
+        Some(4) => Outcome::Grpc(504),
+        Some(2 | 13 | 15) => Outcome::Grpc(500),
+        Some(12) => Outcome::Grpc(501),
+        // The others are no 5xx.
+        Some(_) => Outcome::Grpc(200),
+        None => Outcome::Status(head.status()),
     }
 }
 
