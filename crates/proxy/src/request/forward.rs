@@ -245,7 +245,7 @@ impl Forwarding<'_, '_> {
                     match self.retry(decision, false) {
                         Some(permit) => retry_permit = Some(permit),
                         None => {
-                            if had_retry_permit && status < 500 {
+                            if had_retry_permit && decision == Decision::NotRetriable {
                                 self.plan.cluster.stats.upstream_rq_retry_success.inc();
                             }
                             return Ok(answered);
