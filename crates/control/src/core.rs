@@ -1,5 +1,6 @@
 //! The one task that owns the store and the world: inputs in, pushes out.
 
+use crate::analysis::Subject;
 use crate::debounce::{Debounce, DebounceConfig, Merge};
 use crate::gateway_api::Transitions;
 use crate::metrics::Metrics;
@@ -9,9 +10,10 @@ use crate::source::Input;
 use crate::store::{Refusal, Store};
 use crate::world::{ChangeSet, World, WorldEvent};
 use arc_swap::ArcSwap;
+use lateen_model::analysis::Context;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Documents that are refused now.
@@ -38,6 +40,8 @@ pub struct Core {
     files_read: Arc<AtomicBool>,
     /// Since when conditions hold.
     transitions: Transitions,
+    /// Who looks for what is strange between resources.
+    subjects: watch::Sender<Arc<Subject>>,
 }
 
 impl Core {
@@ -54,7 +58,13 @@ impl Core {
             expected,
             files_read: Arc::new(AtomicBool::new(!expected.files)),
             transitions: Transitions::default(),
+            subjects: watch::Sender::default(),
         }
+    }
+
+    /// The resources that are in force, as they change.
+    pub fn subjects(&self) -> watch::Receiver<Arc<Subject>> {
+        self.subjects.subscribe()
     }
 
     /// Becomes true once all files were read. The platform may wait for it before it tells of its pods, which proxies in
@@ -104,7 +114,11 @@ impl Core {
                 if started {
                     self.store.set_started();
                 }
+                let differs = !events.is_empty();
                 let changes = self.apply(events, now);
+                if differs {
+                    self.subjects.send_replace(Arc::new(self.subject()));
+                }
                 self.debounced(changes, now);
             }
             Input::Roots(roots) => {
@@ -132,6 +146,16 @@ impl Core {
         }
         self.world = world;
         changes
+    }
+
+    fn subject(&self) -> Subject {
+        let settings = self.world.settings();
+        let context = Context {
+            domain: settings.domain.to_string(),
+            root_namespace: self.world.root_namespace().to_owned(),
+            foreign_routes: settings.foreign_routes,
+        };
+        Subject { resources: self.store.in_force().collect(), context }
     }
 
     fn debounced(&mut self, changes: ChangeSet, now: Instant) {

@@ -1,5 +1,6 @@
 //! The control plane: sources → store → world → change set → generate → push; the certificate authority; debug pages.
 
+pub mod analysis;
 pub mod cli;
 pub mod core;
 pub mod debounce;

@@ -76,6 +76,8 @@ pub struct Store {
     started: bool,
     mesh_refusal: Option<Refusal>,
     mesh_last_good: bool,
+    /// Which namespaces are known.
+    selection: selection::Selection,
 }
 
 impl Store {
@@ -130,6 +132,7 @@ impl Store {
         for key in touched {
             self.settle(&key, &mut events);
         }
+        self.select(&mut events);
         let refused = self.refusals().into_iter().filter(|r| !before.contains(r)).collect();
         (events, refused)
     }
@@ -255,6 +258,7 @@ impl Store {
             Ok(config) => {
                 self.mesh_refusal = None;
                 self.mesh_last_good = true;
+                self.selection.configure(&config);
                 events.push(WorldEvent::Mesh(Arc::new(config)));
             }
             Err(rejection) => {
@@ -318,5 +322,6 @@ fn closed(key: &ResourceKey, origin: &Origin) -> Option<Resource> {
     }
 }
 
+mod selection;
 #[cfg(test)]
 mod tests;

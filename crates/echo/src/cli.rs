@@ -53,6 +53,14 @@ struct ServeArgs {
     /// Say this line first to each TCP client, as server-first protocols do.
     #[arg(long, value_name = "TEXT", requires = "tcp")]
     tcp_banner: Option<String>,
+    /// Be an HTTP proxy for bytes on this port: CONNECT, and POST with bodies that do not end; /tunnels of --port shows how the
+    /// last tunnel was asked for.
+    #[arg(long, value_name = "PORT")]
+    tunnel: Option<u16>,
+    /// Connections of --port, --tls and --tcp begin with the PROXY protocol (version 1 or 2): answers tell what it said, TCP
+    /// clients get it as a line first.
+    #[arg(long, conflicts_with = "tcp_banner")]
+    proxy_protocol: bool,
     /// Serve gRPC (lateen.echo.v1.Echo, grpc.health.v1.Health) on this port.
     #[arg(long, value_name = "PORT")]
     grpc: Option<u16>,
@@ -118,7 +126,7 @@ struct GetArgs {
     #[arg(short = 'c', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
     /// Requests a second, due whether or not earlier ones have been answered (an open loop); latency counts from when a
-    /// request was due. --concurrency limits how many wait for answers.
+    /// request was due, also if it was sent late. --concurrency limits how many wait for answers.
     #[arg(long, value_name = "R", value_parser = positive)]
     rate: Option<f64>,
     /// How long one request may take.
@@ -204,6 +212,8 @@ impl ServeArgs {
             tls,
             tcp: self.tcp,
             tcp_banner: self.tcp_banner,
+            tunnel: self.tunnel,
+            proxy_protocol: self.proxy_protocol,
             grpc: self.grpc,
             otlp: self.otlp,
             kept_spans: self.kept_spans,
@@ -211,8 +221,8 @@ impl ServeArgs {
         };
         let stop = termination()?;
         let server = Server::bind(config, PodIdentity::from_environment()?).await?;
-        let Addresses { http, tls, tcp, grpc, otlp } = server.addresses();
-        let shown = [("http", Some(http)), ("tls", tls), ("tcp", tcp), ("grpc", grpc), ("otlp", otlp)];
+        let Addresses { http, tls, tcp, tunnel, grpc, otlp } = server.addresses();
+        let shown = [("http", Some(http)), ("tls", tls), ("tcp", tcp), ("tunnel", tunnel), ("grpc", grpc), ("otlp", otlp)];
         let lines = shown.iter().filter_map(|(name, address)| address.map(|address| format!("listening {name} {address}\n")));
         print(&lines.collect::<String>())?;
         server.serve(stop).await;
@@ -224,7 +234,7 @@ impl GetArgs {
     async fn run(self) -> Result<ExitCode, EchoError> {
         let (fail, output) = (self.fail, self.output);
         let plan = self.plan()?;
-        let report = load::run(&plan, termination()?).await;
+        let report = load::run(&plan, termination()?).await?;
         match output {
             Output::Text => print(&report.to_text())?,
             Output::Json => print(&format!("{:#}\n", report.to_json()))?,

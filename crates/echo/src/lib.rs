@@ -15,6 +15,7 @@ mod http;
 mod identity;
 mod load;
 mod pipe;
+mod proxy_protocol;
 mod server;
 mod tcp;
 mod tls;

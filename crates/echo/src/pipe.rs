@@ -154,6 +154,8 @@ mod tests {
             tls: None,
             tcp: Some(0),
             tcp_banner: Some("hello".into()),
+            tunnel: None,
+            proxy_protocol: false,
             grpc: None,
             otlp: None,
             kept_spans: 0,

@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::control::Control;
 use crate::traces::TraceStore;
-use crate::{EchoError, PodIdentity, TlsServer, http as web, tcp};
+use crate::{EchoError, PodIdentity, TlsServer, http as web, proxy_protocol, tcp};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -37,6 +37,10 @@ pub struct Config {
     pub tcp: Option<u16>,
     /// Said to each TCP client before it says anything, as server-first protocols do.
     pub tcp_banner: Option<String>,
+    /// HTTP proxy for bytes: `CONNECT`, and `POST` with bodies that do not end.
+    pub tunnel: Option<u16>,
+    /// Whether connections of the ports for HTTP, TLS and TCP begin with the PROXY protocol, version 1 or 2.
+    pub proxy_protocol: bool,
     /// gRPC `lateen.echo.v1.Echo` and `grpc.health.v1.Health`.
     pub grpc: Option<u16>,
     /// OTLP trace collector over gRPC.
@@ -56,6 +60,8 @@ pub struct Addresses {
     pub tls: Option<SocketAddr>,
     /// TCP line echo.
     pub tcp: Option<SocketAddr>,
+    /// HTTP proxy.
+    pub tunnel: Option<SocketAddr>,
     /// gRPC.
     pub grpc: Option<SocketAddr>,
     /// OTLP.
@@ -66,6 +72,7 @@ pub struct Addresses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
     Web,
+    Tunnel,
     Grpc,
     Otlp,
 }
@@ -77,6 +84,9 @@ pub(crate) struct App {
     pub(crate) traces: TraceStore,
     pub(crate) client: Client,
     pub(crate) tcp_banner: Option<String>,
+    pub(crate) tunnels: web::LastTunnel,
+    /// Whether connections begin with the PROXY protocol.
+    proxy_protocol: bool,
 }
 
 /// What a request's handler knows of its connection.
@@ -86,6 +96,8 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// What TLS tells of it, if it is TLS.
     pub(crate) tls: Option<PeerInfo>,
+    /// What the PROXY protocol tells of it, if it is spoken.
+    pub(crate) proxy_protocol: Option<proxy_protocol::Header>,
     pub(crate) lease: Lease,
 }
 
@@ -114,6 +126,7 @@ pub struct Server {
     web: TcpListener,
     tls: Option<(TcpListener, ServerTls)>,
     tcp: Option<TcpListener>,
+    tunnel: Option<TcpListener>,
     grpc: Option<TcpListener>,
     otlp: Option<TcpListener>,
     addresses: Addresses,
@@ -133,6 +146,7 @@ impl Server {
             None => None,
         };
         let tcp = optional(config.tcp, "tcp").await?;
+        let tunnel = optional(config.tunnel, "tunnel").await?;
         let grpc = optional(config.grpc, "grpc").await?;
         let otlp = optional(config.otlp, "otlp").await?;
         let address = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
@@ -140,6 +154,7 @@ impl Server {
             http: web.local_addr()?,
             tls: tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
             tcp: address(&tcp)?,
+            tunnel: address(&tunnel)?,
             grpc: address(&grpc)?,
             otlp: address(&otlp)?,
         };
@@ -149,8 +164,10 @@ impl Server {
             traces: TraceStore::new(config.kept_spans),
             client: Client::new(),
             tcp_banner: config.tcp_banner,
+            tunnels: web::LastTunnel::default(),
+            proxy_protocol: config.proxy_protocol,
         };
-        Ok(Self { app: Arc::new(app), web, tls, tcp, grpc, otlp, addresses, drain: config.drain })
+        Ok(Self { app: Arc::new(app), web, tls, tcp, tunnel, grpc, otlp, addresses, drain: config.drain })
     }
 
     /// Where it listens; of use when a port was 0.
@@ -165,12 +182,17 @@ impl Server {
         let (alive, mut gone) = mpsc::channel(1);
         let lease = Lease { stop: stop_rx, _alive: alive };
         let mut tasks = JoinSet::new();
-        let surfaces = [(Some(self.web), Surface::Web), (self.grpc, Surface::Grpc), (self.otlp, Surface::Otlp)];
+        let surfaces = [
+            (Some(self.web), Surface::Web),
+            (self.tunnel, Surface::Tunnel),
+            (self.grpc, Surface::Grpc),
+            (self.otlp, Surface::Otlp),
+        ];
         for (listener, surface) in surfaces {
             let Some(listener) = listener else { continue };
             let app = Arc::clone(&self.app);
             tasks.spawn(accept(listener, lease.clone(), move |stream, peer, lease| {
-                serve_http(stream, Connection { app: Arc::clone(&app), surface, peer, tls: None, lease })
+                serve_plainly(stream, Connection { app: Arc::clone(&app), surface, peer, tls: None, proxy_protocol: None, lease })
             }));
         }
         if let Some((listener, tls)) = self.tls {
@@ -179,7 +201,7 @@ impl Server {
                 serve_tls(
                     stream,
                     tls.clone(),
-                    Connection { app: Arc::clone(&app), surface: Surface::Web, peer, tls: None, lease },
+                    Connection { app: Arc::clone(&app), surface: Surface::Web, peer, tls: None, proxy_protocol: None, lease },
                 )
             }));
         }
@@ -249,7 +271,32 @@ where
     }
 }
 
-async fn serve_tls(stream: TcpStream, tls: ServerTls, mut connection: Connection) {
+/// Takes the PROXY protocol off a connection, where it is spoken. `None`: the connection is over.
+pub(crate) async fn begin(stream: &mut TcpStream, app: &App, peer: SocketAddr) -> Option<Option<proxy_protocol::Header>> {
+    if !app.proxy_protocol {
+        return Some(None);
+    }
+    match timeout(HEAD_TIMEOUT, proxy_protocol::read(stream)).await {
+        Ok(Ok(header)) => Some(Some(header)),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "PROXY protocol");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn serve_plainly(mut stream: TcpStream, mut connection: Connection) {
+    if connection.surface == Surface::Web {
+        let Some(header) = begin(&mut stream, &connection.app, connection.peer).await else { return };
+        connection.proxy_protocol = header;
+    }
+    serve_http(stream, connection).await;
+}
+
+async fn serve_tls(mut stream: TcpStream, tls: ServerTls, mut connection: Connection) {
+    let Some(header) = begin(&mut stream, &connection.app, connection.peer).await else { return };
+    connection.proxy_protocol = header;
     match timeout(HEAD_TIMEOUT, lateen_tls::accept(stream, &tls)).await {
         Ok(Ok((stream, peer))) => {
             connection.tls = Some(peer);

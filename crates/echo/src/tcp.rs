@@ -1,7 +1,7 @@
 //! Line echo over TCP: each line comes back as it was once its end has come; the rest comes back when the client has
 //! finished sending. A banner makes it a server-first protocol.
 
-use crate::server::{App, Lease};
+use crate::server::{App, Lease, begin};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,8 +11,11 @@ use tokio::net::TcpStream;
 const MAX_LINE: usize = 64 * 1024;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, app: Arc<App>, lease: Lease) {
-    if let Err(error) = echo(stream, app.tcp_banner.as_deref(), lease).await {
+pub(crate) async fn serve(mut stream: TcpStream, peer: SocketAddr, app: Arc<App>, lease: Lease) {
+    let Some(header) = begin(&mut stream, &app, peer).await else { return };
+    // A banner would be there before the client has said whose its connection is; this line comes in its place.
+    let banner = header.map(|header| header.to_string()).or_else(|| app.tcp_banner.clone());
+    if let Err(error) = echo(stream, banner.as_deref(), lease).await {
         tracing::debug!(%peer, %error, "tcp connection ended");
     }
 }

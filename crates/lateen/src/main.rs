@@ -24,6 +24,7 @@ enum Role {
     Exec(lateen_local::cli::Exec),
     Config(lateen_cli::config::Config),
     Get(lateen_cli::get::Get),
+    Analyze(lateen_cli::analyze::Analyze),
     Down(lateen_local::cli::Down),
     Demo(lateen_demo::Demo),
     /// Run the test application, an HTTP, TCP and gRPC server that tells who answered, or its client
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Role::Capture(args) => Ok(args.run()),
         Role::Config(args) => args.run().map_err(Into::into),
         Role::Get(args) => args.run().map_err(Into::into),
+        Role::Analyze(args) => args.run().map_err(Into::into),
         Role::Demo(args) => args.run().map_err(Into::into),
         Role::Supervisor(args) => Ok(args.run()),
         Role::Init(args) => Ok(args.run()),

@@ -187,7 +187,7 @@ impl Mesh {
 #[test]
 fn by_nftables() {
     let mesh = Mesh::start("nft", &[("LATEEN_CAPTURE", "nftables")]);
-    assert_eq!(mesh.capture("client"), ("nftables".to_owned(), "asked for".to_owned()));
+    assert_eq!(mesh.capture("client"), ("nftables".to_owned(), "`--capture auto` takes eBPF where it works".to_owned()));
     assert_eq!(mesh.status.pod("shop", "plain").unwrap().capture, None);
     mesh.check();
 }

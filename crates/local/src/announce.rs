@@ -127,8 +127,9 @@ fn closing_words(mesh: &Mesh, status: &Status) -> String {
     let workloads: BTreeMap<String, String> = mesh.pods().iter().map(|p| (p.key(), p.identity.workload.name.clone())).collect();
     let short = |pod: &PodStatus| workloads.get(&format!("{}/{}", pod.namespace, pod.name)).unwrap_or(&pod.name).clone();
     let pods = status.pods.iter().filter(|p| p.proxy_pid.is_some()).chain(&status.pods);
-    // A pod, and a service of its namespace that is not its own.
-    let example = pods.clone().find_map(|pod| {
+    // A pod with an application, which a gateway has not, and a service of its namespace that is not its own.
+    let has_application = |pod: &&PodStatus| !pod.app_pids.is_empty();
+    let example = pods.clone().filter(has_application).find_map(|pod| {
         let other =
             resources.services().find(|s| s.metadata.namespace == pod.namespace && !is_subset(&s.spec.selector, &pod.labels));
         Some((pod, other?))

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Choice {
     /// eBPF where it works, else nftables
-    #[default]
     Auto,
     /// eBPF: no address translation, no connection tracking; needs root
     Ebpf,
     /// Address translation by nftables, as Istio does it
+    #[default]
     Nftables,
 }
 
@@ -38,6 +38,9 @@ pub struct CaptureStatus {
     pub reason: String,
 }
 
+/// Why a mesh that was not told to use eBPF does not.
+const NOT_ASKED: &str = "`--capture auto` takes eBPF where it works";
+
 /// The mesh's means of capture.
 #[derive(Debug)]
 pub(crate) struct Capturing {
@@ -52,7 +55,7 @@ impl Capturing {
     /// When eBPF is asked for by name and not to be had.
     pub(crate) fn prepare(choice: Choice) -> Result<Self, String> {
         let programs = match choice {
-            Choice::Nftables => Err("asked for".to_owned()),
+            Choice::Nftables => Err(NOT_ASKED.to_owned()),
             Choice::Auto | Choice::Ebpf => Programs::load().map_err(|e| e.to_string()),
         };
         match (&programs, choice) {

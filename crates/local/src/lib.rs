@@ -57,5 +57,6 @@ mod volumes;
 pub use client::Client;
 pub use gateways::GatewayPort;
 pub use report::coloured;
+pub use resources::manifest_files;
 pub use state_dir::MeshName;
 pub use status::{ControlStatus, PodStatus, Status};

@@ -257,6 +257,15 @@ fn refusal(problem: &impl ToString, has_good_version: bool) -> String {
     format!("{}\n({consequence})", problem.to_string())
 }
 
+/// The manifest files that paths stand for, each once, in order, as `lateen up` reads them; and what is wrong with the paths.
+#[must_use]
+pub fn manifest_files(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<String>) {
+    let mut findings = Findings::default();
+    let written: Vec<ManifestPath> = paths.iter().map(|p| ManifestPath { path: p.clone(), written: p.clone() }).collect();
+    let found = files(&written, &mut findings).into_iter().map(|(path, _)| path).collect();
+    (found, findings.errors.into_iter().collect())
+}
+
 /// The files that the paths stand for, each once, in order, with the names to show.
 fn files(paths: &[ManifestPath], findings: &mut Findings) -> Vec<(PathBuf, PathBuf)> {
     let mut all: Vec<(PathBuf, PathBuf)> = Vec::new();

@@ -9,4 +9,5 @@ pub mod dataplane;
 pub mod identity;
 pub mod manifest;
 pub mod mesh_config;
+pub mod place;
 pub mod resource;

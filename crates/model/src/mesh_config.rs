@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::identity::TrustDomain;
 use crate::manifest::{Finding, Rejection};
 use crate::resource::{
-    FieldIssue, H2UpgradePolicy, HttpRetry, Issues, LocalityLbSetting, OutboundTrafficMode, Passthrough, ProtoDuration,
-    TcpKeepalive,
+    FieldIssue, H2UpgradePolicy, HttpRetry, Issues, LabelSelector, LocalityLbSetting, OutboundTrafficMode, Passthrough,
+    ProtoDuration, TcpKeepalive, ZoneAwareLbSetting,
 };
 
 mod providers;
@@ -89,13 +89,13 @@ pub struct MeshConfig {
     pub proxy_listen_port: u32,
     /// Where inbound traffic is captured; only 15006.
     pub proxy_inbound_listen_port: u32,
-    /// A listener for HTTP proxy requests; not supported.
+    /// The port at which each sidecar is its application's HTTP proxy; 0 is none.
     pub proxy_http_port: u32,
     /// Policies for services that have none; not supported yet.
     pub default_traffic_policy: Option<Passthrough>,
-    /// Not supported yet.
-    pub discovery_selectors: Vec<Passthrough>,
-    /// Not supported yet.
+    /// Namespaces that are known, by their labels: those that any of these selects, and the root namespace. Empty: all.
+    pub discovery_selectors: Vec<LabelSelector>,
+    /// Accepted with a warning: there is one cluster.
     pub service_settings: Vec<Passthrough>,
     /// Not supported yet.
     pub ca_certificates: Vec<Passthrough>,
@@ -111,6 +111,8 @@ pub struct MeshConfig {
     pub enable_envoy_access_log_service: bool,
     /// Which endpoints are preferred by where they are, where no DestinationRule says it; enabled if absent.
     pub locality_lb_setting: Option<LocalityLbSetting>,
+    /// The own zone first, where no DestinationRule says otherwise; comes before `localityLbSetting`.
+    pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
     /// Accepted: there are no Ingress resources yet.
     pub ingress_class: Option<String>,
     /// Accepted: there are no Ingress resources yet.
@@ -119,7 +121,7 @@ pub struct MeshConfig {
     pub ingress_selector: Option<String>,
     /// Accepted: there are no Ingress resources yet.
     pub ingress_controller_mode: Option<String>,
-    /// Accepted: names are not resolved by proxies yet.
+    /// How often proxies resolve names whose answers do not say it; 60 s if absent.
     pub dns_refresh_rate: Option<ProtoDuration>,
     /// Accepted: the application's metrics are scraped at its own port.
     pub enable_prometheus_merge: Option<bool>,
@@ -172,6 +174,7 @@ impl Default for MeshConfig {
             service_entry_visibility: None,
             enable_envoy_access_log_service: false,
             locality_lb_setting: None,
+            zone_aware_lb_setting: None,
             ingress_class: None,
             ingress_service: None,
             ingress_selector: None,
@@ -226,7 +229,7 @@ pub struct MeshTls {
     pub min_protocol_version: TlsProtocol,
     /// Not supported yet.
     pub ecdh_curves: Vec<String>,
-    /// Not supported yet.
+    /// Of TLS 1.2, which Lateen's proxies do not speak to each other: they are for other peers.
     pub cipher_suites: Vec<String>,
 }
 
@@ -268,7 +271,7 @@ pub enum InboundTrafficMode {
     /// At the pod's address.
     #[default]
     Passthrough,
-    /// At the loopback address; not supported yet.
+    /// At the loopback address.
     Localhost,
 }
 

@@ -48,8 +48,9 @@ pub use destination_rule::{
     H2UpgradePolicy, Http2KeepAlive, HttpCookie, HttpCookieAttribute, HttpPoolSettings, LoadBalancerSettings, LocalityDistribute,
     LocalityFailover, LocalityLbSetting, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, RingHash, SimpleLb, Subset, TcpKeepalive, TcpPoolSettings, TrafficPolicy, TunnelSettings, Warmup,
+    ZoneAwareLbSetting,
 };
-pub(crate) use destination_rule::{check_keepalive, check_locality};
+pub(crate) use destination_rule::{check_keepalive, check_locality, check_zone_aware};
 pub use endpoint_slice::{
     AddressType, EndpointConditions, EndpointPort, EndpointSlice, EndpointSubset, Endpoints, GivenEndpoint, GivenEndpoints,
     GivenPort, SERVICE_NAME_LABEL, SliceEndpoint, SubsetAddress, TargetReference,
@@ -58,8 +59,8 @@ pub use export_to::ExportTo;
 pub(crate) use field::shorten;
 pub use field::{FieldIssue, FieldPath, Issues, Segment, Warning};
 pub use gateway::{
-    CIPHER_SUITES, Gateway, GatewayHost, GatewayHostNamespace, GatewayPort, GatewaySpec, Server, ServerProtocol, ServerTlsMode,
-    ServerTlsSettings, TlsProtocolVersion, is_cipher_suite,
+    CIPHER_SUITES, Gateway, GatewayHost, GatewayHostNamespace, GatewayPort, GatewaySpec, Server, ServerCertificateFiles,
+    ServerProtocol, ServerTlsMode, ServerTlsSettings, TlsProtocolVersion, is_cipher_suite,
 };
 pub use host::{Host, HostError, HostMap};
 pub use kind::{Kind, Resource, ResourceKey, Scope};

@@ -92,10 +92,29 @@ fn tls() {
         ("HTTPS", "{mode: SIMPLE, credentialNames: [a, b, c]}", "spec.servers[0].tls.credentialNames: must have one or two"),
         ("HTTPS", "{mode: SIMPLE, credentialNames: [a, b]}", "spec.servers[0].tls.credentialNames: a second certificate"),
         ("HTTPS", "{mode: SIMPLE, serverCertificate: a}", "spec.servers[0].tls: serverCertificate and privateKey belong"),
+        ("HTTPS", "{mode: SIMPLE, serverCertificate: /a, privateKey: /b}", ""),
+        ("HTTPS", "{mode: MUTUAL, serverCertificate: /a, privateKey: /b}", "spec.servers[0].tls.caCertificates: is required"),
+        ("HTTPS", "{mode: MUTUAL, serverCertificate: /a, privateKey: /b, caCertificates: /c, caCrl: /d}", ""),
+        ("HTTPS", "{mode: SIMPLE, tlsCertificates: [{serverCertificate: /a, privateKey: /b}]}", ""),
         (
             "HTTPS",
-            "{mode: SIMPLE, serverCertificate: a, privateKey: b}",
-            "spec.servers[0].tls.serverCertificate: is not supported",
+            "{mode: SIMPLE, tlsCertificates: [{serverCertificate: /a}]}",
+            "spec.servers[0].tls.tlsCertificates[0]: needs serverCertificate and privateKey",
+        ),
+        (
+            "HTTPS",
+            "{mode: SIMPLE, tlsCertificates: [{serverCertificate: /a, privateKey: /b}, {serverCertificate: /c, privateKey: /d}]}",
+            "spec.servers[0].tls.tlsCertificates: a second certificate",
+        ),
+        (
+            "HTTPS",
+            "{mode: MUTUAL, serverCertificate: /a, privateKey: /b, caCertCredentialName: c, caCrl: /d}",
+            "spec.servers[0].tls.caCrl: must not be set beside caCertCredentialName",
+        ),
+        (
+            "HTTPS",
+            "{mode: MUTUAL, credentialName: c, caCertificates: /c}",
+            "warning spec.servers[0].tls.caCertificates: has no effect",
         ),
         ("HTTPS", "{mode: SIMPLE, credentialName: c, caCrl: x}", "spec.servers[0].tls.caCrl: has no meaning with SIMPLE"),
         (

@@ -5,9 +5,9 @@
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 use lateen_model::dataplane::{
-    CircuitBreakers, ClusterSpecifier, Forward, HeaderMatch, HeaderMutation, HeaderPredicate, LbPolicy, OutlierDetection,
-    PathMatch, PathNormalization, Permission, Principal, Rbac, RbacAction, RbacPolicy, Route, RouteAction, RouteConfiguration,
-    RouteFilters, RouteMatch, SafeRegex, StringMatch, VirtualHost,
+    CircuitBreakers, ClusterSpecifier, Forward, HeaderMatch, HeaderMutation, HeaderPredicate, LbPolicy, Locality,
+    OutlierDetection, PathMatch, PathNormalization, Permission, Principal, Rbac, RbacAction, RbacPolicy, Route, RouteAction,
+    RouteConfiguration, RouteFilters, RouteMatch, SafeRegex, StringMatch, VirtualHost,
 };
 use lateen_policy::balance::{Avoid, BalanceSettings, HostGroup, HostSet, HostView, Picker};
 use lateen_policy::breaker::Breakers;
@@ -209,8 +209,10 @@ fn picks() {
         ("random, 100 weighted hosts", LbPolicy::Random, true),
     ] {
         let hosts = (0..100).map(|i| Host(if weighted { 1 + i % 3 } else { 1 })).collect();
-        let settings = BalanceSettings { policy, panic_threshold: 50, weighted_localities: false, slow_start: None };
-        let set = Arc::new(HostSet::new(settings, vec![HostGroup { priority: 0, weight: None, hosts }]));
+        let settings =
+            BalanceSettings { policy, panic_threshold: 50, weighted_localities: false, slow_start: None, zone_aware: None };
+        let set =
+            Arc::new(HostSet::new(settings, vec![HostGroup { priority: 0, weight: None, locality: Locality::default(), hosts }]));
         let mut picker = Picker::new(set);
         measure(&format!("pick: {what}"), || picker.pick(1, &mut rng, Avoid::NOTHING, |_| false).is_some());
         let mut epoch = 1;
@@ -234,7 +236,7 @@ fn main() {
         measure(&format!("path: {what}"), || path::normalize(black_box(text), PathNormalization::Base).is_ok());
     }
     let breakers = Breakers::new(CircuitBreakers::default());
-    measure("breaker: acquire and give back", || breakers.try_acquire_request().is_some());
+    measure("breaker: acquire and give back", || breakers.try_acquire_request(|| Duration::ZERO).is_some());
     let detector = Detector::new(
         OutlierDetection {
             consecutive_5xx: 5,
@@ -244,6 +246,7 @@ fn main() {
             interval: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(30),
             max_ejection_time: Duration::from_secs(300),
+            error_statuses: Vec::new(),
             max_ejection_percent: 10,
         },
         10,

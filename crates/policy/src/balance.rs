@@ -14,17 +14,21 @@ pub mod priority;
 pub mod slow_start;
 #[cfg(test)]
 mod tests;
+pub mod zone;
 
 use crate::retry::PrioritySet;
 use consistent::{Share, Table};
 use hosts::{HostList, Rules};
-use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Endpoint, LbPolicy, LocalityEndpoints, SlowStart};
+use lateen_model::dataplane::{
+    Cluster, ClusterLoadAssignment, Endpoint, LbPolicy, Locality, LocalityEndpoints, SlowStart, ZoneAware,
+};
 use priority::{Availability, Plan};
 use rand::Rng;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use zone::{Origin, Routing};
 
 /// What a policy asks of a host.
 pub trait HostView {
@@ -77,6 +81,8 @@ pub struct BalanceSettings {
     pub weighted_localities: bool,
     /// How new hosts are chosen less at first; only with round robin and least request.
     pub slow_start: Option<SlowStart>,
+    /// Whether the own locality comes first, among those of the first priority; needs [`Picker::come_from`].
+    pub zone_aware: Option<ZoneAware>,
 }
 
 impl BalanceSettings {
@@ -90,6 +96,7 @@ impl BalanceSettings {
             panic_threshold: cluster.healthy_panic_threshold.unwrap_or(Self::DEFAULT_PANIC_THRESHOLD),
             weighted_localities: cluster.weighted_localities.is_some(),
             slow_start: cluster.slow_start,
+            zone_aware: cluster.zone_aware,
         }
     }
 }
@@ -101,6 +108,8 @@ pub struct HostGroup<H> {
     pub priority: u32,
     /// Weight of the locality; only with [`BalanceSettings::weighted_localities`], where a locality without weight gets nothing.
     pub weight: Option<u32>,
+    /// Where they are; of meaning only with [`BalanceSettings::zone_aware`].
+    pub locality: Locality,
     /// The hosts.
     pub hosts: Vec<H>,
 }
@@ -123,7 +132,14 @@ type TableKey = Vec<(usize, u64)>;
 struct PrioritySpan {
     number: u32,
     hosts: Range<usize>,
-    localities: Vec<(Range<usize>, u32)>,
+    localities: Vec<LocalitySpan>,
+}
+
+#[derive(Debug)]
+struct LocalitySpan {
+    hosts: Range<usize>,
+    weight: u32,
+    place: Locality,
 }
 
 impl<H> HostSet<H> {
@@ -135,7 +151,7 @@ impl<H> HostSet<H> {
             let start = set.hosts.len();
             set.hosts.extend(group.hosts);
             let span = start..set.hosts.len();
-            let locality = (span.clone(), group.weight.unwrap_or(0));
+            let locality = LocalitySpan { hosts: span.clone(), weight: group.weight.unwrap_or(0), place: group.locality };
             match set.priorities.last_mut() {
                 Some(last) if last.number == group.priority => {
                     last.hosts.end = span.end;
@@ -157,6 +173,7 @@ impl<H> HostSet<H> {
         let group = |group: &LocalityEndpoints| HostGroup {
             priority: group.priority,
             weight: group.weight,
+            locality: group.locality.clone(),
             hosts: group.endpoints.iter().map(|endpoint| host(group, endpoint)).collect(),
         };
         Self::new(settings, assignment.localities.iter().map(group).collect())
@@ -238,6 +255,7 @@ pub struct Picker<H> {
     warm: Option<Duration>,
     plan: Plan,
     priorities: Vec<PriorityState>,
+    origin: Option<Arc<Origin>>,
 }
 
 /// Lists of one priority.
@@ -245,10 +263,12 @@ pub struct Picker<H> {
 struct PriorityState {
     /// All usable hosts, or all hosts in panic.
     all: HostList,
-    /// By locality, where localities have weights and there is no panic.
+    /// By locality, where localities count and there is no panic.
     localities: Vec<HostList>,
     /// Chooses one of `localities`.
     schedule: edf::Schedule,
+    /// Chooses one of `localities` where the own one comes first.
+    routing: Option<Routing>,
     /// For a consistent choice, instead of all others.
     table: Option<Arc<Table>>,
 }
@@ -257,12 +277,20 @@ impl<H: HostView> Picker<H> {
     /// A worker's state that has seen nothing yet.
     pub fn new(set: Arc<HostSet<H>>) -> Self {
         let priorities = set.priorities.iter().map(|_| PriorityState::default()).collect();
-        Self { set, epoch: None, warm: None, plan: Plan::default(), priorities }
+        Self { set, epoch: None, warm: None, plan: Plan::default(), priorities, origin: None }
     }
 
     /// The hosts.
     pub fn set(&self) -> &Arc<HostSet<H>> {
         &self.set
+    }
+
+    /// Where the proxies of the own workload are, if that is known; lists are made anew if it is another object than before.
+    pub fn come_from(&mut self, origin: Option<&Arc<Origin>>) {
+        if self.origin.as_ref().map(Arc::as_ptr) != origin.map(Arc::as_ptr) {
+            self.origin = origin.cloned();
+            self.epoch = None;
+        }
     }
 
     /// Chooses a host. Lists are made anew when the epoch is another one, and when no host is new any more. `exclude` says which
@@ -314,7 +342,11 @@ impl<H: HostView> Picker<H> {
             self.plan.choose_without(|i| avoided.contains(set.priorities[i].number), rng.random_range(0..100))
         };
         let state = self.priorities.get_mut(at)?;
-        let list = match state.schedule.next() {
+        let locality = match &state.routing {
+            Some(routing) => routing.choose(|n| rng.random_range(0..n)),
+            None => state.schedule.next(),
+        };
+        let list = match locality {
             Some(locality) => &mut state.localities[locality],
             None => &mut state.all,
         };
@@ -341,11 +373,30 @@ impl<H: HostView> Picker<H> {
             state.all.replace(list, &rules, rng);
             state.localities.clear();
             state.schedule = edf::Schedule::default();
-            if !set.settings.weighted_localities || panic {
+            state.routing = None;
+            if panic {
+                continue;
+            }
+            // Other priorities stand in for the first one, wherever they are.
+            if let Some((settings, origin)) = set.settings.zone_aware.zip(self.origin.as_deref()).filter(|_| i == 0) {
+                let places = span.places(usable);
+                let sizes: Vec<(&Locality, usize)> = places.iter().map(|(place, hosts)| (*place, hosts.len())).collect();
+                state.routing = Routing::new(settings, origin, &sizes);
+                if state.routing.is_some() {
+                    let list = |(_, hosts)| {
+                        let mut list = HostList::default();
+                        list.replace(hosts, &rules, rng);
+                        list
+                    };
+                    state.localities = places.into_iter().map(list).collect();
+                }
+                continue;
+            }
+            if !set.settings.weighted_localities {
                 continue;
             }
             let mut weights = Vec::with_capacity(span.localities.len());
-            for (hosts, weight) in &span.localities {
+            for LocalitySpan { hosts, weight, .. } in &span.localities {
                 let list = usable(hosts);
                 weights.push(priority::locality_weight(*weight, Availability { hosts: hosts.len(), usable: list.len() }));
                 let mut locality = HostList::default();
@@ -354,6 +405,20 @@ impl<H: HostView> Picker<H> {
             }
             state.schedule = edf::Schedule::new(&weights, rng);
         }
+    }
+}
+
+impl PrioritySpan {
+    /// The usable hosts of each place.
+    fn places(&self, usable: impl Fn(&Range<usize>) -> Vec<usize>) -> Vec<(&Locality, Vec<usize>)> {
+        let mut places: Vec<(&Locality, Vec<usize>)> = Vec::new();
+        for span in &self.localities {
+            match places.iter_mut().find(|(place, _)| **place == span.place) {
+                Some((_, hosts)) => hosts.extend(usable(&span.hosts)),
+                None => places.push((&span.place, usable(&span.hosts))),
+            }
+        }
+        places
     }
 }
 
@@ -387,7 +452,7 @@ impl<H: HostView> HostSet<H> {
     fn shares(&self, span: &PrioritySpan, panic: bool) -> Vec<Share> {
         let group = |hosts: &Range<usize>| hosts.clone().filter(|i| panic || self.hosts[*i].is_usable()).collect::<Vec<usize>>();
         let groups: Vec<(Vec<usize>, f64)> = if self.settings.weighted_localities {
-            let groups = span.localities.iter().map(|(hosts, weight)| (group(hosts), *weight));
+            let groups = span.localities.iter().map(|span| (group(&span.hosts), span.weight));
             let groups: Vec<_> = groups.filter(|(hosts, weight)| !hosts.is_empty() && *weight > 0).collect();
             let total: f64 = groups.iter().map(|(_, weight)| f64::from(*weight)).sum();
             groups.into_iter().map(|(hosts, weight)| (hosts, f64::from(weight) / total)).collect()

@@ -1,9 +1,16 @@
 //! Circuit breakers (`CircuitBreakers` of a cluster): how many connections, waiting requests, requests and retries may exist at
 //! once. The counters are shared by all workers; each unit is held by a permit that gives it back when it is dropped.
+//!
+//! Two limits look back: a budget of retries with an interval, and a quota of retries. Time is a [`Duration`] since an instant of
+//! the caller's choice that never changes; it is asked for only where one of them is set.
 
-use lateen_model::dataplane::{CircuitBreakers, RetryBudget};
+mod window;
+
+use lateen_model::dataplane::{CircuitBreakers, RetryBudget, RetryQuota};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use window::Window;
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +53,17 @@ impl Counter {
 pub struct Breakers {
     limits: CircuitBreakers,
     counters: Arc<Counters>,
+    /// Tries in the budget's interval.
+    budget: Option<Arc<Window>>,
+    /// Requests and retries in the quota's interval.
+    quota: Option<Arc<Quota>>,
+}
+
+/// What a quota of retries counts.
+#[derive(Debug)]
+struct Quota {
+    requests: Window,
+    retries: Window,
 }
 
 #[derive(Debug)]
@@ -87,13 +105,29 @@ impl Breakers {
     pub fn new(limits: CircuitBreakers) -> Self {
         let counters =
             Counters { connections: Counter::new(), pending: Counter::new(), requests: Counter::new(), retries: Counter::new() };
-        Self { limits, counters: Arc::new(counters) }
+        let [budget, quota] = intervals(&limits);
+        Self {
+            limits,
+            counters: Arc::new(counters),
+            budget: budget.map(|interval| Arc::new(Window::new(interval))),
+            quota: quota.map(|interval| Arc::new(Quota::new(interval))),
+        }
     }
 
-    /// New limits for the same counters: what is in flight stays counted when a cluster is updated.
+    /// New limits for the same counters: what is in flight stays counted when a cluster is updated, and what happened in an
+    /// interval that does not change.
     #[must_use]
     pub fn with_limits(&self, limits: CircuitBreakers) -> Self {
-        Self { limits, counters: Arc::clone(&self.counters) }
+        let mut new = Self::new(limits);
+        new.counters = Arc::clone(&self.counters);
+        let [budget, quota] = intervals(&new.limits);
+        if let Some(kept) = self.budget.as_ref().filter(|window| Some(window.interval()) == budget) {
+            new.budget = Some(Arc::clone(kept));
+        }
+        if let Some(kept) = self.quota.as_ref().filter(|kept| Some(kept.requests.interval()) == quota) {
+            new.quota = Some(Arc::clone(kept));
+        }
+        new
     }
 
     /// A connection, or `None` at the limit (Envoy refuses the request with flag `UO` only if it cannot wait either; a cluster
@@ -107,24 +141,52 @@ impl Breakers {
         self.acquire(Resource::Pending, self.limits.max_pending_requests)
     }
 
-    /// A request in flight.
-    pub fn try_acquire_request(&self) -> Option<Permit> {
-        self.acquire(Resource::Requests, self.limits.max_requests)
+    /// A request in flight, each try of it at `now`.
+    pub fn try_acquire_request(&self, now: impl Fn() -> Duration) -> Option<Permit> {
+        let permit = self.acquire(Resource::Requests, self.limits.max_requests)?;
+        if let Some(tries) = &self.budget {
+            tries.add(now());
+        }
+        Some(permit)
     }
 
-    /// A retry in flight: by the budget if there is one, else by `max_retries`.
-    pub fn try_acquire_retry(&self) -> Option<Permit> {
-        self.acquire(Resource::Retries, self.retry_limit())
+    /// A request begins that may be tried several times.
+    pub fn begin_request(&self, now: impl Fn() -> Duration) {
+        if let Some(quota) = &self.quota {
+            quota.requests.add(now());
+        }
     }
 
-    /// How many retries may be in flight now: a share of the requests that are active or wait, but at least the budget's minimum.
-    pub fn retry_limit(&self) -> u32 {
-        let Some(RetryBudget { percent_hundredths, min_concurrency }) = self.limits.retry_budget else {
+    /// A retry in flight: by the quota if there is one, else by the budget, else by `max_retries`. The try that failed counts among
+    /// the requests in flight, as in Envoy: `ended` if it has given its permit back already.
+    pub fn try_acquire_retry(&self, ended: bool, now: impl Fn() -> Duration) -> Option<Permit> {
+        let permit = self.acquire(Resource::Retries, self.retry_limit_with(ended.into(), &now))?;
+        let (Some(quota), Some(limit)) = (&self.quota, self.limits.retry_quota) else { return Some(permit) };
+        if quota.take(limit, now()) {
+            return Some(permit);
+        }
+        self.counters.retries.overflows.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// How many retries may be in flight at `now`: any number with a quota; with a budget a share of the requests that are active or wait, or of those of the budget's
+    /// interval; but at least the budget's minimum.
+    pub fn retry_limit(&self, now: impl Fn() -> Duration) -> u32 {
+        self.retry_limit_with(0, now)
+    }
+
+    fn retry_limit_with(&self, ended: u64, now: impl Fn() -> Duration) -> u32 {
+        if self.quota.is_some() {
+            return u32::MAX;
+        }
+        let Some(RetryBudget { percent_hundredths, min_concurrency, .. }) = self.limits.retry_budget else {
             return self.limits.max_retries;
         };
-        let in_flight = u64::from(self.active(Resource::Requests)) + u64::from(self.active(Resource::Pending));
-        let share = in_flight * u64::from(percent_hundredths) / 10_000;
-        u32::try_from(share).unwrap_or(u32::MAX).max(min_concurrency)
+        let requests = match &self.budget {
+            Some(tries) => u64::from(tries.count(now())),
+            None => u64::from(self.active(Resource::Requests)) + u64::from(self.active(Resource::Pending)) + ended,
+        };
+        share(requests, percent_hundredths).max(min_concurrency)
     }
 
     /// Units that are taken.
@@ -137,13 +199,14 @@ impl Breakers {
         self.counters.of(resource).overflows.load(Ordering::Relaxed)
     }
 
-    /// Whether the next unit would be refused (Envoy's gauges `cx_open`, `rq_pending_open`, `rq_open`, `rq_retry_open`).
-    pub fn is_open(&self, resource: Resource) -> bool {
+    /// Whether the next unit would be refused (Envoy's gauges `cx_open`, `rq_pending_open`, `rq_open`, `rq_retry_open`); a quota
+    /// is not looked at.
+    pub fn is_open(&self, resource: Resource, now: impl Fn() -> Duration) -> bool {
         let limit = match resource {
             Resource::Connections => self.limits.max_connections,
             Resource::Pending => self.limits.max_pending_requests,
             Resource::Requests => self.limits.max_requests,
-            Resource::Retries => self.retry_limit(),
+            Resource::Retries => self.retry_limit(now),
         };
         self.active(resource) >= limit
     }
@@ -158,91 +221,34 @@ impl Breakers {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits(n: u32) -> CircuitBreakers {
-        CircuitBreakers { max_connections: n, max_pending_requests: n, max_requests: n, max_retries: n, retry_budget: None }
+impl Quota {
+    fn new(interval: Duration) -> Self {
+        Self { requests: Window::new(interval), retries: Window::new(interval) }
     }
 
-    #[test]
-    fn permits_give_back() {
-        let breakers = Breakers::new(limits(2));
-        let first = breakers.try_acquire_connection().unwrap();
-        let second = breakers.try_acquire_connection();
-        assert!(second.is_some() && breakers.is_open(Resource::Connections));
-        assert!(breakers.try_acquire_connection().is_none());
-        assert_eq!(breakers.overflows(Resource::Connections), 1);
-        drop(first);
-        assert_eq!(breakers.active(Resource::Connections), 1);
-        assert!(breakers.try_acquire_connection().is_some());
-        // Resources do not share a limit.
-        assert!(breakers.try_acquire_pending().is_some() && breakers.try_acquire_request().is_some());
-    }
-
-    #[test]
-    fn zero_refuses_and_max_counts() {
-        assert!(Breakers::new(limits(0)).try_acquire_pending().is_none());
-        let breakers = Breakers::new(CircuitBreakers::default());
-        let permits: Vec<_> = (0..100).map(|_| breakers.try_acquire_request().unwrap()).collect();
-        assert_eq!(breakers.active(Resource::Requests), 100);
-        assert!(!breakers.is_open(Resource::Requests));
-        drop(permits);
-        assert_eq!(breakers.active(Resource::Requests), 0);
-    }
-
-    #[test]
-    fn retries_without_a_budget_use_max_retries() {
-        let breakers = Breakers::new(limits(1));
-        let held = breakers.try_acquire_retry();
-        assert!(held.is_some() && breakers.try_acquire_retry().is_none());
-        assert_eq!(breakers.overflows(Resource::Retries), 1);
-    }
-
-    /// `max(min_concurrency, percent of (active + pending))`; a budget makes max_retries meaningless.
-    #[test]
-    fn retry_budget() {
-        let budget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 3 };
-        let breakers =
-            Breakers::new(CircuitBreakers { max_retries: 0, retry_budget: Some(budget), ..CircuitBreakers::default() });
-        assert_eq!(breakers.retry_limit(), 3);
-        let mut held: Vec<_> = (0..15).map(|_| breakers.try_acquire_request().unwrap()).collect();
-        assert_eq!(breakers.retry_limit(), 3);
-        held.extend((0..10).map(|_| breakers.try_acquire_pending().unwrap()));
-        assert_eq!(breakers.retry_limit(), 5);
-        let retries: Vec<_> = (0..5).map(|_| breakers.try_acquire_retry().unwrap()).collect();
-        assert!(breakers.try_acquire_retry().is_none());
-        drop((held, retries));
-        assert_eq!(breakers.retry_limit(), 3);
-    }
-
-    #[test]
-    fn new_limits_keep_what_is_in_flight() {
-        let old = Breakers::new(limits(5));
-        let held: Vec<_> = (0..4).map(|_| old.try_acquire_request().unwrap()).collect();
-        let new = old.with_limits(limits(4));
-        assert!(new.try_acquire_request().is_none());
-        drop(old);
-        drop(held);
-        assert_eq!(new.active(Resource::Requests), 0);
-    }
-
-    #[test]
-    fn threads_never_exceed_a_limit() {
-        let breakers = Breakers::new(limits(7));
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..2000 {
-                        let held =
-                            (breakers.try_acquire_request(), breakers.try_acquire_request(), breakers.try_acquire_request());
-                        assert!(breakers.active(Resource::Requests) <= 7);
-                        drop(held);
-                    }
-                });
-            }
-        });
-        assert_eq!(breakers.active(Resource::Requests), 0);
+    /// Takes one retry, unless it would be one too many; never one too many, however many workers ask at once.
+    fn take(&self, limit: RetryQuota, now: Duration) -> bool {
+        self.retries.add(now);
+        let retries = self.retries.count(now);
+        let requests = self.requests.count(now).into();
+        let taken = retries <= share(requests, limit.percent_hundredths).max(limit.min_retries);
+        if !taken {
+            self.retries.undo(now);
+        }
+        taken
     }
 }
+
+/// The intervals of the budget and of the quota.
+fn intervals(limits: &CircuitBreakers) -> [Option<Duration>; 2] {
+    [limits.retry_budget.and_then(|budget| budget.interval), limits.retry_quota.map(|quota| quota.interval)]
+}
+
+/// So many hundredths of a percent, rounded down as Envoy does.
+fn share(of: u64, percent_hundredths: u32) -> u32 {
+    u32::try_from(of * u64::from(percent_hundredths) / 10_000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[path = "breaker/tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@ fn chain(name: &str, matches: FilterChainMatch) -> FilterChain {
         destination: TcpDestination::Cluster(name.into()),
         idle_timeout: None,
         hash_source_ip: false,
+        tunnel: None,
         access_log: vec![],
     };
     FilterChain { name: name.into(), matches, tls: None, network_filters: vec![], terminal: Terminal::Tcp(tcp) }

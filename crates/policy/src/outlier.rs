@@ -17,6 +17,8 @@ use std::time::Duration;
 pub enum Outcome {
     /// It answered with this HTTP status.
     Status(u16),
+    /// It answered with a gRPC status that means this HTTP status. Which HTTP statuses are failures does not matter then.
+    Grpc(u16),
     /// It answered something that has no status: a TCP connection was established.
     Success,
     /// It did not answer, seen from here.
@@ -158,12 +160,8 @@ impl Detector {
     /// Records what a host did at `now`; the ejection, if that was one failure too many.
     pub fn on_result(&self, host: &HostHealth, outcome: Outcome, now: Duration) -> Option<Ejection> {
         let cause = match (outcome, self.config.split_local_origin) {
-            (Outcome::Status(status), split) => {
-                if split {
-                    host.consecutive_local.store(0, Ordering::Relaxed);
-                }
-                self.count_status(host, status)
-            }
+            (Outcome::Status(status), split) => self.answered(host, self.judged(status), split),
+            (Outcome::Grpc(status), split) => self.answered(host, status, split),
             (Outcome::Success, true) => {
                 host.consecutive_local.store(0, Ordering::Relaxed);
                 None
@@ -177,6 +175,22 @@ impl Detector {
             (Outcome::LocalOrigin(LocalOrigin::ConnectFailed | LocalOrigin::Reset), false) => self.count_status(host, 503),
         }?;
         self.eject(host, cause, now)
+    }
+
+    /// What a status counts as where it is said which ones are failures.
+    fn judged(&self, status: u16) -> u16 {
+        match self.config.error_statuses.as_slice() {
+            [] => status,
+            failures if !failures.contains(&status) => 200,
+            _ => status.max(500),
+        }
+    }
+
+    fn answered(&self, host: &HostHealth, status: u16, split: bool) -> Option<Cause> {
+        if split {
+            host.consecutive_local.store(0, Ordering::Relaxed);
+        }
+        self.count_status(host, status)
     }
 
     /// Counts a status; the rule whose limit was reached, gateway failures first as in Envoy.

@@ -11,6 +11,7 @@ fn config() -> OutlierDetection {
         base_ejection_time: Duration::from_secs(30),
         max_ejection_time: Duration::from_secs(100),
         max_ejection_percent: 100,
+        error_statuses: Vec::new(),
     }
 }
 
@@ -50,6 +51,38 @@ fn gateway_failures_are_counted_apart() {
     let detector = Detector::new(OutlierDetection { consecutive_5xx: 1, consecutive_gateway_failure: 1, ..config() }, 4);
     let cause = detector.on_result(&HostHealth::default(), Outcome::Status(503), s(0)).map(|e| e.cause);
     assert_eq!(cause, Some(Cause::ConsecutiveGatewayFailure));
+}
+
+/// As Envoy 1.40 does.
+#[test]
+fn statuses_that_are_failures() {
+    let (five, gateway) = (Some(Cause::Consecutive5xx), Some(Cause::ConsecutiveGatewayFailure));
+    let (status, grpc) = (Outcome::Status, Outcome::Grpc);
+    for (failures, limits, outcome, cause) in [
+        (vec![429], (1, 0), status(429), five),
+        (vec![429], (1, 1), status(429), five),
+        (vec![429], (1, 1), status(503), None),
+        (vec![429], (1, 1), status(200), None),
+        (vec![429, 503], (1, 1), status(503), gateway),
+        (vec![429, 503], (0, 1), status(429), None),
+        (vec![500], (1, 1), status(500), five),
+        (vec![200], (1, 1), status(200), five),
+        (vec![200], (1, 1), grpc(200), None),
+        (vec![429], (1, 0), grpc(503), five),
+        (vec![], (1, 1), grpc(503), gateway),
+        (vec![], (1, 1), grpc(501), five),
+    ] {
+        let (consecutive_5xx, consecutive_gateway_failure) = limits;
+        let config =
+            OutlierDetection { consecutive_5xx, consecutive_gateway_failure, error_statuses: failures.clone(), ..config() };
+        let found = Detector::new(config, 4).on_result(&HostHealth::default(), outcome, s(0)).map(|e| e.cause);
+        assert_eq!(found, cause, "{failures:?} {limits:?} {outcome:?}");
+    }
+    let config = OutlierDetection { consecutive_5xx: 2, error_statuses: vec![429], ..config() };
+    let (detector, host) = (Detector::new(config, 4), HostHealth::default());
+    for code in [429, 503, 429] {
+        assert_eq!(detector.on_result(&host, status(code), s(0)), None, "another status is a success");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Who this proxy is and where its control plane is, from flags and from the environment that Istio's injector writes.
 
+use lateen_model::dataplane::Locality;
 use lateen_model::identity::{IdentityError, SpiffeId, TrustDomain};
+use lateen_model::place;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -72,6 +74,10 @@ pub(crate) struct Settings {
     pub(crate) pod_name: String,
     pub(crate) namespace: String,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Where it is, by the labels.
+    pub(crate) locality: Locality,
+    /// Whether it wants to know the other proxies of its workload, to balance by zones (`ISTIO_META_ENABLE_SELF_DISCOVERY`).
+    pub(crate) self_discovery: bool,
     pub(crate) workload: String,
     pub(crate) cluster_id: String,
     pub(crate) instance_ip: IpAddr,
@@ -167,6 +173,8 @@ impl Settings {
             mark: env
                 .parse("LATEEN_PROXY_MARK", "a number from 1 to 4294967295", |v| v.parse::<u32>().ok().filter(|m| *m > 0))?,
             dns_capture: role == Role::Sidecar && env.text("ISTIO_META_DNS_CAPTURE").is_some_and(|v| v == "true"),
+            self_discovery: env.text("ISTIO_META_ENABLE_SELF_DISCOVERY").is_some_and(|v| v == "true"),
+            locality: place::of_labels(&labels),
             termination_drain,
             secret_ttl: env.parse("SECRET_TTL", "a duration such as 24h0m0s", seconds)?.unwrap_or(Duration::from_secs(24 * 3600)),
             secret_grace: env.parse("SECRET_GRACE_PERIOD_RATIO", "a number from 0 to 1", ratio)?.unwrap_or(0.5),

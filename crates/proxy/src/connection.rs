@@ -161,7 +161,9 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
     };
 
     // Network filters.
-    if let Some(details) = connection.denied(&chain) {
+    let denied = connection.denied(&chain);
+    Connection::count_decision(&chain, denied.is_some());
+    if let Some(details) = denied {
         worker.telemetry.connection_denied(&connection, &listener, &chain, &details);
         return Ok(());
     }

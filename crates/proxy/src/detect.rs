@@ -183,11 +183,21 @@ impl Connection {
     /// Why the chain's network filters do not let it pass, by what is known of it; `None` if they do.
     pub(crate) fn denied(&self, chain: &Chain) -> Option<String> {
         chain.network_filters.iter().find_map(|filter| match filter {
-            CompiledNetworkFilter::Rbac(rules) => {
+            CompiledNetworkFilter::Rbac(rules, _) => {
                 let verdict = rules.check_connection(self);
                 (!verdict.is_allowed()).then(|| denied_details(verdict.policy()))
             }
             CompiledNetworkFilter::MetadataExchange | CompiledNetworkFilter::Stats(_) => None,
         })
+    }
+    /// Counts what [`Self::denied`] has decided.
+    pub(crate) fn count_decision(chain: &Chain, denied: bool) {
+        let rbac = |filter: &CompiledNetworkFilter| match filter {
+            CompiledNetworkFilter::Rbac(_, decisions) => Some(decisions.clone()),
+            CompiledNetworkFilter::MetadataExchange | CompiledNetworkFilter::Stats(_) => None,
+        };
+        if let Some(decisions) = chain.network_filters.iter().find_map(rbac) {
+            decisions.count(!denied);
+        }
     }
 }

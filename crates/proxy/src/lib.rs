@@ -31,5 +31,6 @@ mod tcp;
 mod telemetry;
 #[cfg(test)]
 mod testing;
+mod tunnel;
 mod upstream;
 mod worker;

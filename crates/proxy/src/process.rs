@@ -9,6 +9,7 @@ use crate::control_plane::{ads, identity};
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
 use crate::worker::{self, Job};
+use lateen_model::dataplane::Locality;
 use lateen_xds::{Node, NodeType};
 use std::io;
 use std::sync::Arc;
@@ -45,7 +46,10 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
     let control_plane = ControlPlane::new(settings);
     keep_identity(&shared, control_plane.clone());
     let node = node(settings);
-    let store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
+    let mut store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
+    if shared.settings.self_discovery {
+        store.discover_own(shared.settings.locality.clone(), shared.origin.clone());
+    }
     if settings.dns_capture {
         crate::name_server::serve(&shared.names, settings.mark);
     }
@@ -85,6 +89,8 @@ pub(crate) fn node(settings: &Settings) -> Node {
     let mut node = Node::new(node_type, settings.instance_ip, &settings.pod_name, &settings.namespace, &domain);
     node.cluster.clone_from(&settings.node_cluster);
     node.metadata.clone_from(&settings.metadata);
+    let Locality { region, zone, sub_zone } = settings.locality.clone();
+    node.locality = lateen_xds::Locality { region, zone, sub_zone };
     node
 }
 

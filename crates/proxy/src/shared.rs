@@ -7,7 +7,8 @@ use crate::drain::Drain;
 use crate::name_server::Names;
 use crate::telemetry::Telemetry;
 use crate::worker::WorkerHandle;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use lateen_policy::balance::zone::Origin;
 use lateen_tls::WorkloadIdentity;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) renewals: RenewalStats,
     /// Whether the first listeners and clusters have come and are in force.
     pub(crate) configured: AtomicBool,
+    /// Where the proxies of its workload are, if it wants to know.
+    pub(crate) origin: Arc<ArcSwapOption<Origin>>,
     /// What the application's DNS questions are answered from.
     pub(crate) names: Arc<Names>,
     pub(crate) started: Instant,
@@ -49,6 +52,7 @@ impl Shared {
             renewals: RenewalStats::default(),
             configured: AtomicBool::new(false),
             names: Arc::default(),
+            origin: Arc::default(),
             started: Instant::now(),
             workers,
             hostname: environment.get("HOSTNAME").cloned().unwrap_or_default(),

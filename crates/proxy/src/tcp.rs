@@ -6,9 +6,10 @@ use crate::metadata_exchange::{Exchanged, Told};
 use crate::relay::{RelayEnd, Relayed, relay};
 use crate::stream::Stream;
 use crate::telemetry::tcp::{TcpAccount, TcpOutcome};
-use crate::upstream::{self, Cluster, Host, Opened, Purpose};
+use crate::tunnel::{Tunnel, Upstream};
+use crate::upstream::{self, Asked, Cluster, Host, Opened, Purpose};
 use crate::worker::Worker;
-use lateen_model::dataplane::Discovery;
+use lateen_model::dataplane::{Discovery, HttpProtocolOptions, HttpTunnel};
 use lateen_observe::istio::TcpReport;
 use lateen_observe::{ResponseFlag, ResponseFlags};
 use lateen_policy::balance::{Avoid, Wanted};
@@ -50,7 +51,7 @@ pub(crate) struct Prepared {
     pub(crate) tls: Option<Rc<PeerInfo>>,
     /// What the other proxy tells of itself: the upstream's, or (inbound) the client's.
     pub(crate) told: Told,
-    stream: Exchanged,
+    stream: Upstream,
     _permit: Permit,
 }
 
@@ -130,7 +131,36 @@ async fn prepare(
     };
     let stream = stream
         .map_err(|error| Unprepared::new(&cluster, ResponseFlag::UpstreamConnectionTermination, Some(error.to_string())))?;
+    let stream = match &route.model.tunnel {
+        None => Upstream::Direct(stream),
+        Some(wanted) => Upstream::Tunnel(open_tunnel(&cluster, stream, wanted).await?),
+    };
     Ok(Prepared { chain: chain.clone(), cluster, host, local, tls, told, stream, _permit: permit })
+}
+
+/// Asks the endpoint, which is an HTTP proxy, for a tunnel. Without one the client sees what it sees without a connection.
+async fn open_tunnel(
+    cluster: &Arc<Cluster>,
+    stream: Exchanged,
+    wanted: &HttpTunnel,
+) -> Result<Box<Tunnel<Exchanged>>, Unprepared> {
+    let http2 = matches!(cluster.config.http.protocol, HttpProtocolOptions::Http2 { .. });
+    let opening = Tunnel::open(stream, wanted, http2);
+    match tokio::time::timeout(cluster.config.connect_timeout, opening).await {
+        Ok(Ok(tunnel)) => Ok(tunnel),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, cluster = %cluster.name, target = wanted.target, "no tunnel");
+            Err(unconnected(cluster, Some(error.to_string())))
+        }
+        Err(_) => Err(unconnected(cluster, None)),
+    }
+}
+
+/// No connection, and no further try.
+fn unconnected(cluster: &Arc<Cluster>, transport_failure: Option<String>) -> Unprepared {
+    let mut failed = Unprepared::new(cluster, ResponseFlag::UpstreamConnectionFailure, transport_failure);
+    failed.outcome.flags.insert(ResponseFlag::UpstreamRetryLimitExceeded);
+    failed
 }
 
 async fn forward(
@@ -170,11 +200,10 @@ async fn forward(
     let flags = match end {
         RelayEnd::Closed => ResponseFlags::NONE,
         RelayEnd::Idle => ResponseFlags::NONE.with(ResponseFlag::StreamIdleTimeout),
-        // TLS without a close_notify: bytes tell nobody whether they were all.
-        RelayEnd::Downstream(error) if error.kind() == io::ErrorKind::UnexpectedEof => ResponseFlags::NONE,
         RelayEnd::Downstream(error) => {
+            // Clients that have had all that they wanted reset connections, too; as in Envoy, that is an end like others.
             tracing::debug!(%error, client = %connection.remote, "the client's connection failed");
-            ResponseFlags::NONE.with(ResponseFlag::DownstreamConnectionTermination)
+            ResponseFlags::NONE
         }
         RelayEnd::Upstream(error) => {
             // However a server ends its connection, it is its end.
@@ -207,7 +236,8 @@ async fn connect(
             }
         };
         let Some(host) = host else { return Err(Unprepared::new(cluster, ResponseFlag::NoHealthyUpstream, None)) };
-        match upstream::connect(cluster, &host, &Purpose::Tcp.into(), worker.shared.settings.mark).await {
+        let asked = Asked::from(Purpose::Tcp).for_client(cluster, connection.remote, connection.destination);
+        match upstream::connect(cluster, &host, &asked, worker.shared.settings.mark).await {
             Ok(opened) => {
                 cluster.record(&host, Outcome::Success);
                 return Ok((opened, host, permit));
@@ -217,9 +247,7 @@ async fn connect(
                 tried.push(host.address);
                 let more = u32::try_from(tried.len()).unwrap_or(u32::MAX) < CONNECT_ATTEMPTS;
                 if !more || matches!(cluster.config.discovery, Discovery::OriginalDst { .. }) {
-                    let mut failed = Unprepared::new(cluster, ResponseFlag::UpstreamConnectionFailure, error.transport_failure());
-                    failed.outcome.flags.insert(ResponseFlag::UpstreamRetryLimitExceeded);
-                    return Err(failed);
+                    return Err(unconnected(cluster, error.transport_failure()));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 pub(crate) use envoy_types::pb::envoy::config::accesslog::v3 as accesslog;
 pub(crate) use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+pub(crate) use envoy_types::pb::envoy::config::common::matcher::v3 as common_matcher;
 pub(crate) use envoy_types::pb::envoy::config::core::v3 as core;
 pub(crate) use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub(crate) use envoy_types::pb::envoy::config::listener::v3 as listener;

@@ -9,11 +9,13 @@ use super::{hash, inbound, mesh, tls};
 use crate::names;
 use crate::world::{Protocol, Service, ServicePort, World};
 use lateen_model::dataplane::{
-    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, HttpProtocolOptions,
-    LbPolicy, Locality, LocalityEndpoints, OutlierDetection, RetryBudget, ServiceRef, SlowStart, TcpKeepalive, TlsMode,
-    TransportSocket, UpstreamHttp, WeightedLocality,
+    CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, Endpoint, EndpointHealth, Http2KeepAlive,
+    HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints, OutlierDetection, ProxyProtocolVersion, RetryBudget, RetryQuota,
+    ServiceRef, SlowStart, TcpKeepalive, TlsMode, TransportSocket, UpstreamHttp, WeightedLocality,
 };
-use lateen_model::resource::{self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, SimpleLb};
+use lateen_model::resource::{
+    self, ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, HttpPoolSettings, LoadBalancerSettings, SimpleLb,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -72,6 +74,7 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             consistent_hash.map_or(LbPolicy::LeastRequest, hash::lb_policy)
         }
     };
+    let preference = Preference::of(world, service, &policy);
     let originates = matches!(policy.tls_mode(), Some(ClientTlsMode::Simple | ClientTlsMode::Mutual));
     let mutual = transport != TransportSocket::Plaintext && !originates;
     let base = Cluster {
@@ -84,10 +87,14 @@ fn outbound(world: &World, proxy: &Proxy, (service, port): (&Service, &ServicePo
             external: service.is_external(),
         },
         transport,
+        proxy_protocol: policy.proxy_protocol.map(|p| match p.version {
+            resource::ProxyProtocolVersion::V1 => ProxyProtocolVersion::V1,
+            resource::ProxyProtocolVersion::V2 => ProxyProtocolVersion::V2,
+        }),
         lb_policy,
         slow_start: policy.load_balancer.and_then(|l| slow_start(l, lb_policy)),
-        weighted_localities: (!passthrough && Preference::of(world, service, &policy).is_weighted())
-            .then(|| WeightedLocality { local: Locality::default() }),
+        weighted_localities: (!passthrough && preference.is_weighted()).then(|| WeightedLocality { local: Locality::default() }),
+        zone_aware: (!passthrough && !preference.is_weighted() && proxy.fleet.is_some()).then(|| preference.by_zones()),
         tcp_metadata_exchange: mutual,
         ..plain(world, name, discovery, protocol)
     };
@@ -120,6 +127,7 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         connect_timeout: mesh::connect_timeout(world.mesh()),
         lb_policy: LbPolicy::LeastRequest,
         slow_start: None,
+        proxy_protocol: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol,
@@ -133,6 +141,7 @@ fn plain(world: &World, name: String, discovery: Discovery, protocol: HttpProtoc
         outlier_detection: None,
         healthy_panic_threshold: None,
         weighted_localities: None,
+        zone_aware: None,
         tcp_keepalive: mesh::tcp_keepalive(world.mesh()),
         bind_sources: Vec::new(),
         tcp_metadata_exchange: false,
@@ -161,12 +170,20 @@ fn outbound_protocol(world: &World, declared: Protocol, pool: Option<&Connection
         H2UpgradePolicy::Default => declared.is_http() && mesh::h2_upgrade(world.mesh()),
     };
     if upgrade || declared.is_http2() {
-        HttpProtocolOptions::Http2 { max_concurrent_streams }
+        http2(http)
     } else if declared.is_auto() {
         HttpProtocolOptions::Downstream { max_concurrent_streams }
     } else {
         HttpProtocolOptions::Http1
     }
+}
+
+/// HTTP/2 and nothing else, the one case in which PINGs are sent.
+fn http2(pool: Option<&HttpPoolSettings>) -> HttpProtocolOptions {
+    let keep_alive = pool
+        .and_then(|http| http.http2_keep_alive.as_ref())
+        .and_then(|written| Some(Http2KeepAlive { interval: written.interval?.get(), timeout: written.timeout?.get() }));
+    HttpProtocolOptions::Http2 { max_concurrent_streams: pool.and_then(|http| positive(http.max_concurrent_streams)), keep_alive }
 }
 
 fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
@@ -178,16 +195,25 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
         cluster.healthy_panic_threshold = Some(percent(outlier.min_health_percent));
     }
     let max_retries = policy.connection_pool.and_then(|p| p.http.as_ref()).and_then(|h| positive(h.max_retries));
-    cluster.circuit_breakers.retry_budget = match (policy.retry_budget, max_retries) {
-        (Some(written), _) => Some(retry_budget(written)),
-        // A limit of retries in flight is the user's own bound.
-        (None, Some(_)) => None,
-        // Istio has no bound here; when all backends fail, retries would multiply the load on them. Of few requests more may be
-        // tried again at once than the share allows: all those that one of three endpoints leaves without an answer.
-        (None, None) => Some(RetryBudget { percent_hundredths: 2_000, min_concurrency: 16 }),
-    };
+    cluster.circuit_breakers.retry_budget = policy.retry_budget.map(retry_budget);
+    // A budget, or a limit of retries in flight, is the user's own bound.
+    if policy.retry_budget.is_none() && max_retries.is_none() {
+        cluster.circuit_breakers.retry_budget = Some(DEFAULT_BUDGET);
+        cluster.circuit_breakers.retry_quota = Some(DEFAULT_QUOTA);
+    }
     cluster
 }
+
+/// Where nothing is written. Istio has no bound: when all backends fail, retries multiply the load on them. Here they add a fifth
+/// to it. Of few requests all may be tried again, also when all of them fail in the same moment, as when one of two endpoints
+/// hangs: 100 retries in 10 seconds, which is what Linkerd allows. A limit of retries in flight cannot do both: one that lets 64
+/// requests be tried again at once lets 96 clients of a failing backend send most of their requests again and again; and Envoy's
+/// interval compares retries in flight with requests of the last seconds, which is no bound where answers come fast.
+const DEFAULT_QUOTA: RetryQuota = RetryQuota { percent_hundredths: 2_000, min_retries: 100, interval: Duration::from_secs(10) };
+
+/// For proxies that know no quota: a limit of retries in flight that bounds a storm, and lets the requests be tried again that one
+/// of three endpoints leaves without an answer when they are few.
+const DEFAULT_BUDGET: RetryBudget = RetryBudget { percent_hundredths: 2_000, min_concurrency: 16, interval: None };
 
 /// Limits and timeouts of a pool; zero is unset.
 fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPoolSettings) {
@@ -235,13 +261,18 @@ fn outlier_detection(written: &resource::OutlierDetection) -> OutlierDetection {
         base_ejection_time,
         max_ejection_time: base_ejection_time.max(Duration::from_secs(300)),
         max_ejection_percent: if written.max_ejection_percent == 0 { 10 } else { percent(written.max_ejection_percent) },
+        error_statuses: written.outlier_detection_http_error_codes.iter().filter_map(|code| u16::try_from(*code).ok()).collect(),
     }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=10,000 before")]
 fn retry_budget(written: &resource::RetryBudget) -> RetryBudget {
     let hundredths = (written.percent.unwrap_or(20.0).clamp(0.0, 100.0) * 100.0).round() as u32;
-    RetryBudget { percent_hundredths: hundredths, min_concurrency: written.min_retry_concurrency.unwrap_or(3) }
+    RetryBudget {
+        percent_hundredths: hundredths,
+        min_concurrency: written.min_retry_concurrency.unwrap_or(3),
+        interval: written.budget_interval.map(Duration::from).filter(|interval| !interval.is_zero()),
+    }
 }
 
 /// A port of a service as other gateways name it in TLS that is passed on (Istio's SNI-DNAT clusters).
@@ -289,8 +320,7 @@ fn inbound_port(world: &World, proxy: &Proxy, port: &inbound::InboundPort) -> Cl
     let name = names::inbound_cluster(port.target);
     let pool = inbound_pool(world, proxy, port);
     let protocol = if port.protocol.is_http2() {
-        let http = pool.as_ref().and_then(|p| p.http.as_ref());
-        HttpProtocolOptions::Http2 { max_concurrent_streams: http.and_then(|h| positive(h.max_concurrent_streams)) }
+        http2(pool.as_ref().and_then(|p| p.http.as_ref()))
     } else if port.protocol.is_auto() {
         HttpProtocolOptions::Downstream { max_concurrent_streams: None }
     } else {

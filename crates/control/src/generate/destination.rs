@@ -4,7 +4,7 @@ use super::proxy::Proxy;
 use crate::world::{Entry, List, Rev, Service, World};
 use lateen_model::resource::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, DestinationRule, LoadBalancerSettings, OutlierDetection,
-    RetryBudget, StringMap, Subset, TrafficPolicy, host,
+    ProxyProtocol, RetryBudget, StringMap, Subset, TrafficPolicy, TunnelSettings, host,
 };
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ pub struct Policy<'a> {
     pub tls: Option<&'a ClientTlsSettings>,
     /// Retries in flight.
     pub retry_budget: Option<&'a RetryBudget>,
+    /// What each connection begins with.
+    pub proxy_protocol: Option<&'a ProxyProtocol>,
+    /// The tunnel for connections.
+    pub tunnel: Option<&'a TunnelSettings>,
 }
 
 impl MergedRule {
@@ -141,6 +145,8 @@ impl<'a> Policy<'a> {
         self.outlier_detection = layer.outlier_detection.as_ref().or(self.outlier_detection);
         self.tls = layer.tls.as_ref().or(self.tls);
         self.retry_budget = layer.retry_budget.as_ref().or(self.retry_budget);
+        self.proxy_protocol = layer.proxy_protocol.as_ref().or(self.proxy_protocol);
+        self.tunnel = layer.tunnel.as_ref().or(self.tunnel);
         let of_port = layer.port_level_settings.iter().find(|s| s.port.as_ref().is_some_and(|p| p.number == u32::from(port)));
         if let Some(own) = of_port {
             self.load_balancer = own.load_balancer.as_ref();

@@ -6,8 +6,11 @@ use super::mtls::{Mode, WorkloadModes};
 use super::proxy::Proxy;
 use crate::names::OutboundName;
 use crate::world::{Service, ServicePod, World};
-use lateen_model::dataplane::{ClusterLoadAssignment, Endpoint, EndpointHealth, LocalityEndpoints, TlsMode, WorkloadRef};
+use lateen_model::dataplane::{
+    ClusterLoadAssignment, Endpoint, EndpointHealth, LOCAL_CLUSTER, Locality, LocalityEndpoints, TlsMode, WorkloadRef,
+};
 use lateen_model::resource::{ClientTlsMode, is_subset};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// The endpoints of an outbound cluster. A cluster that nobody knows has none: whoever waits for it must be answered.
@@ -30,6 +33,29 @@ pub fn of_cluster(
     };
     let localities = groups.into_iter().flatten().map(group).collect();
     ClusterLoadAssignment { cluster_name: name.to_owned(), localities }
+}
+
+/// The proxies with which one shares its load, by where they are; none, if it does not want to know.
+pub fn local_cluster(world: &World, proxy: &Proxy) -> ClusterLoadAssignment {
+    let members = proxy.fleet.iter().zip(world.namespace(&proxy.namespace)).flat_map(|(fleet, namespace)| {
+        let all = namespace.workloads.values().chain(namespace.entry_workloads.values());
+        all.filter(|w| w.takes_traffic() && fleet.includes(&w.record))
+    });
+    let mut localities: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
+    for workload in members {
+        // Nothing is ever sent there: the port means nothing.
+        let address = workload.ip().map(|ip| SocketAddr::new(ip, 1));
+        let endpoint = |address| Endpoint {
+            address,
+            health: EndpointHealth::Healthy,
+            weight: 1,
+            tls_mode: TlsMode::Disabled,
+            workload: None,
+        };
+        localities.entry(workload.locality()).or_default().extend(address.map(endpoint));
+    }
+    let group = |(locality, endpoints)| LocalityEndpoints { locality, priority: 0, weight: None, endpoints };
+    ClusterLoadAssignment { cluster_name: LOCAL_CLUSTER.to_owned(), localities: localities.into_iter().map(group).collect() }
 }
 
 /// By where they are, the client's own place counts.

@@ -63,8 +63,18 @@ pub(crate) fn pod(namespace: &str, name: &str, ip: [u8; 4], labels: &[(&str, &st
 
 /// The proxy of a pod, proven to be of its namespace.
 pub(crate) fn proxy(world: &World, namespace: &str, name: &str) -> Proxy {
+    described(world, namespace, name, &[])
+}
+
+/// The same, of a proxy that asks for those of its workload.
+pub(crate) fn discovering(world: &World, namespace: &str, name: &str) -> Proxy {
+    described(world, namespace, name, &[("ENABLE_SELF_DISCOVERY", "true")])
+}
+
+fn described(world: &World, namespace: &str, name: &str, metadata: &[(&str, &str)]) -> Proxy {
     let ip = world.workload(namespace, name).map_or([10, 0, 0, 99].into(), |w| w.record.ips[0]);
-    let node = Node::new(NodeType::Sidecar, ip, name, namespace, &format!("{namespace}.svc.cluster.local"));
+    let mut node = Node::new(NodeType::Sidecar, ip, name, namespace, &format!("{namespace}.svc.cluster.local"));
+    node.metadata.extend(metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())));
     Proxy { flavor: ProxyFlavor::Lateen, ..Proxy::new(&node, Some(namespace), world) }
 }
 

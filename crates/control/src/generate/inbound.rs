@@ -3,7 +3,7 @@
 use super::proxy::Proxy;
 use super::scope::sidecar_of;
 use crate::world::{Protocol, Service, Target, World};
-use lateen_model::resource::{ConnectionPoolSettings, IstioIngressListener, TransportProtocol};
+use lateen_model::resource::{CaptureMode, ConnectionPoolSettings, IstioIngressListener, TransportProtocol};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,10 +25,19 @@ pub struct InboundPort {
 /// An inbound listener of a Sidecar (`ingress`).
 #[derive(Clone, Debug)]
 pub struct OwnListener {
+    /// Where the proxy itself listens, because nothing is captured (`captureMode: NONE`).
+    pub bound: Option<SocketAddr>,
     /// Where the application listens, if the port alone does not say it.
     pub endpoint: Option<SocketAddr>,
     /// Limits of connections to it.
     pub pool: Option<ConnectionPoolSettings>,
+}
+
+impl InboundPort {
+    /// Where the proxy itself listens for it, if it does.
+    pub fn bound(&self) -> Option<SocketAddr> {
+        self.own.as_ref()?.bound
+    }
 }
 
 /// The services that select a proxy's pod, oldest first.
@@ -46,13 +55,13 @@ pub fn ports(world: &World, proxy: &Proxy) -> Vec<InboundPort> {
     let known = ports_of_services(world, proxy);
     let sidecar = sidecar_of(world, proxy).map(|s| &s.resource.spec);
     match sidecar.filter(|s| !s.ingress.is_empty()) {
-        Some(sidecar) => sidecar.ingress.iter().filter_map(|listener| own_port(listener, &known)).collect(),
+        Some(sidecar) => sidecar.ingress.iter().filter_map(|listener| own_port(listener, &known, proxy)).collect(),
         None => known,
     }
 }
 
 /// A port that a Sidecar names, in place of those of services: these say only whose the port is.
-fn own_port(listener: &IstioIngressListener, known: &[InboundPort]) -> Option<InboundPort> {
+fn own_port(listener: &IstioIngressListener, known: &[InboundPort], proxy: &Proxy) -> Option<InboundPort> {
     let port = listener.port.as_ref()?;
     let target = u16::try_from(port.number).ok().filter(|n| *n > 0)?;
     let of_services = known.iter().find(|p| p.target == target);
@@ -61,7 +70,14 @@ fn own_port(listener: &IstioIngressListener, known: &[InboundPort]) -> Option<In
         service_port: of_services.map_or(target, |p| p.service_port),
         protocol: Protocol::select(TransportProtocol::Tcp, Some(&port.protocol), "", target.into()),
         services: of_services.map(|p| p.services.clone()).unwrap_or_default(),
-        own: Some(OwnListener { endpoint: listener.default_endpoint.parse().ok(), pool: listener.connection_pool.clone() }),
+        own: Some(OwnListener {
+            bound: (listener.capture_mode == CaptureMode::None).then(|| {
+                let ip = listener.bind.parse().unwrap_or(proxy.families.wildcard());
+                SocketAddr::new(ip, target)
+            }),
+            endpoint: listener.default_endpoint.parse().ok(),
+            pool: listener.connection_pool.clone(),
+        }),
     })
 }
 

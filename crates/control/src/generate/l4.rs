@@ -9,7 +9,7 @@ use super::scope::destination_host;
 use crate::names;
 use crate::world::{Entry, World};
 use ipnet::IpNet;
-use lateen_model::dataplane::{TcpDestination, TcpProxy};
+use lateen_model::dataplane::{HttpTunnel, TcpDestination, TcpProxy, TunnelMethod};
 use lateen_model::resource::{
     Destination, L4MatchAttributes, MESH_GATEWAY, RouteDestination, StringMap, TcpRoute, TlsMatchAttributes, VirtualService,
     is_subset,
@@ -81,6 +81,7 @@ impl L4Context<'_> {
                 stat_prefix: cluster.clone(),
                 idle_timeout: self.idle_timeout(&cluster),
                 hash_source_ip: hash::by_source_ip(self.world, self.proxy, &cluster),
+                tunnel: self.tunnel(&cluster, true),
                 destination: TcpDestination::Cluster(cluster),
                 access_log,
             });
@@ -95,12 +96,14 @@ impl L4Context<'_> {
         }
         // As in Istio, one destination that goes by the client's address is enough.
         let hash_source_ip = weighted.iter().any(|(cluster, _)| hash::by_source_ip(self.world, self.proxy, cluster));
+        let tunnel = weighted.first().and_then(|(cluster, _)| self.tunnel(cluster, false));
         let stat_prefix = format!("{}.{}", entry.name(), entry.namespace());
         Some(TcpProxy {
             stat_prefix,
             destination: TcpDestination::Weighted(weighted),
             idle_timeout: None,
             hash_source_ip,
+            tunnel,
             access_log,
         })
     }
@@ -113,6 +116,21 @@ impl L4Context<'_> {
             _ => self.port,
         });
         names::outbound_cluster(port, &destination.subset, &host)
+    }
+
+    /// `tunnel` of the DestinationRule. As in Istio it holds for routes alone, and of several destinations that of the first one's
+    /// service as a whole.
+    fn tunnel(&self, cluster: &str, of_subset: bool) -> Option<HttpTunnel> {
+        let name = names::OutboundName::parse(cluster)?;
+        let rule =
+            MergedRule::lookup_for(self.world, self.proxy, self.world.service_seen_from(&self.proxy.namespace, name.host)?);
+        let written = rule.policy(name.port, if of_subset { name.subset } else { "" }).tunnel?;
+        let bare = &written.target_host;
+        let host = if bare.contains(':') { format!("[{bare}]") } else { bare.clone() };
+        Some(HttpTunnel {
+            target: format!("{host}:{}", written.target_port),
+            method: if written.protocol == "POST" { TunnelMethod::Post } else { TunnelMethod::Connect },
+        })
     }
 
     /// `connectionPool.tcp.idleTimeout` of the DestinationRule.

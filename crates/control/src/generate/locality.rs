@@ -1,6 +1,8 @@
 //! Which endpoints a client prefers by where they are, and how load is shared by places (`localityLbSetting`).
 //!
-//! Of several settings the DestinationRule's counts, else the service's own `trafficDistribution`, else the mesh's. Shares
+//! (`zoneAwareLbSetting`: proxies balance by zones themselves, and regions stand in for each other.)
+//!
+//! Of several settings the DestinationRule's counts, else the service's own `trafficDistribution` (or its namespace's), else the mesh's. Shares
 //! (`distribute`) hold always, and so does what a service says of itself. The order in which rules let places stand in for each
 //! other holds only with outlier detection, without which a proxy would leave the first of them only when it is empty.
 
@@ -8,8 +10,10 @@ use super::destination::Policy;
 use super::proxy::Proxy;
 use crate::world::place::{REGION, SUBZONE, ZONE, of_text};
 use crate::world::{Service, World};
-use lateen_model::dataplane::Locality;
-use lateen_model::resource::{LocalityDistribute, LocalityFailover, LocalityLbSetting, StringMap, TrafficDistribution};
+use lateen_model::dataplane::{Locality, ZoneAware};
+use lateen_model::resource::{
+    LocalityDistribute, LocalityFailover, LocalityLbSetting, StringMap, TrafficDistribution, ZoneAwareLbSetting,
+};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -43,6 +47,8 @@ pub enum Preference<'a> {
         /// By places, after the labels if there are any; `None` not.
         regions: Option<&'a [LocalityFailover]>,
     },
+    /// Regions stand in for each other; the proxies themselves balance by zones.
+    ZoneAware(&'a ZoneAwareLbSetting),
 }
 
 /// An endpoint and what decides about its place.
@@ -74,13 +80,23 @@ pub struct Group<E> {
 impl<'a> Preference<'a> {
     /// What the rules of a cluster say, where they are silent the service, and then the mesh.
     pub fn of(world: &'a World, service: &Service, policy: &Policy<'a>) -> Self {
-        let written = policy.load_balancer.and_then(|l| l.locality_lb_setting.as_ref());
-        if let Some(distribution) = service.traffic_distribution.filter(|_| written.is_none()) {
+        let balancer = policy.load_balancer;
+        if let Some(setting) = balancer.and_then(|l| l.zone_aware_lb_setting.as_ref()) {
+            return Self::zone_aware(setting);
+        }
+        let written = balancer.and_then(|l| l.locality_lb_setting.as_ref());
+        let of_namespace = || world.namespace(&service.namespace)?.traffic_distribution;
+        if let Some(distribution) = service.traffic_distribution.or_else(of_namespace).filter(|_| written.is_none()) {
             let labels = match distribution {
                 TrafficDistribution::PreferClose | TrafficDistribution::PreferSameZone => &NEAR[..3],
                 TrafficDistribution::PreferSameNode => &NEAR[..],
             };
             return Self::Failover { labels, regions: None };
+        }
+        if let Some(setting) =
+            world.mesh().zone_aware_lb_setting.as_ref().filter(|s| written.is_none() && s.enabled != Some(false))
+        {
+            return Self::ZoneAware(setting);
         }
         let setting = match written.or(world.mesh().locality_lb_setting.as_ref()) {
             Some(setting) if setting.enabled == Some(false) => return Self::None,
@@ -98,6 +114,21 @@ impl<'a> Preference<'a> {
         Self::Failover { labels: &setting.failover_priority, regions }
     }
 
+    fn zone_aware(setting: &'a ZoneAwareLbSetting) -> Self {
+        if setting.enabled == Some(false) { Self::None } else { Self::ZoneAware(setting) }
+    }
+
+    /// How the proxy balances by zones; only one that knows its [`lateen_model::dataplane::LOCAL_CLUSTER`] can.
+    pub fn by_zones(&self) -> ZoneAware {
+        match self {
+            Self::ZoneAware(setting) => ZoneAware {
+                routing_percent: 100,
+                min_cluster_size: setting.min_cluster_size.map_or(ZoneAware::DEFAULT_MIN_CLUSTER_SIZE, u64::from),
+            },
+            Self::None | Self::Distribute(_) | Self::Failover { .. } => ZoneAware::OFF,
+        }
+    }
+
     /// Whether places have shares.
     pub fn is_weighted(&self) -> bool {
         matches!(self, Self::Distribute(_))
@@ -108,12 +139,15 @@ impl<'a> Preference<'a> {
         match self {
             Self::None => Client::default(),
             Self::Distribute(_) => Client { locality: proxy.locality.clone(), labels: StringMap::new() },
-            Self::Failover { labels, .. } => {
-                let keys = labels.iter().filter(|l| !l.contains('='));
-                let label = |key: &String| Some((key.clone(), proxy.labels.get(key)?.clone()));
-                Client { locality: proxy.locality.clone(), labels: keys.filter_map(label).collect() }
-            }
+            Self::Failover { labels, .. } => Self::own_labels(labels, proxy),
+            Self::ZoneAware(setting) => Self::own_labels(&setting.failover_priority, proxy),
         }
+    }
+
+    fn own_labels(labels: &[String], proxy: &Proxy) -> Client {
+        let keys = labels.iter().filter(|l| !l.contains('='));
+        let label = |key: &String| Some((key.clone(), proxy.labels.get(key)?.clone()));
+        Client { locality: proxy.locality.clone(), labels: keys.filter_map(label).collect() }
     }
 
     /// Endpoints by place and priority, as this client prefers them.
@@ -124,6 +158,9 @@ impl<'a> Preference<'a> {
             Self::Failover { labels, regions } => gather(endpoints, |e| {
                 // No more than five by places, which come second.
                 5 * by_labels(labels, client, e) + regions.map_or(0, |r| by_place(r, &client.locality, &e.locality))
+            }),
+            Self::ZoneAware(setting) => gather(endpoints, |e| {
+                3 * by_labels(&setting.failover_priority, client, e) + by_region(&setting.failover, &client.locality, &e.locality)
             }),
         }
     }
@@ -185,6 +222,12 @@ fn by_place(failover: &[LocalityFailover], client: &Locality, endpoint: &Localit
     }
     let stands_in = failover.iter().find(|f| f.from == client.region).is_none_or(|f| f.to == endpoint.region);
     if stands_in { 3 } else { 4 }
+}
+
+/// 0: the same region; 1: another; 2: another, while the client's region has one that stands in for it.
+fn by_region(failover: &[LocalityFailover], client: &Locality, endpoint: &Locality) -> u32 {
+    // As by places, where 0 to 2 are within a region.
+    by_place(failover, client, endpoint).saturating_sub(2)
 }
 
 /// Shares of places: of the first rule for the client's place. What it does not name gets nothing. Without a rule for the

@@ -2,10 +2,10 @@
 
 use super::fixture::{self, pod, proxy};
 use super::locality::{Client, Placed, Preference};
-use super::{MergedRule, cluster, endpoint};
-use crate::world::place;
-use lateen_model::dataplane::Locality;
-use lateen_model::resource::{LocalityLbSetting, StringMap};
+use super::{MergedRule, Proxy, cluster, endpoint};
+use crate::world::{World, place};
+use lateen_model::dataplane::{ClusterLoadAssignment, Locality, LocalityEndpoints};
+use lateen_model::resource::{LocalityLbSetting, StringMap, ZoneAwareLbSetting};
 
 /// A pod of each place, which is also its name.
 const PLACES: [&str; 6] = ["eu/a/1", "eu/a/2", "eu/b/1", "us/a/1", "asia/a/1", "asia/b/1"];
@@ -127,9 +127,123 @@ fn places_have_shares() {
     }
 }
 
+fn zone_aware(text: &str) -> ZoneAwareLbSetting {
+    serde_json::from_str(text).expect("the setting")
+}
+
+#[test]
+fn regions_stand_in_for_each_other_where_proxies_balance_by_zones() {
+    for (written, from, expected) in [
+        ("{}", "eu/a/1", &["0: eu/a/1", "0: eu/a/2", "0: eu/b/1", "1: asia/a/1", "1: asia/b/1", "1: us/a/1"][..]),
+        (
+            r#"{"failover": [{"from": "eu", "to": "asia"}]}"#,
+            "eu/x",
+            &["0: eu/a/1", "0: eu/a/2", "0: eu/b/1", "1: asia/a/1", "1: asia/b/1", "2: us/a/1"],
+        ),
+        // Of a client elsewhere all are in other regions.
+        ("{}", "africa", &["0: asia/a/1", "0: asia/b/1", "0: eu/a/1", "0: eu/a/2", "0: eu/b/1", "0: us/a/1"]),
+    ] {
+        let setting = zone_aware(written);
+        assert_eq!(arranged(&Preference::ZoneAware(&setting), &client(from, ""), &PLACES), expected, "{written} from {from}");
+    }
+    // Labels come before regions.
+    let setting = zone_aware(r#"{"failoverPriority": ["v"]}"#);
+    let endpoints = ["eu/a v=2", "us/a v=1", "eu/b v=1", "us/b"];
+    assert_eq!(
+        arranged(&Preference::ZoneAware(&setting), &client("eu/a", "v=1"), &endpoints),
+        ["0: eu/b v=1", "1: us/a v=1", "2: eu/a v=2", "3: us/b"]
+    );
+}
+
+#[test]
+fn who_balances_by_zones() {
+    const OFF: &str = ", loadBalancer: {zoneAwareLbSetting: {enabled: false}}";
+    let zones = |mesh: &str, policy: &str, discovering: bool| {
+        let world = world_of(mesh, "", policy);
+        let find = if discovering { fixture::discovering } else { proxy };
+        let proxy = find(&world, "a", "one-0");
+        let scope = fixture::scope(&world, &proxy);
+        let scoped = scope.services.iter().find(|s| &*s.service.name == "one").expect("the service");
+        let rule = MergedRule::lookup_for(&world, &proxy, &scoped.service);
+        let cluster = cluster::of_service(&world, &proxy, scoped, &rule).remove(0);
+        let assignment = endpoint::of_cluster(&world, (&proxy, &rule), Some(&scoped.service), &cluster.name);
+        let priorities: Vec<u32> = assignment.localities.iter().map(|l| l.priority).collect();
+        (cluster.zone_aware.map(|z| (z.routing_percent, z.min_cluster_size)), priorities)
+    };
+    let on = ", loadBalancer: {zoneAwareLbSetting: {minClusterSize: 2}}";
+    for (mesh, policy, discovering, expected, priorities) in [
+        ("", on, true, Some((100, 2)), [0, 1]),
+        ("", ", loadBalancer: {zoneAwareLbSetting: {}}", true, Some((100, 6)), [0, 1]),
+        // Regions count for every proxy, zones for those only that know their own workload's.
+        ("", on, false, None, [0, 1]),
+        ("", "", false, None, [0, 0]),
+        ("", "", true, Some((0, 6)), [0, 0]),
+        ("zoneAwareLbSetting: {enabled: true}", "", true, Some((100, 6)), [0, 1]),
+        ("zoneAwareLbSetting: {enabled: true}", OFF, true, Some((0, 6)), [0, 0]),
+        ("zoneAwareLbSetting: {enabled: false}", "", true, Some((0, 6)), [0, 0]),
+        ("zoneAwareLbSetting: {}", ", loadBalancer: {localityLbSetting: {enabled: false}}", true, Some((0, 6)), [0, 0]),
+        // Weighted places decide alone.
+        ("", ", loadBalancer: {localityLbSetting: {distribute: [{from: eu, to: {eu: 50, us: 50}}]}}", true, None, [0, 0]),
+    ] {
+        assert_eq!(
+            zones(mesh, policy, discovering),
+            (expected, priorities.to_vec()),
+            "mesh {mesh:?}, rule {policy:?}, {discovering}"
+        );
+    }
+}
+
+#[test]
+fn the_proxies_of_a_workload() {
+    let manifest = "
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: vm, namespace: a}
+spec: {address: 10.0.0.9, locality: eu/b, labels: {service.istio.io/workload-name: one}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: one-0, namespace: b}
+spec: {address: 10.0.0.8, locality: eu/b}
+";
+    let pods = [("one-0", "eu", 1), ("two-0", "us", 2)]
+        .map(|(name, place, ip)| pod("a", name, [10, 0, 0, ip], &[("app", "one"), (place::REGION, place), (place::ZONE, "a")]));
+    let world = fixture::world(manifest, &pods);
+    let text = |assignment: ClusterLoadAssignment| {
+        let group = |l: &LocalityEndpoints| {
+            let addresses: Vec<String> = l.endpoints.iter().map(|e| e.address.ip().to_string()).collect();
+            format!("{}/{}: {}", l.locality.region, l.locality.zone, addresses.join(" "))
+        };
+        assignment.localities.iter().map(group).collect::<Vec<_>>()
+    };
+    let of = |proxy: Proxy| text(endpoint::local_cluster(&world, &proxy));
+    assert_eq!(of(fixture::discovering(&world, "a", "one-0")), ["eu/a: 10.0.0.1", "eu/b: 10.0.0.9"]);
+    assert_eq!(of(fixture::discovering(&world, "a", "two-0")), ["us/a: 10.0.0.2"]);
+    assert_eq!(of(proxy(&world, "a", "one-0")), [""; 0], "who does not want to know is not told");
+}
+
 /// `PRIORITY[/WEIGHT] NAME` of each group of the service's endpoints, as its pod in `eu` is sent them, and whether the cluster
 /// shares by place.
 fn sent(mesh: &str, service: &str, policy: &str) -> (Vec<String>, bool) {
+    sent_in(&world_of(mesh, service, policy))
+}
+
+fn sent_in(world: &World) -> (Vec<String>, bool) {
+    let proxy = proxy(world, "a", "one-0");
+    let scope = fixture::scope(world, &proxy);
+    let scoped = scope.services.iter().find(|s| &*s.service.name == "one").expect("the service");
+    let rule = MergedRule::lookup_for(world, &proxy, &scoped.service);
+    let clusters = cluster::of_service(world, &proxy, scoped, &rule);
+    let assignment = endpoint::of_cluster(world, (&proxy, &rule), Some(&scoped.service), &clusters[0].name);
+    let text = |l: &LocalityEndpoints| {
+        let weight = l.weight.map(|w| format!("/{w}")).unwrap_or_default();
+        format!("{}{weight} {}", l.priority, l.locality.region)
+    };
+    (assignment.localities.iter().map(text).collect(), clusters[0].weighted_localities.is_some())
+}
+
+/// A service with a pod in `eu` and one in `us`.
+fn world_of(mesh: &str, service: &str, policy: &str) -> World {
     let manifests = format!(
         "
 apiVersion: v1
@@ -150,18 +264,7 @@ spec: {{host: one, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 9}}
     );
     let pods = [("one-0", "eu", 1), ("one-1", "us", 2)]
         .map(|(name, place, ip)| pod("a", name, [10, 0, 0, ip], &[("app", "one"), (place::REGION, place)]));
-    let world = fixture::world(&manifests, &pods);
-    let proxy = proxy(&world, "a", "one-0");
-    let scope = fixture::scope(&world, &proxy);
-    let scoped = scope.services.iter().find(|s| &*s.service.name == "one").expect("the service");
-    let rule = MergedRule::lookup_for(&world, &proxy, &scoped.service);
-    let clusters = cluster::of_service(&world, &proxy, scoped, &rule);
-    let assignment = endpoint::of_cluster(&world, (&proxy, &rule), Some(&scoped.service), &clusters[0].name);
-    let text = |l: &lateen_model::dataplane::LocalityEndpoints| {
-        let weight = l.weight.map(|w| format!("/{w}")).unwrap_or_default();
-        format!("{}{weight} {}", l.priority, l.locality.region)
-    };
-    (assignment.localities.iter().map(text).collect(), clusters[0].weighted_localities.is_some())
+    fixture::world(&manifests, &pods)
 }
 
 #[test]
@@ -203,5 +306,37 @@ fn a_service_says_what_its_clients_prefer() {
         ("", CLOSE, ", loadBalancer: {localityLbSetting: {distribute: [{from: eu, to: {us: 100}}]}}", "0/100 us"),
     ] {
         assert_eq!(priorities(mesh, service, policy), expected, "mesh {mesh:?}, service {service:?}, rule {policy:?}");
+    }
+}
+
+#[test]
+fn a_namespace_says_what_the_clients_of_its_services_prefer() {
+    let say = |annotation: &str, service: &str| {
+        let namespace = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: a, annotations: {{networking.istio.io/traffic-distribution: {annotation}}}}}\n"
+        );
+        let world = world_of("", service, "");
+        let (world, changes) = world.apply(fixture::events(&namespace), tokio::time::Instant::now());
+        assert_eq!(changes.touches(crate::world::Kind::Service), annotation != "nonsense", "{annotation}");
+        sent_in(&world).0.join(", ")
+    };
+    assert_eq!(say("PreferClose", ""), "0 eu, 1 us");
+    assert_eq!(say("nonsense", ""), "0 eu, 0 us");
+}
+
+/// A client without the label is of the mesh's own network.
+#[test]
+fn endpoints_of_the_own_network_first() {
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: a, annotations: {networking.istio.io/traffic-distribution: PreferClose}}\nspec:\n  hosts: [e.example]\n  resolution: STATIC\n  ports: [{number: 80, name: http}]\n  endpoints: [{address: 10.9.0.1}, {address: 10.9.0.2, network: far}]\n";
+    for (network, expected) in [(None, ["10.9.0.1:80", "10.9.0.2:80"]), (Some("far"), ["10.9.0.2:80", "10.9.0.1:80"])] {
+        let labels: Vec<(&str, &str)> = network.map(|n| ("topology.istio.io/network", n)).into_iter().collect();
+        let world = fixture::world(entry, &[pod("a", "one-0", [10, 0, 0, 1], &labels)]);
+        let proxy = proxy(&world, "a", "one-0");
+        let service = world.service("e.example").expect("the service");
+        let rule = MergedRule::lookup_for(&world, &proxy, service);
+        let mut found = endpoint::of_cluster(&world, (&proxy, &rule), Some(service), "outbound|80||e.example").localities;
+        found.sort_by_key(|l| l.priority);
+        let addresses: Vec<String> = found.iter().map(|l| l.endpoints[0].address.to_string()).collect();
+        assert_eq!(addresses, expected, "{network:?}");
     }
 }

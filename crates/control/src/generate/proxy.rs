@@ -3,7 +3,7 @@
 use crate::world::{Name, World, place};
 use lateen_model::dataplane::Locality;
 use lateen_model::mesh_config::{ForwardClientCert, GatewayTopology};
-use lateen_model::resource::{PodPort, StringMap, TransportProtocol};
+use lateen_model::resource::{PodPort, PodRecord, StringMap, TransportProtocol};
 use lateen_wire::ProxyFlavor;
 use lateen_xds::{Node, NodeType};
 use std::collections::BTreeMap;
@@ -32,6 +32,10 @@ pub struct Proxy {
     pub topology: Option<ProxyTopology>,
     /// Whether it serves HTTP/1.0 (metadata `HTTP10`).
     pub http10: bool,
+    /// Its own port of the kind of `proxyHttpPort` (metadata `HTTP_PROXY_PORT`).
+    pub http_proxy_port: Option<u16>,
+    /// Whose load it shares, if it wants to know those (metadata `ENABLE_SELF_DISCOVERY`).
+    pub fleet: Option<Fleet>,
     /// The namespace of its proven identity, whose secrets it may have. `None` on a plaintext port.
     pub verified_namespace: Option<Name>,
 }
@@ -43,11 +47,12 @@ impl Proxy {
         let workload = world.workload(&node.namespace, &node.name);
         let labels = match workload {
             Some(workload) => workload.record.labels.clone(),
-            None => metadata_labels(node),
+            None => group_labels(node, world).unwrap_or_else(|| metadata_labels(node)),
         };
         let made_by = workload.map(|w| w.record.workload.name.as_str()).or(node.metadata_str("WORKLOAD_NAME"));
         let app = labels.get("app").map(String::as_str).or(made_by).unwrap_or("istio-proxy");
         let service_name = format!("{app}.{}", node.namespace);
+        let fleet = node.metadata_bool("ENABLE_SELF_DISCOVERY").unwrap_or(false).then(|| Fleet::of(&labels, made_by));
         let ips = workload.map(|w| w.record.ips.clone()).filter(|ips| !ips.is_empty()).unwrap_or_else(|| node.ip_addresses());
         Self {
             namespace: node.namespace.as_str().into(),
@@ -59,7 +64,9 @@ impl Proxy {
             service_name: service_name.into(),
             role: if node.node_type == NodeType::Router { ProxyRole::Router } else { ProxyRole::Sidecar },
             topology: topology(node),
-            http10: node.metadata_bool("HTTP10").unwrap_or(false),
+            fleet,
+            http10: world.settings().http10 || node.metadata_bool("HTTP10").unwrap_or(false),
+            http_proxy_port: http_proxy_port(node),
             verified_namespace: verified_namespace.map(Name::from),
         }
     }
@@ -69,6 +76,40 @@ impl Proxy {
         matches!(node_type, NodeType::Sidecar | NodeType::Router)
     }
 }
+
+/// The labels of a workload that registers itself, which its group gives.
+fn group_labels(node: &Node, world: &World) -> Option<StringMap> {
+    let group = node.metadata_str("AUTO_REGISTER_GROUP")?;
+    let group = world.namespace(&node.namespace)?.workload_groups.get(group)?;
+    let mut labels = group.spec.template.as_ref().map(|t| t.labels.clone()).unwrap_or_default();
+    labels.extend(group.spec.metadata.iter().flat_map(|m| m.labels.clone()));
+    Some(labels)
+}
+
+/// The pods of one workload, of which each has a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fleet {
+    workload: String,
+    /// Of a Deployment's pods those that are made by the same template.
+    template: Option<String>,
+}
+
+impl Fleet {
+    /// That of a pod with these labels, made by this workload.
+    fn of(labels: &StringMap, made_by: Option<&str>) -> Self {
+        let workload = labels.get(WORKLOAD_NAME).map(String::as_str).or(made_by).unwrap_or_default().to_owned();
+        Self { workload, template: labels.get(TEMPLATE_HASH).cloned() }
+    }
+
+    /// Whether a workload of the same namespace is one of them.
+    pub fn includes(&self, record: &PodRecord) -> bool {
+        !self.workload.is_empty() && *self == Self::of(&record.labels, Some(&record.workload.name))
+    }
+}
+
+/// Names the workload of a WorkloadEntry, and of a pod instead of what made it.
+const WORKLOAD_NAME: &str = "service.istio.io/workload-name";
+const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// Where a proxy stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,6 +160,11 @@ fn named_ports(node: &Node, platform: Option<&[PodPort]>) -> BTreeMap<String, u1
         Some((name, u16::try_from(entry.get("containerPort")?.as_u64()?).ok()?))
     };
     list.as_array().map(|list| list.iter().filter_map(port).collect()).unwrap_or_default()
+}
+
+/// Not a number is the mesh's own port, as in Istio.
+fn http_proxy_port(node: &Node) -> Option<u16> {
+    node.metadata_str("HTTP_PROXY_PORT")?.parse().ok()
 }
 
 /// By the labels, else as the proxy says itself.

@@ -53,6 +53,7 @@ pub fn inbound(world: &World, alpn: &[&str]) -> DownstreamTls {
         client_roots: Some(SecretRef::workload_roots()),
         client_sans: domains.map(|td| StringMatch::prefix(format!("spiffe://{td}/"))).collect(),
         require_client_certificate: true,
+        crl_file: None,
     }
 }
 
@@ -71,11 +72,18 @@ pub fn gateway(world: &World, settings: Option<&ServerTlsSettings>, alpn: &[&str
         let scheme = if name.starts_with(CONFIG_MAP) { "" } else { KUBERNETES };
         SecretRef { name: format!("{scheme}{bare}"), source: SecretSource::Ads }
     };
-    let credential = settings.credential().unwrap_or_default();
-    let roots = match settings.ca_cert_credential_name.as_str() {
-        "" => credential,
-        name => name,
+    let files = settings.files();
+    let certificate = match (settings.credential(), files) {
+        (None, Some((certificate, key))) => SecretRef::file_certificate(certificate, key),
+        (credential, _) => secret(credential.unwrap_or_default()),
     };
+    let of_secret = |name: &str| secret(&format!("{name}{CA_SUFFIX}"));
+    let roots = match (settings.ca_cert_credential_name.as_str(), settings.credential()) {
+        ("", Some(credential)) => of_secret(credential),
+        ("", None) => SecretRef::file_roots(&settings.ca_certificates),
+        (name, _) => of_secret(name),
+    };
+    let asks = settings.mode.asks_clients();
     let version = |written: TlsProtocolVersion, default: TlsVersion| match written {
         TlsProtocolVersion::V1_3 => TlsVersion::V1_3,
         TlsProtocolVersion::V1_2 => TlsVersion::V1_2,
@@ -94,9 +102,10 @@ pub fn gateway(world: &World, settings: Option<&ServerTlsSettings>, alpn: &[&str
             cipher_suites,
         },
         alpn: alpn.iter().map(|s| (*s).to_owned()).collect(),
-        certificate: secret(credential),
-        client_roots: settings.mode.asks_clients().then(|| secret(&format!("{roots}{CA_SUFFIX}"))),
-        client_sans: match settings.mode.asks_clients() {
+        certificate,
+        client_roots: asks.then_some(roots),
+        crl_file: Some(settings.ca_crl.clone()).filter(|path| asks && !path.is_empty()),
+        client_sans: match asks {
             true => settings.subject_alt_names.iter().map(StringMatch::exact).collect(),
             false => Vec::new(),
         },

@@ -3,6 +3,7 @@
 use crate::generate::secret;
 use crate::names;
 use crate::world::{ChangeKey, ChangeSet, Kind, World};
+use lateen_model::dataplane::LOCAL_CLUSTER;
 use lateen_model::resource::host;
 use lateen_xds::server::{Change, Names};
 use lateen_xds::{Generation, ResourceType};
@@ -16,6 +17,9 @@ pub(super) fn shared(old: &World, new: &World, changes: &ChangeSet, generation: 
         change.names[ResourceType::Sds] = Names::All;
     } else {
         change.names[ResourceType::Eds] = endpoint_names(old, new, changes);
+        if changes.touches(Kind::Workload) {
+            change.names[ResourceType::Eds].insert(LOCAL_CLUSTER.into());
+        }
     }
     let services = changes.touches(Kind::Service) || changes.touches(Kind::Endpoints) || changes.touches(Kind::Sidecar);
     if services || changes.touches(Kind::VirtualService) || changes.touches(Kind::MeshConfig) {

@@ -22,7 +22,16 @@ spec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {
 apiVersion: v1
 kind: Service
 metadata: {name: two, namespace: a}
-spec: {selector: {app: two}, ports: [{name: http, port: 80, targetPort: 8080}]}
+spec: {selector: {app: two}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tcp-1, port: 84}, {name: tcp-2, port: 85}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: bytes, namespace: a}
+spec:
+  hosts: [two]
+  tcp:
+  - {match: [{port: 84}], route: [{destination: {host: one, port: {number: 82}}}]}
+  - {match: [{port: 85}], route: [{destination: {host: one, subset: s, port: {number: 82}}}]}
 ---
 apiVersion: v1
 kind: Service
@@ -85,7 +94,7 @@ fn sent(kind: &str, spec: &str) -> Result<String, Vec<String>> {
         .collect();
     let world = fixture::world(&format!("{MESH}{document}"), &pods);
     let role = if kind == "Gateway" { ProxyRole::Router } else { ProxyRole::Sidecar };
-    let proxy = Arc::new(Proxy { role, ..fixture::proxy(&world, "a", "one-0") });
+    let proxy = Arc::new(Proxy { role, ..fixture::discovering(&world, "a", "one-0") });
     let view = View::new(Generation(1), &world, proxy, &Arc::default());
     let routes = if role == ProxyRole::Router { ["http.8080", "https.443.p.x.a"] } else { ["80", "81"] };
     let _ = view.generate(ResourceType::Rds, Watch::Names(&routes.map(Into::into)));
@@ -389,8 +398,8 @@ fn destination_rules() {
     ];
     let whole: &[Row] = &[
         ("portLevelSettings", ", portLevelSettings: [{port: {number: 81}, loadBalancer: {simple: RANDOM}}]", Changes),
-        ("tunnel", ", tunnel: {targetHost: a.example, targetPort: 80}", LATER),
-        ("proxyProtocol", ", proxyProtocol: {version: V1}", LATER),
+        ("tunnel", ", tunnel: {targetHost: a.example, targetPort: 80}", Changes),
+        ("proxyProtocol", ", proxyProtocol: {version: V1}", Changes),
         ("retryBudget", ", retryBudget: {percent: 5}", Changes),
     ];
     for spec in [
@@ -416,6 +425,37 @@ fn destination_rules() {
 }
 
 #[test]
+fn what_connections_go_through() {
+    check(&Message {
+        name: "ProxyProtocol",
+        keys: keys::<r::ProxyProtocol>(),
+        kind: "DestinationRule",
+        spec: "{host: one, trafficPolicy: {proxyProtocol: {@}}}",
+        rows: &[("version", "version: V2", Changes)],
+    });
+    check(&Message {
+        name: "TunnelSettings",
+        keys: keys::<r::TunnelSettings>(),
+        kind: "DestinationRule",
+        spec: "{host: one, trafficPolicy: {tunnel: {targetHost: a.example, targetPort: 80 @}}}",
+        rows: &[
+            ("protocol", ", protocol: POST", Changes),
+            ("targetHost", "", Nothing("the base has it")),
+            ("targetPort", "", Nothing("the base has it")),
+        ],
+    });
+    let of = |host: &str, port: u16| {
+        let spec = format!("{{host: one, trafficPolicy: {{tunnel: {{targetHost: '{host}', targetPort: {port}}}}}}}");
+        sent("DestinationRule", &spec).unwrap()
+    };
+    for (host, port, target) in
+        [("a.example", 80, "a.example:80"), ("10.1.2.3", 81, "10.1.2.3:81"), ("fd00::1", 82, "[fd00::1]:82")]
+    {
+        assert!(of(host, port).contains(&format!("\"{target}\"")), "{target}");
+    }
+}
+
+#[test]
 fn settings_of_destination_rules() {
     let policy = |settings: &str| format!("{{host: one, trafficPolicy: {{{settings}}}}}");
     check(&Message {
@@ -427,7 +467,7 @@ fn settings_of_destination_rules() {
             ("simple", "simple: RANDOM", Changes),
             ("consistentHash", "consistentHash: {useSourceIp: true}", Changes),
             ("localityLbSetting", "localityLbSetting: {distribute: [{from: '*', to: {us: 100}}]}", Changes),
-            ("zoneAwareLbSetting", "zoneAwareLbSetting: {}", LATER),
+            ("zoneAwareLbSetting", "zoneAwareLbSetting: {}", Changes),
             ("warmupDurationSecs", "warmupDurationSecs: 1s", Changes),
             ("warmup", "warmup: {duration: 1s}", Changes),
         ],
@@ -442,6 +482,18 @@ fn settings_of_destination_rules() {
             ("failover", "failover: [{from: eu, to: us}]", Changes),
             ("failoverPriority", "failoverPriority: [version]", Changes),
             ("enabled", "enabled: false", Changes),
+        ],
+    });
+    check(&Message {
+        name: "ZoneAwareLoadBalancerSetting",
+        keys: keys::<r::ZoneAwareLbSetting>(),
+        kind: "DestinationRule",
+        spec: &policy("loadBalancer: {zoneAwareLbSetting: {@}}"),
+        rows: &[
+            ("enabled", "enabled: false", Changes),
+            ("failover", "failover: [{from: eu, to: us}]", Changes),
+            ("failoverPriority", "failoverPriority: [version]", Changes),
+            ("minClusterSize", "minClusterSize: 2", Changes),
         ],
     });
     check(&Message {
@@ -512,7 +564,7 @@ fn settings_of_destination_rules() {
             ("h2UpgradePolicy", "h2UpgradePolicy: UPGRADE", Changes),
             ("useClientProtocol", "useClientProtocol: true", Changes),
             ("maxConcurrentStreams", "maxConcurrentStreams: 1", Changes),
-            ("http2KeepAlive", "http2KeepAlive: {interval: 1s, timeout: 1s}", LATER),
+            ("http2KeepAlive", "h2UpgradePolicy: UPGRADE, http2KeepAlive: {interval: 1s, timeout: 1s}", Changes),
         ],
     });
     check(&Message {
@@ -534,7 +586,7 @@ fn settings_of_destination_rules() {
             ("baseEjectionTime", "baseEjectionTime: 3s", Changes),
             ("maxEjectionPercent", "maxEjectionPercent: 30", Changes),
             ("minHealthPercent", "minHealthPercent: 30", Changes),
-            ("outlierDetectionHttpErrorCodes", "outlierDetectionHttpErrorCodes: [500]", LATER),
+            ("outlierDetectionHttpErrorCodes", "outlierDetectionHttpErrorCodes: [500]", Changes),
         ],
     });
     check(&Message {
@@ -545,7 +597,7 @@ fn settings_of_destination_rules() {
         rows: &[
             ("percent", "percent: 5", Changes),
             ("minRetryConcurrency", "minRetryConcurrency: 5", Changes),
-            ("budgetInterval", "budgetInterval: 5s", LATER),
+            ("budgetInterval", "budgetInterval: 5s", Changes),
         ],
     });
     check(&Message {
@@ -611,6 +663,39 @@ fn sidecars() {
             ("hosts", "", Nothing("the base has it")),
         ],
     });
+    let ingress = |capture: &str, rows: &[Row]| {
+        check(&Message {
+            name: "IstioIngressListener",
+            keys: keys::<r::IstioIngressListener>(),
+            kind: "Sidecar",
+            spec: &format!(
+                "{{ingress: [{{port: {{number: 8085, protocol: HTTP}}, defaultEndpoint: '127.0.0.1:8080' {capture} @}}]}}"
+            ),
+            rows,
+        });
+    };
+    ingress(
+        "",
+        &[
+            ("port", "", Nothing("the base has it")),
+            ("bind", ", bind: 10.0.0.1", Nothing("is of no matter to what is captured, as a warning says")),
+            ("captureMode", ", captureMode: NONE", Changes),
+            ("defaultEndpoint", "", Nothing("the base has it")),
+            ("tls", ", tls: {mode: SIMPLE}", Refused("ENABLE_TLS_ON_SIDECAR_INGRESS")),
+            ("connectionPool", ", connectionPool: {tcp: {maxConnections: 1}}", Changes),
+        ],
+    );
+    ingress(
+        ", captureMode: NONE",
+        &[
+            ("port", "", Nothing("the base has it")),
+            ("bind", ", bind: 10.0.0.1", Changes),
+            ("captureMode", "", Nothing("the base has it")),
+            ("defaultEndpoint", "", Nothing("the base has it")),
+            ("tls", ", tls: {mode: SIMPLE}", Refused("ENABLE_TLS_ON_SIDECAR_INGRESS")),
+            ("connectionPool", ", connectionPool: {tcp: {maxConnections: 1}}", Changes),
+        ],
+    );
     check(&Message {
         name: "OutboundTrafficPolicy",
         keys: keys::<r::OutboundTrafficPolicy>(),

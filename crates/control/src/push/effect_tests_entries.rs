@@ -1,6 +1,6 @@
 //! The tables of [`super`], for services that the platform does not know.
 
-use super::{Changes, Message, Nothing, Refused, check, keys};
+use super::{Changes, Message, Nothing, check, keys};
 use lateen_model::resource as r;
 
 /// The endpoints of a service by its WorkloadEntries are in the tests of generation.
@@ -47,7 +47,7 @@ fn service_entries() {
             ("address", "", Nothing("the base has it")),
             ("ports", ", ports: {http: 81}", Changes),
             ("labels", ", labels: {app: x}", Changes),
-            ("network", ", network: other", Refused("is not supported by this version of Lateen")),
+            ("network", ", network: other", Nothing("without gateways between networks every address is reached directly")),
             ("locality", ", locality: a/b", Changes),
             ("weight", ", weight: 3", Changes),
             ("serviceAccount", ", serviceAccount: vm", Changes),

@@ -5,7 +5,7 @@ use lateen_model::resource as r;
 
 #[test]
 fn gateways() {
-    const FILES: super::Fate = Refused("use credentialName with a Secret");
+    const SECRET: super::Fate = Refused("must not be set beside credentialName");
     check(&Message {
         name: "Gateway",
         keys: keys::<r::GatewaySpec>(),
@@ -48,13 +48,13 @@ fn gateways() {
             ("httpsRedirect", ", httpsRedirect: true", Nothing("as a warning says")),
             ("mode", "", Nothing("the base has it")),
             ("credentialName", "", Nothing("the base has it")),
-            ("serverCertificate", ", serverCertificate: a, privateKey: b", FILES),
-            ("privateKey", ", serverCertificate: a, privateKey: b", FILES),
-            ("caCertificates", ", caCertificates: a", FILES),
-            ("caCrl", ", caCrl: a", Refused("the Secret's key ca.crl")),
-            ("credentialNames", ", credentialNames: [d]", Refused("must not be set beside credentialName")),
+            ("serverCertificate", ", serverCertificate: a, privateKey: b", SECRET),
+            ("privateKey", ", serverCertificate: a, privateKey: b", SECRET),
+            ("caCertificates", ", caCertificates: a", Nothing("as a warning says")),
+            ("caCrl", ", caCrl: a", SECRET),
+            ("credentialNames", ", credentialNames: [d]", SECRET),
             ("caCertCredentialName", ", caCertCredentialName: d", Changes),
-            ("tlsCertificates", ", tlsCertificates: [{}]", Refused("must not be set beside credentialName")),
+            ("tlsCertificates", ", tlsCertificates: [{serverCertificate: a, privateKey: b}]", SECRET),
             ("subjectAltNames", ", subjectAltNames: [x]", Changes),
             ("verifyCertificateSpki", ", verifyCertificateSpki: [x]", LATER),
             ("verifyCertificateHash", ", verifyCertificateHash: [x]", LATER),
@@ -62,6 +62,26 @@ fn gateways() {
             ("maxProtocolVersion", ", maxProtocolVersion: TLSV1_2", Changes),
             ("cipherSuites", ", cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]", Changes),
             ("insecureSkipVerify", ", insecureSkipVerify: true", LATER),
+        ],
+    });
+}
+
+#[test]
+fn certificates_of_gateways_in_files() {
+    const FILES: &str = "serverCertificate: /a, privateKey: /b";
+    let spec = |tls: &str| {
+        format!("{{servers: [{{port: {{number: 443, name: p, protocol: HTTPS}}, hosts: [x], tls: {{mode: MUTUAL, {tls}}}}}]}}")
+    };
+    let one = spec(&format!("caCertificates: /c, tlsCertificates: [{{{FILES} @}}]"));
+    check(&Message {
+        name: "ServerTLSSettings.TLSCertificate",
+        keys: keys::<r::ServerCertificateFiles>(),
+        kind: "Gateway",
+        spec: &one,
+        rows: &[
+            ("serverCertificate", "", Nothing("the base has it")),
+            ("privateKey", "", Nothing("the base has it")),
+            ("caCertificates", ", caCertificates: /d", Nothing("as a warning says")),
         ],
     });
 }

@@ -235,6 +235,12 @@ impl ControlPlane for HubControlPlane {
                 "proxies of type {kind:?} are not served yet; \"sidecar\" and \"router\" are"
             )));
         }
+        if let Some(group) = client.node.metadata_str("AUTO_REGISTER_GROUP") {
+            let namespace = &client.node.namespace;
+            return Err(Rejection::Denied(format!(
+                "workloads do not register themselves in {namespace}/{group:?}: write a WorkloadEntry for this one, and leave out ISTIO_META_AUTO_REGISTER_GROUP"
+            )));
+        }
         let id = client.connection;
         let proxy = Arc::new(proxy_of(client, &state.world));
         let view = hub.class_view(&mut state, &proxy);

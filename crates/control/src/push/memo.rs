@@ -8,7 +8,7 @@ use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster
 use crate::names::OutboundName;
 use crate::world::{Kind, Name, Rev, World};
 use bytes::Bytes;
-use lateen_model::dataplane::Locality;
+use lateen_model::dataplane::{LOCAL_CLUSTER, Locality};
 use lateen_model::resource::StringMap;
 use lateen_wire::{EncodeOptions, ProxyFlavor, encode};
 use lateen_xds::Resource;
@@ -51,6 +51,8 @@ struct ClusterKey {
     place: Option<(Locality, StringMap)>,
     /// Gateways may name Secrets.
     role: ProxyRole,
+    /// Whether it can balance by zones.
+    knows_fleet: bool,
 }
 
 type ClusterBundle = Arc<[Arc<Resource>]>;
@@ -103,6 +105,7 @@ impl Memo {
             families: by_name.then_some(proxy.families),
             place: by_name.then(|| (proxy.locality.clone(), proxy.labels.clone())),
             role: proxy.role,
+            knows_fleet: proxy.fleet.is_some(),
         };
         self.get(&self.clusters, key, print, || {
             let options = EncodeOptions { flavor };
@@ -113,6 +116,9 @@ impl Memo {
 
     /// The endpoints of one cluster.
     pub fn endpoints(&self, world: &World, (scope, proxy): (&Scope, &Proxy), name: &Arc<str>) -> Arc<Resource> {
+        if **name == *LOCAL_CLUSTER {
+            return resource(name, encode::cluster_load_assignment(&endpoint::local_cluster(world, proxy)));
+        }
         let found = OutboundName::parse(name).and_then(|n| Some((scope.service_or_visible(world, n.host)?, n)));
         let Some((service, parsed)) = found else {
             let nothing = endpoint::of_cluster(world, (proxy, &MergedRule::default()), None, name);

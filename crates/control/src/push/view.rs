@@ -327,7 +327,10 @@ fn all_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> Vec<Listener> {
         return gateway::listeners(gateway::Router { world, scope, proxy });
     }
     let (mut listeners, _) = outbound::listeners(outbound::Outbound { world, scope, proxy });
-    listeners.push(inbound::listener(world, proxy));
+    let inbound = inbound::listeners(world, proxy);
+    // Where a Sidecar listens for its application, nothing else can.
+    listeners.retain(|l| inbound.iter().all(|own| own.address != l.address));
+    listeners.extend(inbound);
     listeners
 }
 

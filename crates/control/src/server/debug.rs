@@ -3,6 +3,7 @@
 use crate::core::Refusals;
 use crate::push::{Hub, View};
 use crate::world::{EndpointAddress, Service, ServiceEndpoints, World};
+use lateen_model::manifest::Finding;
 use lateen_xds::server::{ClientStatus, Connection, SyncState};
 use lateen_xds::{Generation, ResourceType};
 use serde_json::{Map, Value, json};
@@ -138,14 +139,7 @@ pub(super) fn rejections(refusals: &Refusals) -> Value {
     let all = refusals.load_full();
     let one = |refusal: &crate::store::Refusal| {
         let rejection = &refusal.rejection;
-        let problems: Vec<Value> = rejection
-            .problems
-            .iter()
-            .map(|p| {
-                json!({"file": &*p.origin.file, "line": p.origin.line, "column": p.origin.column,
-                "path": p.path.to_string(), "reason": p.text})
-            })
-            .collect();
+        let problems = analysis(&rejection.problems);
         json!({
             "file": &*rejection.origin.file,
             "line": rejection.origin.line,
@@ -157,6 +151,16 @@ pub(super) fn rejections(refusals: &Refusals) -> Value {
         })
     };
     Value::Array(all.iter().map(one).collect())
+}
+
+/// `/debug/analysis`: what is strange between resources, where and why.
+pub(super) fn analysis(findings: &[Finding]) -> Value {
+    let one = |finding: &Finding| {
+        let origin = &finding.origin;
+        json!({"file": &*origin.file, "line": origin.line, "column": origin.column,
+            "path": finding.path.to_string(), "reason": finding.text})
+    };
+    Value::Array(findings.iter().map(one).collect())
 }
 
 /// The connection of a proxy, by `NAME.NAMESPACE` or by its whole node id.

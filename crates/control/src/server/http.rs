@@ -2,6 +2,7 @@
 
 use super::auth::Authenticator;
 use super::debug;
+use crate::analysis::Findings;
 use crate::core::Refusals;
 use crate::metrics::Metrics;
 use crate::push::Hub;
@@ -44,6 +45,8 @@ pub(super) struct Pages {
     pub(super) metrics: Arc<Metrics>,
     /// Documents that are refused.
     pub(super) refusals: Refusals,
+    /// What is strange between resources.
+    pub(super) findings: Findings,
     /// Whether all files were read.
     pub(super) files_read: Arc<AtomicBool>,
     /// For callers from elsewhere.
@@ -238,6 +241,7 @@ impl Pages {
             ("registryz", _) => page(&debug::registryz(&world)),
             ("endpointz", _) => page(&debug::endpointz(&world)),
             ("rejections", _) => page(&debug::rejections(&self.refusals)),
+            ("analysis", _) => page(&debug::analysis(&self.findings.load())),
             ("mesh", _) => page(&debug::mesh(&world)),
             _ => error(StatusCode::NOT_FOUND, "there is no such page; /debug lists those that there are"),
         }
@@ -282,6 +286,7 @@ fn index() -> Value {
         "/debug/registryz": "all services",
         "/debug/endpointz": "the pods behind each service",
         "/debug/rejections": "documents that are refused, where and why",
+        "/debug/analysis": "what is strange between resources that are each in order, and where",
         "/debug/mesh": "the mesh's configuration",
     })
 }

@@ -12,6 +12,7 @@ use self::auth::{AdsAuthenticator, Authenticator};
 use self::ca::CaService;
 use self::grpc::Services;
 use self::http::Pages;
+use crate::analysis::{self, Findings};
 use crate::core::{Core, Expected};
 use crate::debounce::DebounceConfig;
 use crate::metrics::Metrics;
@@ -137,6 +138,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let expected = Expected { files: !config.manifests.is_empty(), cluster: config.state_socket.is_some() };
     let core = Core::new(Arc::clone(&hub), Arc::clone(&metrics), config.debounce, expected);
     let (refusals, files_read) = (core.refusals(), core.files_read());
+    let findings = Findings::default();
     let (inputs, received) = mpsc::channel(INPUTS);
     let authority = Arc::new(config.authority);
     let authenticator = Arc::new(Authenticator::new(config.tokens, Arc::clone(&hub), Arc::clone(&metrics)));
@@ -168,7 +170,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }
     };
 
-    let pages = Arc::new(Pages { hub: Arc::clone(&hub), metrics, refusals, files_read, authenticator, inputs: inputs.clone() });
+    let pages = Arc::new(Pages {
+        hub: Arc::clone(&hub),
+        metrics,
+        refusals,
+        findings: Arc::clone(&findings),
+        files_read,
+        authenticator,
+        inputs: inputs.clone(),
+    });
     let mut http = Vec::new();
     for address in config.http {
         let (listener, bound) = listen(address).await?;
@@ -181,6 +191,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
     let convergence = Arc::clone(hub.convergence());
     tasks.push(tokio::spawn(async move { convergence.run().await }));
+    tasks.push(tokio::spawn(analysis::run(core.subjects(), findings)));
     tasks.push(tokio::spawn(core.run(received)));
     let roots = Input::Roots(authority.roots_pem().as_bytes().into());
     // The core has just been started and the queue is empty.

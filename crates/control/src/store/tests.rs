@@ -142,3 +142,39 @@ fn age_is_the_order_of_first_sight_and_survives_an_edit() {
     };
     assert_eq!(sequence(&first), sequence(&again));
 }
+
+#[test]
+fn what_is_in_a_namespace_that_is_not_selected_is_not_there() {
+    let mesh = |selectors: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: 'discoverySelectors: {selectors}'}}\n"
+        );
+        content("mesh.yaml", &text)
+    };
+    let namespace = |labels: &str| {
+        content("a.yaml", &format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: a, labels: {{{labels}}}}}\n"))
+    };
+    let mut store = Store::new();
+    let told = |events: Vec<WorldEvent>| {
+        let mut told = summary(&events);
+        told.retain(|e| e.contains("VirtualService") || e.contains("Namespace"));
+        told
+    };
+    let apply = |store: &mut Store, contents| told(store.apply(contents).0);
+    assert_eq!(apply(&mut store, vec![content("x.yaml", &virtual_service("x", "1"))]), ["put VirtualService a/x"]);
+    assert_eq!(apply(&mut store, vec![mesh("[{matchLabels: {team: red}}]")]), ["remove VirtualService a/x"]);
+    // Edits of what is not known are not told, and neither is its end.
+    assert!(apply(&mut store, vec![content("x.yaml", &virtual_service("x", "2"))]).is_empty());
+    assert!(apply(&mut store, vec![content("y.yaml", &virtual_service("y", "1"))]).is_empty());
+    assert!(apply(&mut store, vec![content("y.yaml", "")]).is_empty());
+    let both = apply(&mut store, vec![namespace("team: red")]);
+    assert!(both.contains(&"put VirtualService a/x".to_owned()) && both.len() == 2, "{both:?}");
+    assert!(apply(&mut store, vec![namespace("team: blue")]).contains(&"remove VirtualService a/x".to_owned()));
+    let by_name = "[{matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: [a]}]}]";
+    assert_eq!(apply(&mut store, vec![mesh(by_name)]), ["put VirtualService a/x"]);
+    // The root namespace is always known.
+    assert!(apply(&mut store, vec![mesh("[{matchLabels: {team: red}}]")]).contains(&"remove VirtualService a/x".to_owned()));
+    let root = virtual_service("x", "1").replace("namespace: a", "namespace: istio-system");
+    assert_eq!(apply(&mut store, vec![content("r.yaml", &root)]), ["put VirtualService istio-system/x"]);
+    assert_eq!(apply(&mut store, vec![mesh("[]")]), ["put VirtualService a/x"]);
+}

@@ -6,7 +6,7 @@ use super::service::{Service, ServiceEndpoints, Workload};
 use super::{Rev, World};
 use lateen_model::mesh_config::MeshConfig;
 use lateen_model::resource::{
-    ClusterState, GivenEndpoints, Kind as ResourceKind, Object, PodRecord, Resource, ResourceKey, StringMap,
+    ClusterState, GivenEndpoints, Kind as ResourceKind, Object, PodRecord, Resource, ResourceKey, StringMap, TrafficDistribution,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -132,9 +132,9 @@ impl Edit {
                 self.put_listed(r, Kind::AuthorizationPolicy, |ns| &mut ns.authorization_policies);
             }
             Resource::LocalRateLimit(r) => self.put_listed(r, Kind::LocalRateLimit, |ns| &mut ns.rate_limits),
+            Resource::Namespace(r) => self.namespace_says(&r.metadata.name, super::service::traffic_distribution(&r.metadata)),
             // Pods reach the control plane as the platform's ClusterState; the rest concerns the platform alone.
-            Resource::Namespace(_)
-            | Resource::ServiceAccount(_)
+            Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)
             | Resource::Pod(_)
             // Workloads do not register themselves.
@@ -150,6 +150,23 @@ impl Edit {
             | Resource::BackendTlsPolicy(_)
             | Resource::StatefulSet(_)
             | Resource::Deployment(_) => {}
+        }
+    }
+
+    /// What a namespace says of the clients of its services, all of which prefer other endpoints when it changes.
+    fn namespace_says(&mut self, name: &str, distribution: Option<TrafficDistribution>) {
+        if self.world.namespace(name).and_then(|ns| ns.traffic_distribution) == distribution {
+            return;
+        }
+        let rev = self.next_rev();
+        let ns = self.namespace(name);
+        ns.traffic_distribution = distribution;
+        let keys: Vec<Name> = ns.services.keys().cloned().collect();
+        for service in ns.services.values_mut() {
+            *service = Arc::new(Service { rev, ..Service::clone(service) });
+        }
+        for key in keys {
+            self.changed(Kind::Service, name, &key);
         }
     }
 
@@ -203,8 +220,11 @@ impl Edit {
             ResourceKind::AuthorizationPolicy => {
                 self.remove_listed(key, Kind::AuthorizationPolicy, |ns| &mut ns.authorization_policies);
             }
-            ResourceKind::Namespace
-            | ResourceKind::ServiceAccount
+            ResourceKind::Namespace => {
+                self.namespace_says(name, None);
+                self.forget_if_empty(name);
+            }
+            ResourceKind::ServiceAccount
             | ResourceKind::ConfigMap
             | ResourceKind::Pod
             | ResourceKind::WorkloadGroup

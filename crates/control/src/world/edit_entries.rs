@@ -43,6 +43,7 @@ impl Edit {
         }
         let fresh = Arc::new(fresh);
         self.namespace(namespace).entry_workloads.insert(name.into(), Arc::clone(&fresh));
+        self.changed(Kind::Workload, namespace, name);
         let mut labels = vec![&fresh.record.labels];
         labels.extend(old.as_ref().map(|o| &o.record.labels));
         self.stale_services(namespace, &labels);
@@ -53,6 +54,7 @@ impl Edit {
             return;
         }
         if let Some(old) = self.namespace(namespace).entry_workloads.remove(name) {
+            self.changed(Kind::Workload, namespace, name);
             self.stale_services(namespace, &[&old.record.labels]);
         }
     }

@@ -15,6 +15,9 @@ use lateen_model::resource::{
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// The label that tells of which network a workload is (Istio).
+const NETWORK_LABEL: &str = "topology.istio.io/network";
+
 /// What a service that a ServiceEntry made has, and others have not.
 #[derive(Clone, Debug)]
 pub struct EntryService {
@@ -73,8 +76,11 @@ impl EntryWorkload {
 }
 
 /// A workload of these metadata; `None` if its address is of a kind that is not served.
-fn workload(meta: &ObjectMeta, name: String, labels: StringMap, spec: &WorkloadEntrySpec, rev: Rev) -> Option<Workload> {
+fn workload(meta: &ObjectMeta, name: String, mut labels: StringMap, spec: &WorkloadEntrySpec, rev: Rev) -> Option<Workload> {
     let address = spec.parsed_address()?;
+    if !spec.network.is_empty() {
+        labels.entry(NETWORK_LABEL.to_owned()).or_insert_with(|| spec.network.clone());
+    }
     let ips = match &address {
         WorkloadAddress::Ip(ip) => vec![*ip],
         WorkloadAddress::Name(_) => Vec::new(),

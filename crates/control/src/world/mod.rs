@@ -11,7 +11,6 @@ mod edit_gateway_api;
 mod entry;
 mod given;
 mod namespace;
-pub mod place;
 mod protocol;
 mod service;
 
@@ -26,6 +25,7 @@ pub use service::{
 
 use crate::gateway_api::{Sources, Status};
 use lateen_model::mesh_config::MeshConfig;
+pub use lateen_model::place;
 use lateen_model::resource::ResourceKey;
 use lateen_model::resource::address_allocation::AllocatedAddress;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +57,8 @@ pub struct Settings {
     pub scope_gateway_to_namespace: bool,
     /// Whether VirtualServices of any namespace hold for services that do not agree to it (`--foreign-routes`).
     pub foreign_routes: bool,
+    /// Whether every proxy serves HTTP/1.0 (`PILOT_HTTP10`).
+    pub http10: bool,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             cluster_id: "Kubernetes".into(),
             scope_gateway_to_namespace: false,
             foreign_routes: false,
+            http10: false,
         }
     }
 }

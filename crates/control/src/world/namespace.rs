@@ -6,7 +6,7 @@ use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev};
 use lateen_model::resource::{
     AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar,
-    VirtualService, host,
+    TrafficDistribution, VirtualService, host,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -225,6 +225,8 @@ pub struct SecretEntry {
 pub struct NamespaceWorld {
     /// By short name.
     pub services: BTreeMap<Name, Arc<Service>>,
+    /// Which endpoints clients of its services prefer, where neither a service nor a rule says it (an annotation of the namespace).
+    pub traffic_distribution: Option<TrafficDistribution>,
     /// By the service's short name; present for every service.
     pub endpoints: BTreeMap<Name, Arc<ServiceEndpoints>>,
     /// Addresses that manifests ask for, by the service's name; the platform's win.
@@ -258,6 +260,7 @@ pub struct NamespaceWorld {
 impl NamespaceWorld {
     pub(super) fn is_empty(&self) -> bool {
         self.services.is_empty()
+            && self.traffic_distribution.is_none()
             && self.workloads.is_empty()
             && self.entry_workloads.is_empty()
             && self.given.is_empty()

@@ -214,6 +214,7 @@ impl Service {
             && self.visibility == other.visibility
             && self.accounts == other.accounts
             && self.routes_from == other.routes_from
+            && self.traffic_distribution == other.traffic_distribution
             && self.publish_not_ready == other.publish_not_ready
             && self.alias == other.alias
             && match (&self.entry, &other.entry) {
@@ -299,6 +300,17 @@ impl Workload {
         }
     }
 
+    /// Its address, unless it has a name instead.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.record.ips.first().copied()
+    }
+
+    /// Where it is: as is written for it, else by its labels.
+    pub fn locality(&self) -> Locality {
+        let written = self.entry.as_ref().map(|e| e.locality.clone()).filter(|l| *l != Locality::default());
+        written.unwrap_or_else(|| super::place::of_labels(&self.record.labels))
+    }
+
     /// Whether new traffic may be sent to it.
     pub fn takes_traffic(&self) -> bool {
         self.record.ready && !self.record.terminating
@@ -375,8 +387,7 @@ impl ServicePod {
 
     /// Where it is: as is written for it, else by its labels.
     pub fn locality(&self) -> Locality {
-        let written = self.workload.entry.as_ref().map(|e| e.locality.clone()).filter(|l| *l != Locality::default());
-        written.unwrap_or_else(|| super::place::of_labels(&self.workload.record.labels))
+        self.workload.locality()
     }
 
     fn means_the_same(&self, other: &Self) -> bool {

@@ -1,7 +1,7 @@
 //! A request's way: administration, then faults, then the path's handler.
 
 use super::body::{self, Body, refusal};
-use super::{call, ws};
+use super::{call, tunnel, ws};
 use crate::control::{Close, MAX_DELAY, Outcome};
 use crate::server::{Connection, Surface};
 use crate::{duration, grpc};
@@ -45,6 +45,9 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
 }
 
 async fn dispatch(connection: &Arc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Hangup> {
+    if connection.surface == Surface::Tunnel {
+        return Ok(tunnel::answer(connection, request).await);
+    }
     let path = request.uri().path();
     if connection.surface == Surface::Otlp || grpc::is_health_check(path) {
         return Ok(grpc::serve(connection, request).await);
@@ -53,6 +56,7 @@ async fn dispatch(connection: &Arc<Connection>, request: Request<Incoming>) -> R
         match path.split('/').nth(1).unwrap_or_default() {
             "healthz" => return Ok(healthz(connection)),
             "control" => return Ok(control(connection, request).await),
+            "tunnels" => return Ok(connection.app.tunnels.answer()),
             "traces" => return Ok(connection.app.traces.answer(request.method(), path)),
             _ => {}
         }
@@ -194,6 +198,8 @@ struct Answer<'a> {
     peer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<serde_json::Value>,
+    #[serde(rename = "proxyProtocol", skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<&'a crate::proxy_protocol::Header>,
     #[serde(flatten)]
     content: Content,
 }
@@ -244,6 +250,7 @@ fn describe<'a>(connection: &'a Connection, parts: &'a Parts, content: Content) 
         protocol: protocol_name(parts.version),
         peer: connection.peer.to_string(),
         tls: connection.tls.as_ref().map(crate::tls::describe),
+        proxy_protocol: connection.proxy_protocol.as_ref(),
         content,
     }
 }

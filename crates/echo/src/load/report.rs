@@ -12,6 +12,8 @@ type Counts = BTreeMap<String, u64>;
 pub(crate) struct Sample {
     pub(crate) exchange: Exchange,
     pub(crate) latency: Duration,
+    /// How long after it was due the request was sent; none if the plan has no rate.
+    pub(crate) late: Option<Duration>,
 }
 
 /// Collects samples.
@@ -23,6 +25,7 @@ pub(crate) struct Tally {
     errors: Counts,
     pointers: Vec<(String, Counts)>,
     latencies: Vec<Duration>,
+    late: Vec<Duration>,
     keep_exchange: bool,
     kept: Option<Exchange>,
 }
@@ -37,6 +40,7 @@ impl Tally {
             errors: Counts::new(),
             pointers: pointers.iter().map(|pointer| (pointer.clone(), Counts::new())).collect(),
             latencies: Vec::new(),
+            late: Vec::new(),
             keep_exchange,
             kept: None,
         }
@@ -44,6 +48,7 @@ impl Tally {
 
     pub(crate) fn add(&mut self, sample: Sample) {
         self.latencies.push(sample.latency);
+        self.late.extend(sample.late);
         match &sample.exchange.result {
             Ok(got) => self.add_answer(got),
             Err(reason) => count(&mut self.errors, reason),
@@ -78,6 +83,7 @@ impl Tally {
 
     pub(crate) fn finish(mut self, elapsed: Duration) -> Report {
         self.latencies.sort_unstable();
+        self.late.sort_unstable();
         Report { tally: self, elapsed }
     }
 }
@@ -89,6 +95,27 @@ fn count(counts: &mut Counts, key: &str) {
             counts.insert(key.to_owned(), 1);
         }
     }
+}
+
+/// What this share of the sorted samples do not exceed (nearest rank), in milliseconds.
+fn quantile(sorted: &[Duration], share: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 ≤ rank ≤ len")]
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).map_or(0.0, |sample| sample.as_secs_f64() * 1e3)
+}
+
+const QUANTILES: [(&str, f64); 6] = [("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+fn quantiles(sorted: &[Duration]) -> [(&'static str, f64); 6] {
+    QUANTILES.map(|(name, share)| (name, quantile(sorted, share)))
+}
+
+fn quantiles_as_json(sorted: &[Duration]) -> Value {
+    quantiles(sorted)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect::<serde_json::Map<_, Value>>()
+        .into()
 }
 
 /// A finished run.
@@ -112,23 +139,6 @@ impl Report {
         requests / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// The latency that this share of the requests did not exceed (nearest rank), in milliseconds.
-    fn quantile(&self, share: f64) -> f64 {
-        let sorted = &self.tally.latencies;
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 ≤ rank ≤ len"
-        )]
-        let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted.get(rank.saturating_sub(1)).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
-    }
-
-    fn latencies(&self) -> [(&'static str, f64); 5] {
-        [("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)].map(|(name, share)| (name, self.quantile(share)))
-    }
-
     /// Everything, for programs.
     pub(crate) fn to_json(&self) -> Value {
         let tally = &self.tally;
@@ -140,9 +150,11 @@ impl Report {
             "pods": tally.pods,
             "versions": tally.versions,
             "errors": tally.errors,
-            "latency_ms": self.latencies().into_iter().map(|(name, value)| (name.to_owned(), value.into()))
-                .collect::<serde_json::Map<_, Value>>(),
+            "latency_ms": quantiles_as_json(&tally.latencies),
         });
+        if !tally.late.is_empty() {
+            report["late_ms"] = quantiles_as_json(&tally.late);
+        }
         if !tally.grpc_statuses.is_empty() {
             report["grpc_statuses"] = json!(tally.grpc_statuses);
         }
@@ -176,8 +188,10 @@ impl Report {
             let counts: Vec<_> = counts.iter().map(|(key, number)| format!("{key}: {number}")).collect();
             let _ = writeln!(text, "{name:<9} {}", counts.join("  "));
         }
-        let latencies = self.latencies().map(|(name, value)| format!("{name} {value:.2} ms"));
-        let _ = writeln!(text, "latency   {}", latencies.join("  "));
+        for (name, samples) in [("latency", &tally.latencies), ("late", &tally.late)].into_iter().filter(|(_, s)| !s.is_empty()) {
+            let values = quantiles(samples).map(|(name, value)| format!("{name} {value:.2} ms"));
+            let _ = writeln!(text, "{name:<9} {}", values.join("  "));
+        }
         text
     }
 }
@@ -221,7 +235,7 @@ mod tests {
             body: Bytes::from_static(br#"{"body":{"version":"v1"}}"#),
         };
         let latency = Duration::from_millis(millis);
-        Sample { exchange: Exchange { result: Ok(got), elapsed: latency }, latency }
+        Sample { exchange: Exchange { result: Ok(got), elapsed: latency }, latency, late: None }
     }
 
     #[test]
@@ -240,12 +254,14 @@ mod tests {
         assert_eq!(json["tallies"]["/body/version"], serde_json::json!({"v1": 100}));
         assert_eq!(json["tallies"]["/nowhere"], serde_json::json!({"(absent)": 100}));
         let latency = &json["latency_ms"];
-        let quantiles = ["min", "p50", "p90", "p99", "max"].map(|name| latency[name].as_f64().expect("a number"));
-        assert_eq!(quantiles, [1.0, 50.0, 90.0, 99.0, 100.0]);
+        let quantiles = ["min", "p50", "p90", "p99", "p99.9", "max"].map(|name| latency[name].as_f64().expect("a number"));
+        assert_eq!(quantiles, [1.0, 50.0, 90.0, 99.0, 100.0, 100.0]);
+        assert!(json.get("late_ms").is_none(), "no rate: {json}");
         let mut tally = Tally::new(&[], false);
-        tally.add(Sample { exchange: error, latency: Duration::from_millis(1) });
+        tally.add(Sample { exchange: error, latency: Duration::from_millis(1), late: Some(Duration::from_millis(3)) });
         let report = tally.finish(Duration::from_secs(1));
         assert!(!report.all_succeeded());
-        assert!(report.to_text().contains("refused: 1"), "{}", report.to_text());
+        let text = report.to_text();
+        assert!(text.contains("refused: 1") && text.contains("late      min 3.00 ms"), "{text}");
     }
 }

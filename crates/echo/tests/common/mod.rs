@@ -32,6 +32,8 @@ pub(crate) fn config() -> Config {
         tls: None,
         tcp: None,
         tcp_banner: None,
+        tunnel: None,
+        proxy_protocol: false,
         grpc: None,
         otlp: None,
         kept_spans: 100,

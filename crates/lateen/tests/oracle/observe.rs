@@ -24,8 +24,15 @@ pub(crate) type Observation = BTreeMap<String, Value>;
 /// Which pods answered which of the keys, in steps whose names are remembered.
 pub(crate) type Memory = BTreeMap<String, Vec<BTreeSet<String>>>;
 
-/// What is compared of a step.
-pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &[PodStatus], memory: &mut Memory) -> Observation {
+/// What is compared of a step, and for people, what was measured of that which chance decides.
+pub(crate) fn observe(
+    step: &Step,
+    happened: &Happened,
+    logs: &mut Logs,
+    pods: &[PodStatus],
+    memory: &mut Memory,
+) -> (Observation, Vec<String>) {
+    let mut measured = shares(step, &happened.exchanges);
     let mut found = match (step.is_bytes(), happened.exchanges.as_slice()) {
         (true, [only]) => bytes(only),
         (false, [only]) => single(only),
@@ -49,8 +56,16 @@ pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &
             };
         }
     }
+    if step.gaps {
+        found["gaps"] = json!(gaps(&happened.exchanges));
+        measured.push(format!("longest times without a status, in ms: {}", found["gaps"]));
+    }
     if step.keys() > 0 {
         found["keys"] = keys(step, &happened.exchanges, memory);
+        let moved = &found["keys"]["moved"];
+        if !moved.is_null() {
+            measured.push(format!("of {} keys moved: {moved}", step.keys()));
+        }
     }
     if let Some(tries) = &happened.tries {
         found["tries"] = json!(tries);
@@ -73,7 +88,51 @@ pub(crate) fn observe(step: &Step, happened: &Happened, logs: &mut Logs, pods: &
         }
     }
     flat.retain(|path, _| !step.ignore.iter().any(|pattern| matches(pattern, path)));
-    flat
+    (flat, measured)
+}
+
+/// What a count is compared as where its share is known.
+fn share_of(step: &Step, name: &str, count: u64, trials: u64) -> Option<Value> {
+    let share = step.share.get(name)?;
+    let usual = lateen_demo::chance::allowed(trials, *share).contains(&count);
+    Some(if usual { json!(format!("a share of {share}")) } else { json!(count) })
+}
+
+/// The measured shares of those that are known, beside what chance allows.
+fn shares(step: &Step, exchanges: &[Exchange]) -> Vec<String> {
+    let (statuses, versions) = (count(exchanges, |e| Some(e.status.to_string())), count(exchanges, version));
+    let line = |(name, share): (&String, &f64)| {
+        let (of, trials) = match name.strip_prefix("statuses.") {
+            Some(status) => (statuses.get(status), statuses.values().sum::<u64>()),
+            None => (versions.get(name), versions.values().sum()),
+        };
+        let of = of.copied().unwrap_or_default();
+        format!("{name}: {of} of {trials}, for a share of {share}: {:?}", lateen_demo::chance::allowed(trials, *share))
+    };
+    step.share.iter().map(line).collect()
+}
+
+fn count(exchanges: &[Exchange], of: impl Fn(&Exchange) -> Option<String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for name in exchanges.iter().filter(|e| e.error.is_none()).filter_map(of) {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// For each status, the longest time between two requests that got it, one after the other.
+fn gaps(exchanges: &[Exchange]) -> BTreeMap<u16, u64> {
+    let (mut last, mut longest) = (BTreeMap::new(), BTreeMap::new());
+    for exchange in exchanges.iter().filter(|e| e.error.is_none()) {
+        let gap = last.insert(exchange.status, exchange.began).map_or(0, |before: u64| exchange.began.saturating_sub(before));
+        longest.entry(exchange.status).and_modify(|most| *most = gap.max(*most)).or_insert(gap);
+    }
+    longest
+}
+
+/// Which version answered.
+fn version(exchange: &Exchange) -> Option<String> {
+    by_name(&exchange.headers).get("x-echo-version").map(|version| version.join(","))
 }
 
 /// Whether a text is what a pattern with `*` says.
@@ -166,36 +225,34 @@ fn bytes(exchange: &Exchange) -> Value {
 
 /// Many requests: how often what happened.
 fn several(step: &Step, exchanges: &[Exchange]) -> Value {
-    let mut statuses: BTreeMap<String, u64> = BTreeMap::new();
-    let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+    let statuses = count(exchanges, |e| Some(e.status.to_string()));
+    let mut versions = count(exchanges, version);
     let mut errors: BTreeMap<String, u64> = BTreeMap::new();
-    let mut bodies: Vec<String> = Vec::new();
-    for exchange in exchanges {
-        match &exchange.error {
-            Some(error) => *errors.entry(error.clone()).or_default() += 1,
-            None => *statuses.entry(exchange.status.to_string()).or_default() += 1,
-        }
-        match by_name(&exchange.headers).get("x-echo-version") {
-            Some(version) => *versions.entry(version.join(",")).or_default() += 1,
-            None if exchange.error.is_none() => bodies.push(String::from_utf8_lossy(&exchange.body).into_owned()),
-            None => {}
-        }
+    for error in exchanges.iter().filter_map(|e| e.error.clone()) {
+        *errors.entry(error).or_default() += 1;
     }
-    bodies.sort();
-    bodies.dedup();
+    let others = exchanges.iter().filter(|e| e.error.is_none() && version(e).is_none());
+    let bodies: BTreeSet<String> = others.map(|e| String::from_utf8_lossy(&e.body).into_owned()).collect();
+    let bodies = bodies.into_iter().collect::<Vec<_>>().join(" | ");
+    let answers = statuses.values().sum::<u64>();
+    let is_open = step.share.keys().any(|name| name.starts_with("statuses."));
+    let shown_status = |(status, count): (&String, &u64)| {
+        let known = share_of(step, &format!("statuses.{status}"), *count, answers);
+        (status.clone(), known.unwrap_or_else(|| if is_open { json!("some") } else { json!(count) }))
+    };
+    let statuses: Map<String, Value> = statuses.iter().map(shown_status).collect();
     let trials = versions.values().sum::<u64>();
-    let shown = |version: &String, count: u64| match step.share.get(version) {
-        Some(share) if lateen_demo::chance::allowed(trials, *share).contains(&count) => json!(format!("a share of {share}")),
-        Some(_) => json!(count),
+    let shown = |version: &String, count: u64| match share_of(step, version, count, trials) {
+        Some(shown) => shown,
         None if step.expect.contains_key(&format!("versions.{version}")) => json!(count),
         None if step.within.contains_key(&format!("versions.{version}")) => json!(count),
         None => json!("some"),
     };
-    for version in step.share.keys() {
+    for version in step.share.keys().filter(|name| !name.starts_with("statuses.")) {
         versions.entry(version.clone()).or_default();
     }
     let versions: Map<String, Value> = versions.iter().map(|(v, count)| (v.clone(), shown(v, *count))).collect();
-    json!({"statuses": statuses, "errors": errors, "versions": versions, "bodies": bodies.join(" | ")})
+    json!({"statuses": statuses, "errors": errors, "versions": versions, "bodies": bodies})
 }
 
 /// How the keys are spread over the pods: how many pods there are, how many keys went to more than one pod, and, compared with an
@@ -209,6 +266,10 @@ fn keys(step: &Step, exchanges: &[Exchange], memory: &mut Memory) -> Value {
     }
     let all: BTreeSet<&String> = pods.iter().flatten().collect();
     let mut found = json!({"pods": all.len(), "torn": pods.iter().filter(|of_key| of_key.len() > 1).count()});
+    if step.owners {
+        let of_key = |owners: &BTreeSet<String>| owners.iter().map(String::as_str).collect::<Vec<_>>().join("+");
+        found["owners"] = pods.iter().map(of_key).collect::<Vec<_>>().join(" ").into();
+    }
     if let Some(before) = step.against.as_ref().and_then(|name| memory.get(name)) {
         let moved = before.iter().zip(&pods).filter(|(before, now)| before != now);
         let (of_others, of_gone): (Vec<_>, Vec<_>) = moved.partition(|(before, _)| before.iter().all(|pod| all.contains(pod)));

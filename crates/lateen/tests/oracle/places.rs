@@ -49,6 +49,7 @@ pub(crate) fn variants(scenario: &Scenario) -> Result<Vec<Scenario>, String> {
         Scenario {
             name: format!("{}@{}", scenario.name, place.name()),
             manifests: texts.join("\n---\n"),
+            later: scenario.later.clone(),
             script: script(&scenario.script, place),
         }
     };

@@ -94,7 +94,11 @@ fn sort(list: &List, found: Vec<Difference>) -> Sorted {
 fn covered(scenarios: &[Scenario], all: &[String]) -> Result<BTreeMap<(String, usize), Vec<String>>, String> {
     let mut covered = BTreeMap::new();
     for scenario in scenarios {
-        let set = fields::set_in(&yaml::documents(&scenario.manifests)?, all);
+        let mut documents = yaml::documents(&scenario.manifests)?;
+        for later in scenario.later.values() {
+            documents.extend(yaml::documents(later)?);
+        }
+        let set = fields::set_in(&documents, all);
         for (index, step) in scenario.script.steps.iter().enumerate() {
             let mut fields = Vec::new();
             for pattern in &step.covers {
@@ -137,6 +141,10 @@ fn one_engine(engine: &Engine, scenarios: &[Scenario]) -> Result<Observations, S
             steps = carry_out_together(&mut mesh, &scenario.script.steps).map_err(|e| format!("{}: {e}", scenario.name))?;
         } else {
             for step in &scenario.script.steps {
+                if let Some(name) = &step.apply {
+                    let applied = scenario.with_later(name).and_then(|manifests| mesh.apply(&manifests));
+                    applied.map_err(|e| format!("{} / {}: {e}", scenario.name, step.title()))?;
+                }
                 steps.push(carry_out(&mut mesh, step).map_err(|e| format!("{} / {}: {e}", scenario.name, step.title()))?);
             }
         }
@@ -154,7 +162,13 @@ fn one_engine(engine: &Engine, scenarios: &[Scenario]) -> Result<Observations, S
     let observe_all = |logs: &mut Logs, scenario: &Scenario, (steps, pods): &(Vec<Happened>, Vec<PodStatus>)| {
         let pairs = scenario.script.steps.iter().zip(steps);
         let mut memory = Memory::new();
-        pairs.map(|(step, happened)| observe(step, happened, logs, pods, &mut memory)).collect::<Vec<_>>()
+        let show = |step: &Step, (observation, measured): (Observation, Vec<String>)| {
+            for line in measured {
+                println!("{:6} {} / {}: {line}", engine.name(), scenario.name, step.title());
+            }
+            observation
+        };
+        pairs.map(|(step, happened)| show(step, observe(step, happened, logs, pods, &mut memory))).collect::<Vec<_>>()
     };
     let observations: Observations =
         scenarios.iter().zip(&happened).map(|(scenario, happened)| observe_all(&mut logs, scenario, happened)).collect();

@@ -1,4 +1,5 @@
-//! Scenarios as they are written: `NAME/*.yaml` are manifests, `NAME/client.yaml` is the script.
+//! Scenarios as they are written: `NAME/*.yaml` are manifests, `NAME/client.yaml` is the script, and `NAME/later/*.yaml` are
+//! manifests that come while it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,6 +17,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// One text of several documents.
     pub(crate) manifests: String,
+    /// The same, of what comes with a step, by name.
+    pub(crate) later: BTreeMap<String, String>,
     pub(crate) script: Script,
 }
 
@@ -47,6 +50,8 @@ pub(crate) struct Step {
     /// Who sends: a pod, or a deployment's first.
     #[serde(default = "client")]
     pub(crate) from: String,
+    /// The name of manifests that stand beside the scenario's from this step on.
+    pub(crate) apply: Option<String>,
     /// What the servers are to do, until the end of the step.
     #[serde(default)]
     pub(crate) prepare: Vec<Order>,
@@ -76,14 +81,20 @@ pub(crate) struct Step {
     pub(crate) remember: Option<String>,
     /// The name of an earlier step, with whose pods those of this one are compared.
     pub(crate) against: Option<String>,
+    /// Whether to see for how many milliseconds no request got a certain status, at most, between two that did.
+    #[serde(default)]
+    pub(crate) gaps: bool,
+    /// Whether which pod answered which of the keys is compared between the engines.
+    #[serde(default)]
+    pub(crate) owners: bool,
     /// How many tries the servers saw.
     #[serde(default)]
     pub(crate) tries: bool,
     /// Numbers of the observation (`millis`, `statuses.503`) that need only lie in a range, both ends included.
     #[serde(default)]
     pub(crate) within: BTreeMap<String, (u64, u64)>,
-    /// The share of answers that each version gives, of those of many requests; checked with the exact bound of one false alarm in a
-    /// billion.
+    /// The share of answers that each version gives, of those of many requests, or that have a status (`statuses.503`); checked
+    /// with the exact bound of one false alarm in a billion.
     #[serde(default)]
     pub(crate) share: BTreeMap<String, f64>,
     /// Whether to see if the connection is ended.
@@ -426,8 +437,12 @@ fn read(directory: &Path) -> Result<Vec<Scenario>, String> {
     let name = directory.file_name().and_then(|n| n.to_str()).ok_or("no name")?.to_owned();
     let mut files = read_dir(directory)?;
     files.sort();
-    let (mut manifests, mut script) = (String::new(), None);
+    let (mut manifests, mut script, mut later) = (String::new(), None, BTreeMap::new());
     for file in files {
+        if file.is_dir() {
+            later = read_later(&file)?;
+            continue;
+        }
         let text = fs::read_to_string(&file).map_err(|e| e.to_string())?;
         if file.file_name().is_some_and(|n| n == "client.yaml") {
             let documents = yaml::documents(&text)?;
@@ -440,14 +455,29 @@ fn read(directory: &Path) -> Result<Vec<Scenario>, String> {
     }
     let script = script.ok_or("no client.yaml")?;
     let manifests = credentials::fill(&manifests)?;
-    let scenario = Scenario { name, manifests, script };
+    let scenario = Scenario { name, manifests, later, script };
     let mut scenarios = if scenario.script.places { places::variants(&scenario)? } else { Vec::new() };
     scenarios.insert(0, scenario);
     scenarios.iter().try_for_each(Scenario::check)?;
     Ok(scenarios)
 }
 
+/// Manifests that come while a scenario runs, by the names of their files.
+fn read_later(directory: &Path) -> Result<BTreeMap<String, String>, String> {
+    let named = |path: std::path::PathBuf| {
+        let name = path.file_stem().and_then(|n| n.to_str()).ok_or("no name")?.to_owned();
+        Ok((name, credentials::fill(&fs::read_to_string(&path).map_err(|e| e.to_string())?)?))
+    };
+    read_dir(directory)?.into_iter().map(named).collect()
+}
+
 impl Scenario {
+    /// All manifests that stand once `name` has come.
+    pub(crate) fn with_later(&self, name: &str) -> Result<String, String> {
+        let later = self.later.get(name).ok_or_else(|| format!("there is no later/{name}.yaml"))?;
+        Ok(format!("{}\n---\n{later}", self.manifests))
+    }
+
     /// Refuses what would make the run worth less than it looks.
     fn check(&self) -> Result<(), String> {
         let mut titles = BTreeSet::new();
@@ -457,7 +487,8 @@ impl Scenario {
             if step.keys() > 0 && step.parallel > 1 {
                 return Err(format!("{title}: keys belong to requests by their order, so that none can be parallel"));
             }
-            if (step.remember.is_some() || step.against.is_some()) && step.keys() == 0 {
+            step.apply.iter().try_for_each(|name| self.with_later(name).map(|_| ()))?;
+            if (step.remember.is_some() || step.against.is_some() || step.owners) && step.keys() == 0 {
                 return Err(format!("{title}: there are no keys"));
             }
             if !titles.insert(title.clone()) {
@@ -468,8 +499,8 @@ impl Scenario {
             return Err("only steps that send bytes, and ask nothing of servers, run together".to_owned());
         }
         // Addresses are known when pods run.
-        let manifests: String = self
-            .manifests
+        let all = self.later.values().fold(self.manifests.clone(), |all, later| format!("{all}\n---\n{later}"));
+        let manifests: String = all
             .split("%ip:")
             .enumerate()
             .map(|(at, part)| match part.split_once('%') {

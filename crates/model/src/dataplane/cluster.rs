@@ -4,6 +4,8 @@ use super::endpoint::{ClusterLoadAssignment, EndpointHealth, Locality, TlsMode, 
 use super::hash_policy::{MaglevTableSize, RingSize};
 use super::slow_start::SlowStart;
 use super::tls::UpstreamTls;
+use super::tunnel::ProxyProtocolVersion;
+use super::zone_aware::ZoneAware;
 use serde::Serialize;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +29,9 @@ pub struct Cluster {
     pub slow_start: Option<SlowStart>,
     /// How bytes travel.
     pub transport: TransportSocket,
+    /// The first bytes of each connection, before TLS, tell whose it is (`upstream_proxy_protocol`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// How HTTP is spoken.
     pub http: UpstreamHttp,
     /// Limits.
@@ -37,6 +42,9 @@ pub struct Cluster {
     pub healthy_panic_threshold: Option<u8>,
     /// Weighted localities (`locality_weighted_lb_config`).
     pub weighted_localities: Option<WeightedLocality>,
+    /// Zones before others (`zone_aware_lb_config`); not with weighted localities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone_aware: Option<ZoneAware>,
     /// TCP keep-alive of connections.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Source addresses of connections (`upstream_bind_config`), of which the first of the destination's family is used, e.g.
@@ -237,12 +245,26 @@ pub enum HttpProtocolOptions {
     Http2 {
         /// `None` is the protocol's default.
         max_concurrent_streams: Option<u32>,
+        /// PINGs that tell whether the endpoint is still there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        keep_alive: Option<Http2KeepAlive>,
     },
     /// The version that the client spoke (`use_downstream_protocol_config`).
     Downstream {
         /// For HTTP/2.
         max_concurrent_streams: Option<u32>,
     },
+}
+
+/// PINGs on an HTTP/2 connection (`connection_keepalive`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Http2KeepAlive {
+    /// Between an answer and the next PING; up to 15 % are added at random.
+    #[serde(serialize_with = "super::json::duration")]
+    pub interval: Duration,
+    /// A connection on which nothing comes for so long after a PING is closed.
+    #[serde(serialize_with = "super::json::duration")]
+    pub timeout: Duration,
 }
 
 /// Limits of a cluster (`CircuitBreakers`, default priority). `u32::MAX` is no limit.
@@ -258,6 +280,9 @@ pub struct CircuitBreakers {
     pub max_retries: u32,
     /// Retries in flight as a share of requests.
     pub retry_budget: Option<RetryBudget>,
+    /// Retries of an interval as a share of its requests; with it the two limits above have no effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_quota: Option<RetryQuota>,
 }
 
 impl Default for CircuitBreakers {
@@ -269,17 +294,36 @@ impl Default for CircuitBreakers {
             max_requests: u32::MAX,
             max_retries: u32::MAX,
             retry_budget: None,
+            retry_quota: None,
         }
     }
 }
 
-/// Retries in flight as a share of requests in flight (`RetryBudget`).
+/// Retries in flight as a share of requests (`RetryBudget`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RetryBudget {
     /// In hundredths of a percent; Envoy's default is 20 % = 2,000.
     pub percent_hundredths: u32,
     /// Always allowed; Envoy's default is 3.
     pub min_concurrency: u32,
+    /// The requests are those that began in the last while, each try being one; `None` is those in flight (`budget_interval`).
+    #[serde(serialize_with = "super::json::optional_duration", skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+}
+
+/// Retries that begin in an interval, as a share of the requests that begin in it. Envoy has nothing like it: a
+/// [`RetryBudget`] limits how many retries there are at once, which bounds the load on a backend that fails only where retries
+/// last as long as requests, and only with a minimum so small that few requests that fail together are not all tried again. It
+/// travels in the cluster's metadata, where Envoy does not look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RetryQuota {
+    /// In hundredths of a percent of the requests; a request counts once, however often it is tried.
+    pub percent_hundredths: u32,
+    /// Always allowed in an interval.
+    pub min_retries: u32,
+    /// For how long requests and retries count.
+    #[serde(serialize_with = "super::json::duration")]
+    pub interval: Duration,
 }
 
 /// When a host is ejected (`OutlierDetection`). Zero in a `consecutive_` field is off.
@@ -304,6 +348,10 @@ pub struct OutlierDetection {
     pub max_ejection_time: Duration,
     /// At most this share of the hosts is ejected (percent; one host always may be).
     pub max_ejection_percent: u8,
+    /// Statuses that are failures, instead of 5xx; empty is 5xx. One below 500 counts as 500; 502, 503 and 504 of them are gateway
+    /// failures (`HttpProtocolOptions.outlier_detection.error_matcher`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub error_statuses: Vec<u16>,
 }
 
 /// Localities are chosen by weight.

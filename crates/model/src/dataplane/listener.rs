@@ -4,6 +4,7 @@ use super::rate_limit::RateLimits;
 use super::rbac::Rbac;
 use super::route::RouteConfiguration;
 use super::tls::DownstreamTls;
+use super::tunnel::HttpTunnel;
 use ipnet::IpNet;
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -146,6 +147,9 @@ pub struct TcpProxy {
     pub idle_timeout: Option<Duration>,
     /// Whether a consistent choice of endpoints goes by the client's address (`hash_policy.source_ip`).
     pub hash_source_ip: bool,
+    /// The HTTP tunnel in which the bytes go through the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<HttpTunnel>,
     /// A log line per connection.
     pub access_log: Vec<AccessLog>,
 }

@@ -18,11 +18,13 @@ mod route_filters;
 mod secret;
 mod slow_start;
 mod tls;
+mod tunnel;
+mod zone_aware;
 
 pub use cluster::{
     CircuitBreakers, Cluster, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint, DnsFamily, DnsKind, DnsLocality,
-    HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget, ServiceRef, TcpKeepalive, TransportSocket,
-    TransportSocketMatch, UpstreamHttp, WeightedLocality,
+    Http2KeepAlive, HttpProtocolOptions, LbPolicy, OutlierDetection, RetryBudget, RetryQuota, ServiceRef, TcpKeepalive,
+    TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality,
 };
 pub use endpoint::{ClusterLoadAssignment, Endpoint, EndpointHealth, Locality, LocalityEndpoints, TlsMode, WorkloadRef};
 pub use hash_policy::{HashCookie, HashKey, HashPolicy, MaglevTableSize, RingSize, TableSizeError};
@@ -46,3 +48,5 @@ pub use route_filters::{Cors, Fault, FaultAbort, FaultDelay, FaultError, Mirror,
 pub use secret::{Secret, SecretKind};
 pub use slow_start::{SlowStart, SlowStartError};
 pub use tls::{DownstreamTls, SecretRef, SecretSource, TlsParams, TlsVersion, UpstreamTls};
+pub use tunnel::{HttpTunnel, ProxyProtocolVersion, TunnelMethod};
+pub use zone_aware::{LOCAL_CLUSTER, ZoneAware};

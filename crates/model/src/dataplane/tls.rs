@@ -94,6 +94,8 @@ pub struct DownstreamTls {
     pub client_sans: Vec<StringMatch>,
     /// Whether a client without a certificate is refused.
     pub require_client_certificate: bool,
+    /// A file of certificate revocation lists, PEM, for what the roots vouch for; only with `client_roots`.
+    pub crl_file: Option<String>,
 }
 
 /// TLS towards upstreams (`UpstreamTlsContext`).

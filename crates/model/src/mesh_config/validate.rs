@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{ExtensionProvider, InboundTrafficMode, MeshConfig, OpenTelemetry, ProxyConfig};
+use super::{ExtensionProvider, MeshConfig, OpenTelemetry, ProxyConfig};
 use crate::identity::TrustDomain;
 use crate::resource::check::{self, report, report_at};
-use crate::resource::{FieldIssue, HttpRetry, Issues, OutboundTrafficMode, check_keepalive, check_locality, retry_on, shorten};
+use crate::resource::{
+    FieldIssue, HttpRetry, Issues, OutboundTrafficMode, check_keepalive, check_locality, check_zone_aware, is_cipher_suite,
+    retry_on, shorten,
+};
 
 /// Providers that exist without being defined.
 const BUILT_IN: &[&str] = &["prometheus", "envoy"];
@@ -23,8 +26,20 @@ pub(super) fn validate(config: &MeshConfig, issues: &mut Issues) {
     report_at(issues, "connectTimeout", check::whole_millis(config.connect_timeout));
     report_at(issues, "protocolDetectionTimeout", check::whole_millis_or_zero(config.protocol_detection_timeout));
     issues.optional("tcpKeepalive", config.tcp_keepalive.as_ref(), check_keepalive);
+    issues.field("meshMTLS", |issues| {
+        issues.each("cipherSuites", &config.mesh_mtls.cipher_suites, |issues, suite| {
+            if !is_cipher_suite(suite) {
+                issues.error(format!("{:?} is no cipher suite of TLS 1.2 that proxies have", shorten(suite)));
+            }
+        });
+    });
     // Whether there is outlier detection is said elsewhere.
+    issues.optional("zoneAwareLbSetting", config.zone_aware_lb_setting.as_ref(), check_zone_aware);
     issues.optional("localityLbSetting", config.locality_lb_setting.as_ref(), |issues, s| check_locality(s, true, issues));
+    issues.each("discoverySelectors", &config.discovery_selectors, |issues, selector| selector.check(issues));
+    if !config.service_settings.is_empty() {
+        issues.warn_at("serviceSettings", "have no effect: there is one cluster, to which all services are local");
+    }
     let retries = [
         ("defaultHttpRetryPolicy", &config.default_http_retry_policy),
         ("defaultInboundHttpRetryPolicy", &config.default_inbound_http_retry_policy),
@@ -120,20 +135,13 @@ pub(super) fn unsupported(config: &MeshConfig) -> Vec<FieldIssue> {
     if config.outbound_traffic_policy.mode == OutboundTrafficMode::AllowAnyDynamicDns {
         issues.field("outboundTrafficPolicy", |issues| issues.unsupported_if(true, "mode"));
     }
-    if config.inbound_traffic_policy.mode == InboundTrafficMode::Localhost {
-        issues.field("inboundTrafficPolicy", |issues| issues.unsupported_if(true, "mode"));
-    }
     issues.field("meshMTLS", |issues| {
         issues.unsupported_if(!config.mesh_mtls.ecdh_curves.is_empty(), "ecdhCurves");
-        issues.unsupported_if(!config.mesh_mtls.cipher_suites.is_empty(), "cipherSuites");
     });
     let fields = [
         ("proxyListenPort", config.proxy_listen_port != 15001),
         ("proxyInboundListenPort", config.proxy_inbound_listen_port != 15006),
-        ("proxyHttpPort", config.proxy_http_port != 0),
         ("defaultTrafficPolicy", config.default_traffic_policy.is_some()),
-        ("discoverySelectors", !config.discovery_selectors.is_empty()),
-        ("serviceSettings", !config.service_settings.is_empty()),
         ("caCertificates", !config.ca_certificates.is_empty()),
         ("certificates", !config.certificates.is_empty()),
         ("tlsDefaults", config.tls_defaults.is_some()),

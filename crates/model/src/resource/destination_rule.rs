@@ -19,10 +19,11 @@ pub use connection_pool::{
 };
 pub use load_balancer::{
     ConsistentHash, HttpCookie, HttpCookieAttribute, LoadBalancerSettings, LocalityDistribute, LocalityFailover,
-    LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup,
+    LocalityLbSetting, Maglev, RingHash, SimpleLb, Warmup, ZoneAwareLbSetting,
 };
 pub(crate) use settings_check::{
     connection_pool as check_connection_pool, keepalive as check_keepalive, locality as check_locality,
+    zone_aware as check_zone_aware,
 };
 pub use tls::{ClientTlsMode, ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion, TunnelSettings};
 
@@ -71,9 +72,9 @@ pub struct TrafficPolicy {
     pub tls: Option<ClientTlsSettings>,
     /// For single ports; each entry replaces all four settings above.
     pub port_level_settings: Vec<PortTrafficPolicy>,
-    /// CONNECT tunnels; not supported yet.
+    /// The HTTP tunnel in which bytes go through the host, a proxy.
     pub tunnel: Option<TunnelSettings>,
-    /// Sends the PROXY protocol; not supported yet.
+    /// The PROXY protocol tells the endpoints whose each connection is.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How many retries may be in flight.
     pub retry_budget: Option<RetryBudget>,
@@ -118,11 +119,11 @@ pub struct OutlierDetection {
     pub max_ejection_percent: i32,
     /// Of the endpoints; below it all are used, healthy or not. 0 turns that off.
     pub min_health_percent: i32,
-    /// Statuses that count instead of 5xx; not supported yet.
+    /// Statuses that are failures instead of 5xx; empty is 5xx.
     pub outlier_detection_http_error_codes: Vec<u32>,
 }
 
-/// How many retries may be in flight, as a share of the requests in flight.
+/// How many retries may be in flight, as a share of the requests in flight, or of those of the last while.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryBudget {
@@ -130,6 +131,6 @@ pub struct RetryBudget {
     pub percent: Option<f64>,
     /// Always allowed; 3 if absent.
     pub min_retry_concurrency: Option<u32>,
-    /// How long a request counts after it has ended; not supported yet.
+    /// For how long a request counts from its begin, whether it has ended or not; absent or zero: while it is in flight.
     pub budget_interval: Option<ProtoDuration>,
 }

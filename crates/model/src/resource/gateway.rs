@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Passthrough;
 use super::meta::{Object, StringMap};
 
 mod host;
@@ -112,13 +111,13 @@ pub struct ServerTlsSettings {
     pub https_redirect: bool,
     /// Who ends TLS, and whether clients show certificates.
     pub mode: ServerTlsMode,
-    /// A file in the proxy's container; not supported: `credentialName` is.
+    /// A file in the proxy's container: the certificate, PEM, with those that vouch for it.
     pub server_certificate: String,
-    /// A file in the proxy's container; not supported: `credentialName` is.
+    /// A file in the proxy's container: its key.
     pub private_key: String,
-    /// A file in the proxy's container; not supported: `credentialName` is.
+    /// A file in the proxy's container: the roots that clients are verified against, where no Secret gives them.
     pub ca_certificates: String,
-    /// A file in the proxy's container; not supported: the key `ca.crl` of the Secret is.
+    /// A file in the proxy's container: certificates that are revoked; a Secret has them under `ca.crl`.
     pub ca_crl: String,
     /// A Secret in the namespace of the proxy's pod.
     pub credential_name: String,
@@ -126,8 +125,8 @@ pub struct ServerTlsSettings {
     pub credential_names: Vec<String>,
     /// A Secret with the roots that clients are verified against, in place of those of `credentialName`.
     pub ca_cert_credential_name: String,
-    /// Files in the proxy's container; not supported: `credentialName` is.
-    pub tls_certificates: Vec<Passthrough>,
+    /// Files in the proxy's container, of one or two certificates; two are not supported yet.
+    pub tls_certificates: Vec<ServerCertificateFiles>,
     /// Names of which a client's certificate must have one.
     pub subject_alt_names: Vec<String>,
     /// Not supported yet.
@@ -145,11 +144,32 @@ pub struct ServerTlsSettings {
 }
 
 impl ServerTlsSettings {
+    /// The files with the server's certificate and its key, if they are named.
+    pub fn files(&self) -> Option<(&str, &str)> {
+        match self.tls_certificates.first() {
+            _ if !self.server_certificate.is_empty() => Some((&self.server_certificate, &self.private_key)),
+            Some(files) => Some((&files.server_certificate, &files.private_key)),
+            None => None,
+        }
+    }
+
     /// The Secret with the server's certificate, if one is named.
     pub fn credential(&self) -> Option<&str> {
         let first = Some(self.credential_name.as_str()).filter(|name| !name.is_empty());
         first.or_else(|| self.credential_names.first().map(String::as_str))
     }
+}
+
+/// A certificate of a server in files (Istio's `ServerTLSSettings.TLSCertificate`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerCertificateFiles {
+    /// The certificate, PEM, with those that vouch for it.
+    pub server_certificate: String,
+    /// Its key.
+    pub private_key: String,
+    /// The roots that clients are verified against: those of the server's `caCertificates` hold, this has no effect.
+    pub ca_certificates: String,
 }
 
 /// Who ends TLS, and whether clients show certificates.

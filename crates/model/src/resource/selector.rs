@@ -37,6 +37,11 @@ impl LabelSelector {
         if self.is_empty() {
             issues.error("must not be empty: it would select every pod");
         }
+        self.check(issues);
+    }
+
+    /// Checks a selector that may be empty.
+    pub(crate) fn check(&self, issues: &mut Issues) {
         issues.field("matchLabels", |issues| {
             for (key, value) in &self.match_labels {
                 issues.field(key, |issues| {

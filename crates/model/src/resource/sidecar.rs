@@ -144,13 +144,24 @@ impl Sidecar {
     pub fn unsupported(&self) -> Vec<FieldIssue> {
         let mut issues = Issues::default();
         issues.field("spec", |issues| {
-            issues.optional("inboundConnectionPool", self.spec.inbound_connection_pool.as_ref(), unsupported_pool);
             issues.each("ingress", &self.spec.ingress, |issues, listener| {
                 issues.optional("port", listener.port.as_ref(), unsupported_port);
-                issues.optional("connectionPool", listener.connection_pool.as_ref(), unsupported_pool);
-                issues.unsupported_if(!listener.bind.is_empty(), "bind");
-                issues.unsupported_if(listener.capture_mode == CaptureMode::None, "captureMode");
-                issues.unsupported_if(listener.tls.is_some(), "tls");
+                if listener.bind.starts_with("unix://") {
+                    issues.error_at("bind", "Unix sockets are not supported by this version of Lateen; IP addresses are");
+                }
+                let endpoint = listener.default_endpoint.parse::<SocketAddr>();
+                if listener.capture_mode == CaptureMode::None && !endpoint.is_ok_and(|to| to.ip().is_loopback()) {
+                    issues.error_at(
+                        "defaultEndpoint",
+                        "must be 127.0.0.1:PORT or [::1]:PORT with captureMode: NONE: nothing else says where the application is",
+                    );
+                }
+                if listener.tls.is_some() {
+                    issues.error_at(
+                        "tls",
+                        "is not supported by this version of Lateen, and in Istio it is off (ENABLE_TLS_ON_SIDECAR_INGRESS): a Gateway ends TLS of clients outside of the mesh",
+                    );
+                }
                 if listener.default_endpoint.starts_with("unix://") {
                     issues.error_at(
                         "defaultEndpoint",
@@ -174,13 +185,6 @@ impl Sidecar {
         });
         issues.into_errors()
     }
-}
-
-/// Keep-alive pings towards the application are not sent.
-fn unsupported_pool(issues: &mut Issues, pool: &ConnectionPoolSettings) {
-    issues.optional("http", pool.http.as_ref(), |issues, http| {
-        issues.unsupported_if(http.http2_keep_alive.is_some(), "http2KeepAlive");
-    });
 }
 
 fn unsupported_port(issues: &mut Issues, port: &SidecarPort) {
@@ -252,6 +256,10 @@ fn check_ingress(ingress: &[IstioIngressListener], issues: &mut Issues) {
             Some(_) => {}
         }
         check_listener_port(listener.port.as_ref(), &listener.bind, listener.capture_mode, issues);
+        if !listener.bind.is_empty() && listener.capture_mode != CaptureMode::None {
+            issues
+                .warn_at("bind", "has no effect on what is captured, whatever address it is for; it has with captureMode: NONE");
+        }
         if !is_default_endpoint(&listener.default_endpoint) {
             issues.error_at("defaultEndpoint", "must be 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT or unix:///PATH");
         }

@@ -23,7 +23,8 @@ pub struct WorkloadEntrySpec {
     pub ports: BTreeMap<String, u32>,
     /// What selectors see.
     pub labels: StringMap,
-    /// The network that the address is of; empty is the mesh's own.
+    /// The network that the address is of; empty is the mesh's own. Without gateways between networks, of which there are none,
+    /// every address is reached directly, as by Istio; clients may prefer their own network (`topology.istio.io/network`).
     pub network: String,
     /// `REGION/ZONE/SUBZONE`.
     pub locality: String,
@@ -63,7 +64,12 @@ impl WorkloadEntrySpec {
             issues
                 .error_at("address", "Unix sockets are not supported by this version of Lateen; IP addresses and DNS names are");
         }
-        issues.unsupported_if(!self.network.is_empty(), "network");
+        if self.address.is_empty() && !self.network.is_empty() {
+            issues.error_at(
+                "address",
+                "is needed by this version of Lateen: without one it is reached by a gateway of its network, and there are none",
+            );
+        }
     }
 }
 

@@ -63,11 +63,15 @@ impl Lab {
                     };
                     hosts.push(Rc::new(host));
                 }
-                HostGroup { priority: *priority, weight: *weight, hosts: hosts[first..].to_vec() }
+                HostGroup { priority: *priority, weight: *weight, locality: Locality::default(), hosts: hosts[first..].to_vec() }
             })
             .collect();
         let weighted_localities = groups.iter().any(|g| g.weight.is_some());
-        Self::of(BalanceSettings { policy, panic_threshold, weighted_localities, slow_start: None }, hosts, groups)
+        Self::of(
+            BalanceSettings { policy, panic_threshold, weighted_localities, slow_start: None, zone_aware: None },
+            hosts,
+            groups,
+        )
     }
 
     fn of(settings: BalanceSettings, hosts: Vec<Rc<Host>>, groups: Vec<HostGroup<Rc<Host>>>) -> Self {
@@ -289,8 +293,13 @@ fn hosts_of_an_assignment() {
         endpoints: ports.iter().map(|p| endpoint(*p)).collect(),
     };
     let assignment = ClusterLoadAssignment { cluster_name: "c".into(), localities: vec![group(1, &[3]), group(0, &[1, 2])] };
-    let settings =
-        BalanceSettings { policy: LbPolicy::RoundRobin, panic_threshold: 50, weighted_localities: false, slow_start: None };
+    let settings = BalanceSettings {
+        policy: LbPolicy::RoundRobin,
+        panic_threshold: 50,
+        weighted_localities: false,
+        slow_start: None,
+        zone_aware: None,
+    };
     let set = HostSet::from_assignment(settings, &assignment, |group, e| (group.locality.region.clone(), e.address.port()));
     assert_eq!(set.hosts(), [("r0".to_owned(), 1), ("r0".to_owned(), 2), ("r1".to_owned(), 3)]);
 }
@@ -344,8 +353,12 @@ fn warming(policy: LbPolicy, minimum_percent: f64, aggression: f64) -> Lab {
             Rc::new(Host { id, weight: 1, active: Cell::new(0), usable: Cell::new(true), joined })
         })
         .collect();
-    let group = HostGroup { priority: 0, weight: None, hosts: hosts.clone() };
-    Lab::of(BalanceSettings { policy, panic_threshold: 50, weighted_localities: false, slow_start }, hosts, vec![group])
+    let group = HostGroup { priority: 0, weight: None, locality: Locality::default(), hosts: hosts.clone() };
+    Lab::of(
+        BalanceSettings { policy, panic_threshold: 50, weighted_localities: false, slow_start, zone_aware: None },
+        hosts,
+        vec![group],
+    )
 }
 
 impl Lab {
@@ -414,6 +427,47 @@ fn hosts_that_are_all_new_share_alike() {
             assert!(counts.iter().all(|c| (98..=102).contains(c)), "{policy:?} at {seconds}: {counts:?}");
         }
     }
+}
+
+#[test]
+fn the_own_zone_comes_first_among_those_of_the_first_priority() {
+    let host = |id| Rc::new(Host { id, weight: 1, active: Cell::new(0), usable: Cell::new(true), joined: Cell::default() });
+    let hosts: Vec<Rc<Host>> = (0..6).map(host).collect();
+    let place = |zone: &str| Locality { region: "eu".into(), zone: zone.into(), sub_zone: String::new() };
+    let group = |priority, zone, ids: Range<usize>| HostGroup {
+        priority,
+        weight: None,
+        locality: place(zone),
+        hosts: hosts[ids].to_vec(),
+    };
+    // A place in two groups is one.
+    let groups = vec![group(0, "a", 0..1), group(0, "b", 1..3), group(0, "a", 3..4), group(1, "c", 4..6)];
+    let zone_aware = Some(ZoneAware { routing_percent: 100, min_cluster_size: 1 });
+    let settings = BalanceSettings {
+        policy: LbPolicy::RoundRobin,
+        panic_threshold: 50,
+        weighted_localities: false,
+        slow_start: None,
+        zone_aware,
+    };
+    let mut lab = Lab::of(settings, hosts.clone(), groups);
+    assert_eq!(lab.counts(400), [100, 100, 100, 100, 0, 0], "who the own proxies are is not known");
+    let origin = |zones: &[&str]| Some(Arc::new(Origin::new(place("a"), zones.iter().map(|zone| place(zone)))));
+    let both = origin(&["a", "b"]);
+    lab.picker.come_from(both.as_ref());
+    assert_eq!(lab.counts(400), [200, 0, 0, 200, 0, 0]);
+    lab.picker.come_from(origin(&["a", "a", "a", "b"]).as_ref());
+    let counts = lab.counts(6000);
+    // Half of the hosts for three quarters of the proxies: two thirds stay.
+    assert!((1800..2200).contains(&counts[0]) && (800..1200).contains(&counts[1]), "{counts:?}");
+    // With the own zone ejected, the other one takes 70 % of the requests, and the next priority the rest.
+    lab.picker.come_from(both.as_ref());
+    lab.set_usable(&[0, 3], false);
+    let counts = lab.counts(1000);
+    assert!(counts[1] + counts[2] > 600 && counts[4] + counts[5] > 200, "{counts:?}");
+    assert_eq!((counts[0], counts[3]), (0, 0));
+    lab.set_usable(&[1, 2], false);
+    assert_eq!(lab.counts(400), [0, 0, 0, 0, 200, 200]);
 }
 
 fn consistent_policies() -> [LbPolicy; 2] {

@@ -3,6 +3,7 @@
 use super::pages::{numbers, seconds_since_epoch};
 use crate::control_plane::ads::Subscription;
 use crate::shared::Shared;
+use crate::telemetry::gates::GateNumbers;
 use crate::upstream::Cluster;
 use crate::worker::WorkerHandle;
 use std::fmt::{Display, Write as _};
@@ -22,6 +23,15 @@ impl Page<'_> {
         let _ = writeln!(self.0, "{name}{{{}=\"{}\"}} {value}", label.0, escape(label.1));
     }
 
+    fn cluster(&mut self, name: &str, cluster: &Cluster, label: (&str, &str), value: u64) {
+        let (key, of, cluster) = (label.0, label.1, escape(&cluster.name));
+        let _ = writeln!(self.0, "{name}{{{key}=\"{of}\",cluster_name=\"{cluster}\"}} {value}");
+    }
+
+    fn plain(&mut self, name: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
     fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         let _ = writeln!(self.0, "{name} {value}");
@@ -36,7 +46,10 @@ fn escape(value: &str) -> String {
 /// Clusters that carried traffic, the process, the identity and the subscription.
 pub(super) fn append(text: &mut String, shared: &Shared, subscription: &Subscription) {
     let mut page = Page(text);
-    clusters(&mut page, &super::pages::used_clusters(shared));
+    let used = super::pages::used_clusters(shared);
+    clusters(&mut page, &used);
+    answers(&mut page, &used);
+    gates(&mut page, &shared.telemetry.gates().numbers());
     process(&mut page, shared);
     control_plane(&mut page, subscription);
 }
@@ -47,7 +60,7 @@ fn clusters(page: &mut Page<'_>, clusters: &[Arc<Cluster>]) {
     names.sort_unstable();
     names.dedup();
     for name in names {
-        let family = format!("envoy_cluster_{name}");
+        let family = format!("envoy_cluster_{}", name.replace('.', "_"));
         let kind = if name.ends_with("_active") { "gauge" } else { "counter" };
         page.family(&family, kind, cluster_help(name));
         for (cluster, numbers) in &rows {
@@ -60,9 +73,10 @@ fn clusters(page: &mut Page<'_>, clusters: &[Arc<Cluster>]) {
 
 fn cluster_help(name: &str) -> &'static str {
     match name {
+        "upstream_rq_completed" => "Requests that were answered, by the cluster or in its place.",
         "upstream_rq_total" => "Requests sent to the cluster, retries included.",
         "upstream_rq_retry" => "Retries.",
-        "upstream_rq_retry_success" => "Retries that were answered without a server error.",
+        "upstream_rq_retry_success" => "Retries that were answered in a way that asks for no other one.",
         "upstream_rq_retry_limit_exceeded" => "Requests that were not tried again because their tries were used up.",
         "upstream_rq_retry_overflow" => "Requests that were not tried again because of the budget or the circuit breaker.",
         "upstream_rq_timeout" => "Requests whose whole time was over.",
@@ -75,12 +89,59 @@ fn cluster_help(name: &str) -> &'static str {
         "upstream_cx_active" => "Connections open.",
         "upstream_cx_connect_fail" => "Connections that could not be opened.",
         "upstream_cx_connect_timeout" => "Connections that could not be opened in time.",
+        "upstream_cx_none_healthy" => "Requests for which there was no usable host.",
         "upstream_cx_overflow" => "Connections that a circuit breaker refused.",
         "ssl_handshake_fail" => "TLS handshakes that failed.",
-        "outlier_detection_ejections_active" => "Hosts that are ejected.",
-        "outlier_detection_ejections_enforced_total" => "Ejections.",
-        "outlier_detection_ejections_overflow" => "Ejections that did not happen because too many hosts were ejected.",
+        "outlier_detection.ejections_active" => "Hosts that are ejected.",
+        "outlier_detection.ejections_enforced_total" => "Ejections.",
+        "outlier_detection.ejections_overflow" => "Ejections that did not happen because too many hosts were ejected.",
         _ => "As Envoy's statistic of this name.",
+    }
+}
+
+/// Answers by code and class, labelled as Istio's proxies label them.
+fn answers(page: &mut Page<'_>, clusters: &[Arc<Cluster>]) {
+    page.family("envoy_cluster_upstream_rq", "counter", "Answers by status.");
+    for cluster in clusters {
+        for (status, count) in cluster.stats.answers.all() {
+            page.cluster("envoy_cluster_upstream_rq", cluster, ("response_code", &status.to_string()), count);
+        }
+    }
+    page.family("envoy_cluster_upstream_rq_xx", "counter", "Answers by class of statuses.");
+    for cluster in clusters {
+        let classes = (1..=5).map(|class| (class, cluster.stats.answers.of_class(class)));
+        for (class, count) in classes.filter(|(_, count)| *count > 0) {
+            page.cluster("envoy_cluster_upstream_rq_xx", cluster, ("response_code_class", &format!("{class}xx")), count);
+        }
+    }
+}
+
+fn gates(page: &mut Page<'_>, gates: &[GateNumbers]) {
+    // Those of one kind stand together, and have the same names.
+    for of_kind in gates.chunk_by(|a, b| a.family == b.family) {
+        let names = of_kind.first().into_iter().flat_map(|gate| &gate.numbers);
+        for (index, (name, _)) in names.enumerate() {
+            let family = format!("{}_{name}", of_kind[0].family);
+            page.family(&family, "counter", gate_help(name));
+            for gate in of_kind {
+                let number = gate.numbers[index].1;
+                match &gate.label {
+                    Some((label, of)) => page.labelled(&family, (label, of), number),
+                    None => page.plain(&family, number),
+                }
+            }
+        }
+    }
+}
+
+fn gate_help(name: &str) -> &'static str {
+    match name {
+        "allowed" => "What authorization policies let pass.",
+        "denied" => "What authorization policies refused.",
+        "enabled" => "Requests that a limit was asked for.",
+        "ok" => "Requests for which there was a token.",
+        "rate_limited" => "Requests for which there was no token.",
+        _ => "Requests that were refused for want of a token.",
     }
 }
 
@@ -155,6 +216,7 @@ mod tests {
             base_ejection_time: Duration::from_secs(1),
             max_ejection_time: Duration::from_secs(1),
             max_ejection_percent: 10,
+            error_statuses: Vec::new(),
         });
         let name = app.name.clone();
         let mut manager = hcm(RouteSource::Rds(String::new()));
@@ -179,6 +241,9 @@ mod tests {
         assert_eq!(of("istio_requests_total").kind, Kind::Counter);
         assert_eq!(of("istio_request_duration_milliseconds").kind, Kind::Histogram);
         assert_eq!(value(&families, "lateen_downstream_bad_requests_total", &[("code", "400")]), Some(1.0));
+        let of_cluster = |label, of| [(label, of), ("cluster_name", "app|\\\"80\"")];
+        assert_eq!(value(&families, "envoy_cluster_upstream_rq", &of_cluster("response_code", "200")), Some(3.0), "{text}");
+        assert_eq!(value(&families, "envoy_cluster_upstream_rq_xx", &of_cluster("response_code_class", "2xx")), Some(3.0));
         assert_eq!(value(&families, "lateen_xds_updates_total", &[("type", "CDS")]), Some(1.0));
         assert_eq!(value(&families, "lateen_xds_warming", &[("type", "CDS")]), Some(1.0));
         assert!(families.iter().all(|f| !f.help.is_empty()), "{text}");

@@ -3,6 +3,7 @@
 mod metrics;
 mod pages;
 pub(crate) mod server;
+mod stats;
 
 use crate::control_plane::ads::Subscription;
 use crate::shared::Shared;

@@ -9,7 +9,6 @@ use http::{Method, StatusCode};
 use lateen_policy::breaker::Resource;
 use lateen_wire::json;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -24,7 +23,9 @@ pages of the proxy:
   /config/secrets           certificates, without keys  (JSON)
   /config_dump              all of these, fields left aside, resources refused
   /clusters                 counters and health of each cluster's hosts
-  /stats[?filter=TEXT]      counters, as text, all or those whose names contain it
+  /stats[?filter=REGEX][&usedonly][&format=json|prometheus]
+                            counters of clusters that carried traffic, of authorization, of limits and of the process: all, or
+                            those whose names the expression is found in, or that are not zero
   /stats/prometheus         metrics
   /certs                    certificates in force
   /server_info              version, node, uptime, state
@@ -49,7 +50,7 @@ pub(super) fn admin(shared: &Shared, subscription: &Subscription, ask: &Ask) -> 
         "/config/secrets" | "/certs" => Answer::json(&secrets(shared)),
         "/config_dump" => Answer::json(&config_dump(shared, subscription)),
         "/clusters" => Answer::json(&cluster_counters(shared)),
-        "/stats" => Answer::text(StatusCode::OK, stats(shared, ask.query.strip_prefix("filter="))),
+        "/stats" => super::stats::page(shared, subscription, &ask.query),
         "/stats/prometheus" | "/metrics" => super::prometheus(shared, subscription),
         "/server_info" => Answer::json(&server_info(shared, subscription)),
         "/drain_listeners" => {
@@ -177,9 +178,9 @@ fn gauges(cluster: &Cluster) -> Vec<(&'static str, u64)> {
     ];
     if let Some(detector) = cluster.detector() {
         let counts = detector.counts();
-        all.push(("outlier_detection_ejections_active", u64::from(counts.active)));
-        all.push(("outlier_detection_ejections_enforced_total", counts.enforced));
-        all.push(("outlier_detection_ejections_overflow", counts.overflow));
+        all.push(("outlier_detection.ejections_active", u64::from(counts.active)));
+        all.push(("outlier_detection.ejections_enforced_total", counts.enforced));
+        all.push(("outlier_detection.ejections_overflow", counts.overflow));
     }
     all
 }
@@ -193,39 +194,22 @@ fn cluster_counters(shared: &Shared) -> Value {
     let snapshot = shared.snapshot.load();
     sorted(snapshot.clusters.values().map(|c| {
         let mut value = cluster_endpoints(c);
-        value["stats"] =
-            numbers(c).map(|(name, number)| (name.to_owned(), json!(number))).collect::<serde_json::Map<_, _>>().into();
+        let mut stats: serde_json::Map<_, _> = numbers(c).map(|(name, number)| (name.to_owned(), json!(number))).collect();
+        stats.extend(c.stats.answers.all().map(|(status, count)| (format!("upstream_rq_{status}"), json!(count))));
+        value["stats"] = stats.into();
         (&*c.name, value)
     }))
 }
 
-/// Those that carried traffic, by name.
+/// Those that carried traffic, or were to, by name.
 pub(super) fn used_clusters(shared: &Shared) -> Vec<Arc<Cluster>> {
-    let used = |c: &&Arc<Cluster>| c.stats.upstream_rq_total.get() + c.stats.upstream_cx_total.get() > 0;
+    let used = |c: &&Arc<Cluster>| numbers(c).any(|(_, number)| number > 0);
     let mut clusters: Vec<_> = shared.snapshot.load().clusters.values().filter(used).cloned().collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
     clusters
 }
 
-fn stats(shared: &Shared, wanted: Option<&str>) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, number: u64| {
-        if wanted.is_none_or(|wanted| name.contains(wanted)) {
-            let _ = writeln!(text, "{name}: {number}");
-        }
-    };
-    for cluster in used_clusters(shared) {
-        for (name, number) in numbers(&cluster) {
-            line(&format!("cluster.{}.{name}", cluster.name), number);
-        }
-    }
-    for (name, number) in process_numbers(shared) {
-        line(name, number);
-    }
-    text
-}
-
-fn process_numbers(shared: &Shared) -> [(&'static str, u64); 5] {
+pub(super) fn process_numbers(shared: &Shared) -> [(&'static str, u64); 5] {
     [
         ("server.uptime", shared.started.elapsed().as_secs()),
         ("server.concurrency", shared.workers().len() as u64),

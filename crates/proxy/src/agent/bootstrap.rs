@@ -3,6 +3,7 @@
 
 use crate::bootstrap::Settings;
 use crate::name_server::FORWARDER_PORT;
+use lateen_model::dataplane::{LOCAL_CLUSTER, Locality};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -46,11 +47,19 @@ pub(super) fn bootstrap(settings: &Settings, discovery: &Path, secrets: &Path) -
             ],
         },
     });
+    let Locality { region, zone, sub_zone } = &settings.locality;
+    bootstrap["node"]["locality"] = json!({"region": region, "zone": zone, "sub_zone": sub_zone});
+    if settings.self_discovery {
+        // Of the proxies that a cluster manager shares its load with it must know from the start.
+        bootstrap["cluster_manager"]["local_cluster_name"] = LOCAL_CLUSTER.into();
+        let cluster = json!({"name": LOCAL_CLUSTER, "type": "EDS", "eds_cluster_config": {"eds_config": from_ads}});
+        bootstrap["static_resources"]["clusters"].as_array_mut().map(|clusters| clusters.push(cluster));
+    }
     if let Some(mark) = settings.mark {
         // So that capture leaves alone what Envoy sends.
-        bootstrap["cluster_manager"] = json!({"upstream_bind_config": {"socket_options": [{
+        bootstrap["cluster_manager"]["upstream_bind_config"] = json!({"socket_options": [{
             "description": "mark", "level": SOL_SOCKET, "name": SO_MARK, "int_value": mark, "state": "STATE_PREBIND",
-        }]}});
+        }]});
     }
     if settings.dns_capture {
         // Its questions would be captured as the application's are, and answered with addresses that lead back to itself.

@@ -3,6 +3,7 @@
 use super::references::References;
 use super::secrets::Secrets;
 use crate::telemetry::Telemetry;
+use crate::telemetry::gates::{Decisions, Gate};
 use crate::telemetry::log::AccessLogger;
 use crate::telemetry::trace::CompiledTracing;
 use lateen_model::dataplane::{self, HttpConnectionManager, NetworkFilter, RouteSource, StatsFilter, TcpDestination, TcpProxy};
@@ -33,7 +34,7 @@ pub(crate) struct Chain {
 
 /// A filter on connections.
 pub(crate) enum CompiledNetworkFilter {
-    Rbac(rbac::Engine),
+    Rbac(rbac::Engine, Arc<Decisions>),
     MetadataExchange,
     Stats(StatsFilter),
 }
@@ -86,8 +87,8 @@ pub(crate) enum CompiledHttpFilter {
     Fault,
     Cors,
     PeerMetadata(dataplane::PeerMetadata),
-    Rbac(rbac::Engine),
-    RateLimit(rate_limit::Engine),
+    Rbac(rbac::Engine, Arc<Decisions>),
+    RateLimit(rate_limit::Engine, Arc<Decisions>),
     GrpcStats,
     Stats(StatsFilter),
 }
@@ -145,7 +146,9 @@ impl Chain {
         let tls = model.tls.as_ref().map(|t| secrets.server_tls(t)).transpose().map_err(|e| format!("tls: {e}"))?;
         let filter = |f: &NetworkFilter| match f {
             NetworkFilter::Rbac(rules) => {
-                rbac::Engine::compile(rules).map(CompiledNetworkFilter::Rbac).map_err(|e| e.to_string())
+                let decisions = telemetry.gates().decisions(Gate::TcpRbac);
+                let engine = rbac::Engine::compile(rules).map_err(|e| e.to_string())?;
+                Ok::<_, String>(CompiledNetworkFilter::Rbac(engine, decisions))
             }
             NetworkFilter::MetadataExchange => Ok(CompiledNetworkFilter::MetadataExchange),
             NetworkFilter::Stats(stats) => Ok(CompiledNetworkFilter::Stats(*stats)),
@@ -182,10 +185,14 @@ fn compile_hcm(model: &HttpConnectionManager, telemetry: &Telemetry) -> Result<H
         filters.push(match filter {
             dataplane::HttpFilter::PeerMetadata(p) => CompiledHttpFilter::PeerMetadata(*p),
             dataplane::HttpFilter::Rbac(rules) => {
-                CompiledHttpFilter::Rbac(rbac::Engine::compile(rules).map_err(|e| format!("http_filters: {e}"))?)
+                let engine = rbac::Engine::compile(rules).map_err(|e| format!("http_filters: {e}"))?;
+                let gate = Gate::HttpRbac(model.stat_prefix.clone());
+                CompiledHttpFilter::Rbac(engine, telemetry.gates().decisions(gate))
             }
             dataplane::HttpFilter::RateLimit(limits) => {
-                CompiledHttpFilter::RateLimit(rate_limit::Engine::compile(limits, telemetry.rate_limits()))
+                let engine = rate_limit::Engine::compile(limits, telemetry.rate_limits());
+                let gate = Gate::RateLimit(limits.name.clone());
+                CompiledHttpFilter::RateLimit(engine, telemetry.gates().decisions(gate))
             }
             dataplane::HttpFilter::GrpcStats => CompiledHttpFilter::GrpcStats,
             dataplane::HttpFilter::Fault => CompiledHttpFilter::Fault,

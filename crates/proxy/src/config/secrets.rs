@@ -104,7 +104,8 @@ impl Secrets {
             }
             None => ClientAuth::None,
             Some(roots) => {
-                let (trust, expectation) = (self.trust(roots, None)?, PeerExpectation::from_san_matches(&model.client_sans));
+                let (trust, expectation) =
+                    (self.trust(roots, model.crl_file.as_deref())?, PeerExpectation::from_san_matches(&model.client_sans));
                 if model.require_client_certificate {
                     ClientAuth::Required(trust, expectation)
                 } else {

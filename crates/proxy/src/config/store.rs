@@ -12,8 +12,10 @@ use super::snapshot::Snapshot;
 use super::warming::Warming;
 use crate::telemetry::Telemetry;
 use crate::upstream::Cluster;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use lateen_model::dataplane::{self, ClusterLoadAssignment, Discovery};
+use lateen_model::dataplane::{self, ClusterLoadAssignment, Discovery, LOCAL_CLUSTER, Locality, LocalityEndpoints};
+use lateen_policy::balance::zone::Origin;
 use lateen_policy::route::RouteTable;
 use lateen_wire::{DecodeError, Decoded, decode};
 use lateen_xds::ResourceType;
@@ -54,6 +56,8 @@ pub(crate) struct Store {
     clusters: Warming<Cluster>,
     assignments: HashMap<String, ClusterLoadAssignment>,
     routes: Warming<Routes>,
+    /// Where this proxy is, and what is told of where those of its workload are.
+    own: Option<(Locality, Arc<ArcSwapOption<Origin>>)>,
     /// Fields that are not supported and change nothing, by resource.
     ignored: BTreeMap<(ResourceType, String), Vec<String>>,
     /// Why the newest version of a resource is not taken.
@@ -84,9 +88,15 @@ impl Store {
             clusters: Warming::default(),
             assignments: HashMap::new(),
             routes: Warming::default(),
+            own: None,
             ignored: BTreeMap::new(),
             rejected: BTreeMap::new(),
         }
+    }
+
+    /// Asks for the proxies of this one's workload, and tells `origin` where they are.
+    pub(crate) fn discover_own(&mut self, locality: Locality, origin: Arc<ArcSwapOption<Origin>>) {
+        self.own = Some((locality, origin));
     }
 
     /// Takes an update.
@@ -234,6 +244,10 @@ impl Store {
     }
 
     fn put_endpoints(&mut self, name: &str, assignment: ClusterLoadAssignment) {
+        if let Some((own, origin)) = self.own.as_ref().filter(|_| name == LOCAL_CLUSTER) {
+            let of_group = |group: &LocalityEndpoints| std::iter::repeat_n(group.locality.clone(), group.endpoints.len());
+            origin.store(Some(Arc::new(Origin::new(own.clone(), assignment.localities.iter().flat_map(of_group)))));
+        }
         for cluster in self.clusters.wanted() {
             if cluster.eds_service_name() == Some(name) {
                 cluster.set_endpoints(&assignment);
@@ -261,7 +275,10 @@ impl Store {
             ResourceType::Rds => {
                 self.listeners.wanted().flat_map(|l| &l.references.routes).map(|name| (**name).to_owned()).collect()
             }
-            ResourceType::Eds => self.clusters.wanted().filter_map(|c| c.eds_service_name()).map(str::to_owned).collect(),
+            ResourceType::Eds => {
+                let own = self.own.is_some().then_some(LOCAL_CLUSTER);
+                self.clusters.wanted().filter_map(|c| c.eds_service_name()).chain(own).map(str::to_owned).collect()
+            }
             ResourceType::Sds => {
                 let of_listeners = self.listeners.wanted().flat_map(|l| &l.references.secrets);
                 let of_clusters = self.clusters.wanted().flat_map(|c| &c.references.secrets);

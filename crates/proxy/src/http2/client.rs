@@ -2,6 +2,7 @@
 
 use super::body::{BodyReader, BodyWriter, stream_error};
 use super::gate::{Gate, Passage};
+use super::keep_alive::{Heard, KeepAlive, LastHeard};
 use super::server::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use super::websocket::{self, Upgrade};
 use crate::http::{
@@ -12,6 +13,7 @@ use crate::http1::{Limits, RequestKind};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use lateen_model::dataplane::Http2KeepAlive;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -31,6 +33,8 @@ pub struct ClientConfig {
     pub connection_window: u32,
     /// `:scheme` of requests that name none.
     pub scheme: Scheme,
+    /// Whether PINGs tell if the upstream is still there.
+    pub keep_alive: Option<Http2KeepAlive>,
 }
 
 impl Default for ClientConfig {
@@ -40,6 +44,7 @@ impl Default for ClientConfig {
             stream_window: STREAM_WINDOW,
             connection_window: CONNECTION_WINDOW,
             scheme: Scheme::Http,
+            keep_alive: None,
         }
     }
 }
@@ -62,13 +67,23 @@ impl fmt::Debug for ClientConnection {
 /// [`ClientConnection`]s are dropped and all streams have ended, after a GOAWAY likewise, or at a failure.
 #[must_use = "a connection does nothing unless its driver is polled"]
 #[derive(Debug)]
-pub struct ClientDriver<S: Io>(Connection<S, Bytes>);
+pub struct ClientDriver<S: Io> {
+    connection: Connection<Heard<S>, Bytes>,
+    keep_alive: Option<KeepAlive>,
+}
 
 impl<S: Io> Future for ClientDriver<S> {
     type Output = Result<(), StreamError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map_err(|e| stream_error(&e))
+        if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
+            return Poll::Ready(result.map_err(|e| stream_error(&e)));
+        }
+        match &mut self.keep_alive {
+            // Dropping the driver ends every stream as a connection that was closed does.
+            Some(keep_alive) => keep_alive.poll(cx).map(|()| Err(StreamError::Closed)),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -85,8 +100,12 @@ impl ClientConnection {
             .max_header_list_size(u32::try_from(config.limits.max_head_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false);
-        let (send, connection) = builder.handshake(io).await.map_err(|e| stream_error(&e))?;
-        Ok((Self { send, limits: config.limits, scheme: config.scheme }, ClientDriver(connection)))
+        let heard = config.keep_alive.map(|_| LastHeard::default());
+        let io = Heard::new(io, heard.clone());
+        let (send, mut connection) = builder.handshake(io).await.map_err(|e| stream_error(&e))?;
+        let keep_alive = config.keep_alive.zip(heard).zip(connection.ping_pong());
+        let keep_alive = keep_alive.map(|((config, heard), pings)| KeepAlive::new(config, pings, heard));
+        Ok((Self { send, limits: config.limits, scheme: config.scheme }, ClientDriver { connection, keep_alive }))
     }
 
     /// Waits until a stream may be opened.

@@ -3,6 +3,7 @@
 mod body;
 mod client;
 mod gate;
+mod keep_alive;
 mod server;
 mod websocket;
 

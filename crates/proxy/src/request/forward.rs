@@ -219,6 +219,7 @@ pub(super) fn note_client_gone(info: &mut RequestInfo) {
 impl Forwarding<'_, '_> {
     /// Tries until there is a response, or an answer of our own (`Some`), or nobody to answer (`None`).
     async fn run(&mut self) -> Result<Box<Answered>, Option<LocalReply>> {
+        self.plan.cluster.breakers.begin_request(upstream::now);
         let mut retry_permit: Option<Permit> = None;
         let mut stale_retried = false;
         let mut unsent = 0;
@@ -241,10 +242,10 @@ impl Forwarding<'_, '_> {
                         Some(retries) => retries.on_response(&View::of(&answered.head)),
                         None => Decision::NotRetriable,
                     };
-                    match self.retry(decision) {
+                    match self.retry(decision, false) {
                         Some(permit) => retry_permit = Some(permit),
                         None => {
-                            if had_retry_permit && status < 500 {
+                            if had_retry_permit && decision == Decision::NotRetriable {
                                 self.plan.cluster.stats.upstream_rq_retry_success.inc();
                             }
                             return Ok(answered);
@@ -264,7 +265,7 @@ impl Forwarding<'_, '_> {
                         Some(retries) => retries.on_reset(reset),
                         None => Decision::NotRetriable,
                     };
-                    match self.retry(decision) {
+                    match self.retry(decision, true) {
                         Some(permit) => retry_permit = Some(permit),
                         None => return Err(Some(reply)),
                     }
@@ -295,8 +296,8 @@ impl Forwarding<'_, '_> {
         }
     }
 
-    /// The permit for another try, if one is wanted, allowed and possible.
-    fn retry(&mut self, decision: Decision) -> Option<Permit> {
+    /// The permit for another try, if one is wanted, allowed and possible; `ended` if the last one has given its own back.
+    fn retry(&mut self, decision: Decision, ended: bool) -> Option<Permit> {
         let stats = &self.plan.cluster.stats;
         match decision {
             Decision::Retry => {}
@@ -310,7 +311,7 @@ impl Forwarding<'_, '_> {
         if !self.upload.can_restart() {
             return None;
         }
-        let permit = self.plan.cluster.breakers.try_acquire_retry();
+        let permit = self.plan.cluster.breakers.try_acquire_retry(ended, upstream::now);
         match permit {
             Some(_) => stats.upstream_rq_retry.inc(),
             None => {
@@ -345,6 +346,8 @@ impl Forwarding<'_, '_> {
     async fn attempt(&mut self) -> Try {
         let Some(host) = self.pick() else { return Try::NoHost };
         self.info.host = Some(host.clone());
+        // Of an earlier try.
+        self.info.transport_failure = None;
         if let Some(retries) = &mut self.plan.retries {
             retries.on_host(host.address, host.priority);
         }
@@ -422,7 +425,9 @@ impl Forwarding<'_, '_> {
     async fn lease(&mut self, host: Arc<Host>, try_timer: &mut Option<Pin<Box<Sleep>>>) -> Result<Lease, Try> {
         let cluster = self.plan.cluster.clone();
         let authority = self.head.authority().unwrap_or_default();
+        let connection = self.ctx.connection;
         let asked = Asked::of_request(&cluster, self.plan.purpose, authority);
+        let asked = asked.for_client(&cluster, connection.remote, connection.destination);
         let leasing = self.ctx.worker.pools.lease(self.ctx.worker, &cluster, host, asked);
         let mut leasing = Box::pin(leasing);
         let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);
@@ -626,11 +631,13 @@ fn outlier_outcome(head: &Head, grpc: bool) -> Outcome {
     let grpc_status = head.get_str(KnownHeader::GrpcStatus).filter(|_| grpc).and_then(|s| s.parse::<u32>().ok());
     match grpc_status {
         // Envoy maps these to 5xx: unavailable, internal, unknown, data loss, unimplemented, deadline exceeded.
-        Some(14) => Outcome::Status(503),
-        Some(4) => Outcome::Status(504),
-        Some(2 | 13 | 15) => Outcome::Status(500),
-        Some(12) => Outcome::Status(501),
-        _ => Outcome::Status(head.status()),
+        Some(14) => Outcome::Grpc(503),
+        Some(4) => Outcome::Grpc(504),
+        Some(2 | 13 | 15) => Outcome::Grpc(500),
+        Some(12) => Outcome::Grpc(501),
+        // The others are no 5xx.
+        Some(_) => Outcome::Grpc(200),
+        None => Outcome::Status(head.status()),
     }
 }
 

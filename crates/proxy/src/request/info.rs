@@ -46,6 +46,8 @@ pub(crate) struct RequestInfo {
     pub(crate) transport_failure: Option<String>,
     /// 0 until there is a response.
     pub(crate) response_code: u16,
+    /// The status of an answer of our own, before gRPC's ways changed it.
+    pub(crate) own_status: Option<u16>,
     pub(crate) response_head: Option<Head>,
     pub(crate) response_trailers: Option<Box<Head>>,
     /// The other proxy's workload, by metadata exchange: who asked (inbound) or who answered (outbound).
@@ -87,6 +89,7 @@ impl RequestInfo {
             details: Cow::Borrowed("via_upstream"),
             transport_failure: None,
             response_code: 0,
+            own_status: None,
             response_head: None,
             response_trailers: None,
             peer: None,

@@ -115,7 +115,7 @@ impl Exchange {
         let asked = Asked::of_request(&self.cluster, self.purpose, self.head.authority().unwrap_or_default());
         let mut lease = self.worker.pools.lease(&self.worker, &self.cluster, host, asked).await.ok()?;
         let ClientExchange { writer, response } = lease.send(&self.head, self.frames.is_none()).await.ok()?;
-        let (sent, received) = tokio::join!(send(writer, self.frames), discard(response));
+        let (sent, received) = tokio::join!(send(writer, self.frames), discard(response, &self.cluster));
         sent.and(received)?;
         lease.finish();
         Some(())
@@ -144,8 +144,14 @@ async fn send(mut writer: BodyWriter<Stream>, frames: Option<mpsc::Receiver<Opti
     }
 }
 
-async fn discard(mut response: ResponseReader<Stream>) -> Option<()> {
-    while response.head().await.ok()?.is_interim() {}
+async fn discard(mut response: ResponseReader<Stream>, cluster: &Cluster) -> Option<()> {
+    loop {
+        let head = response.head().await.ok()?;
+        if !head.is_interim() {
+            cluster.stats.answers.inc(head.status());
+            break;
+        }
+    }
     let mut body = response.into_body().ok()?;
     while body.next().await.ok()?.is_some() {}
     Some(())

@@ -13,6 +13,7 @@ use crate::config::{CompiledHttpFilter, Hcm, RoutesOf, Snapshot};
 use crate::connection::Connection;
 use crate::http::{BodyReader, Head, KnownHeader, ResetReason, Responder, ServerExchange, Value};
 use crate::stream::Stream;
+use crate::telemetry::gates::Decisions;
 use crate::upstream::Cluster;
 use crate::worker::Worker;
 use forward::Plan;
@@ -77,8 +78,8 @@ fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> R
     for filter in &ctx.hcm.filters {
         match (filter, &found) {
             (CompiledHttpFilter::PeerMetadata(exchange), _) => receive_peer(ctx, *exchange, head, info),
-            (CompiledHttpFilter::Rbac(rules), _) => authorize(ctx, rules, head, info)?,
-            (CompiledHttpFilter::RateLimit(limits), _) => limit(ctx, limits, head, info)?,
+            (CompiledHttpFilter::Rbac(rules, decisions), _) => authorize(ctx, (rules, decisions), head, info)?,
+            (CompiledHttpFilter::RateLimit(limits, decisions), _) => limit(ctx, (limits, decisions), head, info)?,
             (CompiledHttpFilter::Fault, Ok((route, _))) => inject_fault(ctx, route, info)?,
             (CompiledHttpFilter::Cors, Ok((route, _))) => cross_origin(route, head, info)?,
             // Without a route they have nothing to do; the others act on what was learnt, at the end.
@@ -109,15 +110,27 @@ fn receive_peer(ctx: &RequestContext<'_>, exchange: PeerMetadata, head: &mut Hea
     }
 }
 
-fn authorize(ctx: &RequestContext<'_>, rules: &rbac::Engine, head: &Head, info: &RequestInfo) -> Result<(), LocalReply> {
+fn authorize(
+    ctx: &RequestContext<'_>,
+    (rules, decisions): (&rbac::Engine, &Decisions),
+    head: &Head,
+    info: &RequestInfo,
+) -> Result<(), LocalReply> {
     let from = FromClient { connection: ctx.connection, client: info.client.address };
     let verdict = rules.check(&from, &View::of(head));
+    decisions.count(verdict.is_allowed());
     if verdict.is_allowed() { Ok(()) } else { Err(LocalReply::denied(verdict.policy())) }
 }
 
-fn limit(ctx: &RequestContext<'_>, limits: &rate_limit::Engine, head: &Head, info: &RequestInfo) -> Result<(), LocalReply> {
+fn limit(
+    ctx: &RequestContext<'_>,
+    (limits, decisions): (&rate_limit::Engine, &Decisions),
+    head: &Head,
+    info: &RequestInfo,
+) -> Result<(), LocalReply> {
     let from = FromClient { connection: ctx.connection, client: info.client.address };
     let admitted = limits.admit(&from, &View::of(head), ctx.worker.shared.started.elapsed());
+    decisions.count(admitted.is_ok());
     admitted.map_err(|refusal| LocalReply::rate_limited(refusal.retry_after))
 }
 

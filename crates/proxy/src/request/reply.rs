@@ -203,6 +203,7 @@ impl LocalReply {
         }
         super::respond::finish_head(ctx, &mut head, info);
         info.note_grpc_status(&head);
+        info.own_status = Some(self.status);
         let end = body.is_empty();
         info.response_code = head.status();
         info.response_body_bytes = if request.is_head() { 0 } else { body.len() as u64 };

@@ -211,6 +211,7 @@ fn conclude(info: &mut RequestInfo, end: End, download: &mut Transfer) {
         End::OutOfTime => {
             info.flags.insert(ResponseFlag::UpstreamRequestTimeout);
             info.details = "response_timeout".into();
+            info.cluster.iter().for_each(|cluster| cluster.stats.upstream_rq_timeout.inc());
         }
         End::Idle => {
             info.flags.insert(ResponseFlag::StreamIdleTimeout);

@@ -6,15 +6,16 @@ use crate::http::{Head, KnownHeader};
 use crate::request::RequestContext;
 use crate::request::info::RequestInfo;
 use lateen_model::dataplane::{Direction, StatsFilter};
-use lateen_observe::HeaderLookup;
 use lateen_observe::access_log::LogRecord;
 use lateen_observe::istio::{HttpRecord, HttpSubject, Reporter, RequestProtocol};
+use lateen_observe::{HeaderLookup, ResponseFlag};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 impl WorkerTelemetry {
     /// Accounts for a finished request.
     pub(crate) fn account_request(&self, ctx: &RequestContext<'_>, head: &Head, info: &RequestInfo) {
+        count_at_cluster(info);
         if let Some(stats) = ctx.hcm.stats() {
             self.count(ctx, stats, head, info);
         }
@@ -105,6 +106,15 @@ impl WorkerTelemetry {
             ..log::connection_record(ctx.connection, info.start_time)
         };
         self.log(&ctx.hcm.access_log, &record);
+    }
+}
+
+/// Counts the answer at the cluster that was to give it, if the request came so far.
+fn count_at_cluster(info: &RequestInfo) {
+    let Some(cluster) = info.cluster.as_ref().filter(|_| info.attempts > 0) else { return };
+    cluster.stats.answers.inc(info.own_status.unwrap_or(info.response_code));
+    if info.flags.contains(ResponseFlag::NoHealthyUpstream) {
+        cluster.stats.upstream_cx_none_healthy.inc();
     }
 }
 

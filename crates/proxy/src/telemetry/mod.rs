@@ -1,6 +1,8 @@
 //! What the proxy tells of its work: Istio's metrics, access logs, traces, and the counters of its own.
 
 mod account;
+pub(crate) mod count;
+pub(crate) mod gates;
 pub(crate) mod log;
 pub(crate) mod peer;
 pub(crate) mod tcp;
@@ -41,6 +43,7 @@ pub(crate) struct Telemetry {
     pub(crate) exporters: Exporters,
     /// Tokens of limits on requests: here, where every configuration that is compiled finds what outlives it.
     rate_limits: rate_limit::Registry,
+    gates: gates::Gates,
     failed_connections: Family<Counter>,
     bad_requests: Family<Counter>,
     accept_errors: Family<Counter>,
@@ -120,6 +123,7 @@ impl Telemetry {
             outputs: LogOutputs::default(),
             exporters: Exporters::default(),
             rate_limits: rate_limit::Registry::default(),
+            gates: gates::Gates::default(),
             registry,
         }
     }
@@ -127,6 +131,11 @@ impl Telemetry {
     /// The state of limits on requests.
     pub(crate) fn rate_limits(&self) -> &rate_limit::Registry {
         &self.rate_limits
+    }
+
+    /// Counters of those who decide whether something may pass.
+    pub(crate) fn gates(&self) -> &gates::Gates {
+        &self.gates
     }
 
     /// A worker's part.

@@ -82,6 +82,7 @@ impl TcpAccount {
 
     /// The upstream is connected.
     pub(crate) fn connected(&mut self, upstream: &Prepared) {
+        upstream.cluster.stats.upstream_rq_total.inc();
         self.host = Some(upstream.host.clone());
         self.upstream_local = Some(upstream.local);
         self.upstream_tls = upstream.tls.clone();

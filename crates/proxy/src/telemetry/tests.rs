@@ -154,6 +154,7 @@ fn to_app(logs: Vec<dataplane::AccessLog>) -> TcpProxy {
         destination: TcpDestination::Cluster("app".to_owned()),
         idle_timeout: None,
         hash_source_ip: false,
+        tunnel: None,
         access_log: logs,
     }
 }

@@ -63,6 +63,7 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
         connect_timeout: Duration::from_secs(10),
         lb_policy: LbPolicy::LeastRequest,
         slow_start: None,
+        proxy_protocol: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol: HttpProtocolOptions::Http1,
@@ -76,6 +77,7 @@ pub(crate) fn cluster(name: &str, endpoints: Option<&[&str]>) -> Cluster {
         outlier_detection: None,
         healthy_panic_threshold: None,
         weighted_localities: None,
+        zone_aware: None,
         tcp_keepalive: None,
         bind_sources: Vec::new(),
         tcp_metadata_exchange: false,
@@ -215,6 +217,7 @@ pub(crate) fn tcp(cluster: &str) -> Terminal {
         destination: TcpDestination::Cluster(cluster.to_owned()),
         idle_timeout: None,
         hash_source_ip: false,
+        tunnel: None,
         access_log: Vec::new(),
     })
 }

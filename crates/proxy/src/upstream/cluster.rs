@@ -255,6 +255,7 @@ impl Cluster {
         let mut group_of = |locality: &LocalityEndpoints| HostGroup {
             priority: locality.priority,
             weight: locality.weight,
+            locality: locality.locality.clone(),
             hosts: locality.endpoints.iter().map(|e| host_of(e, locality.priority)).collect(),
         };
         let groups = assignment.localities.iter().map(&mut group_of).collect();

@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Host, Transport};
 use super::pool::Asked;
+use super::proxy_protocol::{self, Origin};
 use crate::http::Version;
 use crate::stream::{Stream, Tcp};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -11,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// What the connection will carry; chooses the ALPN that is offered (Istio's `istio.alpn` filter).
@@ -111,8 +113,12 @@ pub(crate) async fn connect(cluster: &Cluster, host: &Host, asked: &Asked, mark:
 }
 
 async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, mark: Option<u32>) -> Result<Opened, ConnectError> {
-    let stream = open_tcp(cluster, host.address, mark).await?;
+    let mut stream = open_tcp(cluster, host.address, mark).await?;
     let local = stream.local_addr()?;
+    if let Some(version) = cluster.config.proxy_protocol {
+        let own = Origin { source: local, destination: stream.peer_addr()? };
+        stream.write_all(&proxy_protocol::header(version, asked.origin, own)).await?;
+    }
     let tcp = Tcp::new(stream);
     let Some(tls) = cluster.transport.for_endpoint(host.endpoint.tls_mode) else {
         return Ok(Opened { stream: Stream::Plain(tcp), local, tls: None });

@@ -4,9 +4,10 @@ mod cluster;
 mod connect;
 pub(crate) mod dns;
 mod pool;
+mod proxy_protocol;
 mod stats;
 
-pub(crate) use cluster::{Cluster, Host};
+pub(crate) use cluster::{Cluster, Host, now};
 pub(crate) use connect::{ConnectError, Opened, Purpose, connect};
 pub(crate) use pool::{Asked, ConnectionMeta, Lease, LeaseError, Pools};
 

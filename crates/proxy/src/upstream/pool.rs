@@ -3,6 +3,7 @@
 
 use super::cluster::{ActiveRequest, Cluster, Host};
 use super::connect::{ConnectError, Opened, Purpose, connect};
+use super::proxy_protocol::Origin;
 use crate::http::{ClientExchange, Head, StreamError};
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -29,11 +30,13 @@ pub(crate) struct Asked {
     pub(crate) purpose: Purpose,
     /// The server's name, where the request decides it (`auto_sni`).
     pub(crate) server_name: Option<Rc<str>>,
+    /// Whose connection it is, where the endpoint is told (`proxy_protocol`): it serves no other's requests then.
+    pub(crate) origin: Option<Origin>,
 }
 
 impl From<Purpose> for Asked {
     fn from(purpose: Purpose) -> Self {
-        Self { purpose, server_name: None }
+        Self { purpose, server_name: None, origin: None }
     }
 }
 
@@ -41,7 +44,13 @@ impl Asked {
     /// For a request to `host` of a cluster.
     pub(crate) fn of_request(cluster: &Cluster, purpose: Purpose, host: &str) -> Self {
         let by_request = cluster.config.http.auto_sni || cluster.config.http.auto_san_validation;
-        Self { purpose, server_name: by_request.then(|| host_name(host).into()) }
+        Self { purpose, server_name: by_request.then(|| host_name(host).into()), origin: None }
+    }
+
+    /// On behalf of a client's connection.
+    pub(crate) fn for_client(mut self, cluster: &Cluster, source: SocketAddr, destination: SocketAddr) -> Self {
+        self.origin = cluster.config.proxy_protocol.map(|_| Origin { source, destination });
+        self
     }
 }
 
@@ -227,6 +236,9 @@ impl Pools {
             Some(picker) if Arc::ptr_eq(picker.set(), &hosts.set) => picker,
             _ => picker.insert(Picker::new(hosts.set.clone())),
         };
+        if cluster.config.zone_aware.is_some() {
+            picker.come_from(worker.shared.origin.load().as_ref());
+        }
         worker.with_rng(|rng| picker.pick(cluster.moment(), rng, wanted, |h| exclude(h)).map(|p| p.host.clone()))
     }
 
@@ -377,7 +389,7 @@ impl ClusterPool {
         };
         let meta = Rc::new(ConnectionMeta { local, tls });
         let kind = if speaks_http2 {
-            let handshake = http2::ClientConnection::handshake(stream, http2::ClientConfig::default());
+            let handshake = http2::ClientConnection::handshake(stream, self.http2_config());
             let (connection, driver) = handshake.await.map_err(|e| ConnectError::Tcp(std::io::Error::other(e)))?;
             let closed = Rc::new(Cell::new(false));
             let ended = closed.clone();
@@ -406,12 +418,21 @@ impl ClusterPool {
         Ok(kind)
     }
 
+    fn http2_config(&self) -> http2::ClientConfig {
+        use lateen_model::dataplane::HttpProtocolOptions::Http2;
+        let keep_alive = match &self.cluster.config.http.protocol {
+            Http2 { keep_alive, .. } => *keep_alive,
+            _ => None,
+        };
+        http2::ClientConfig { keep_alive, ..http2::ClientConfig::default() }
+    }
+
     /// Streams that a connection may carry at a time, by the cluster's settings.
     fn max_streams(&self) -> usize {
         use lateen_model::dataplane::HttpProtocolOptions::{Downstream, Http1, Http2};
         let max = match &self.cluster.config.http.protocol {
             Http1 => None,
-            Http2 { max_concurrent_streams } | Downstream { max_concurrent_streams } => *max_concurrent_streams,
+            Http2 { max_concurrent_streams, .. } | Downstream { max_concurrent_streams } => *max_concurrent_streams,
         };
         max.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX)
     }
@@ -421,7 +442,7 @@ impl ClusterPool {
             LeaseKind::H1(connection) => connection.as_ref().is_some_and(|c| c.connection.requests() > 0),
             LeaseKind::H2(shared) => shared.requests.get() > 0,
         };
-        let Some(request) = self.cluster.breakers.try_acquire_request() else {
+        let Some(request) = self.cluster.breakers.try_acquire_request(super::cluster::now) else {
             if let LeaseKind::H1(Some(connection)) = kind {
                 self.give_back(key, connection);
             }

@@ -4,13 +4,16 @@ use crate::support::{Outcome, collect, forward, respond, run, settle};
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use lateen_model::dataplane::Http2KeepAlive;
 use lateen_proxy::http::{
     ClientExchange, Frame, Head, KnownHeader, PeerGone, Pump, ResetReason, Scheme, StreamError, Value, Version,
 };
 use lateen_proxy::http1::{self, Limits};
 use lateen_proxy::http2::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 /// Our server and the crate's client.
 async fn server(config: ServerConfig) -> (ServerConnection<DuplexStream>, h2::client::SendRequest<Bytes>) {
@@ -462,6 +465,70 @@ fn refusals_by_the_upstream_are_told_from_failures() {
         drop(far);
         let error = exchange.response.head().await.unwrap_err();
         assert!(matches!(error, StreamError::Io(_) | StreamError::Closed), "{error:?}");
+    });
+}
+
+/// A request whose upstream is the far end of a stream of bytes, with PINGs after a second and two seconds for an answer.
+async fn pinged() -> (ClientExchange<DuplexStream>, DuplexStream) {
+    let (near, far) = duplex(64 * 1024);
+    let keep_alive = Http2KeepAlive { interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
+    let config = ClientConfig { keep_alive: Some(keep_alive), ..ClientConfig::default() };
+    let (mut connection, driver) = ClientConnection::handshake(near, config).await.unwrap();
+    spawn_local(driver);
+    connection.ready().await.unwrap();
+    (connection.send_request(&Head::request("GET", "a", "/").unwrap(), true).unwrap(), far)
+}
+
+#[test]
+fn an_upstream_that_is_gone_is_noticed_by_pings() {
+    run(async {
+        tokio::time::pause();
+        let start = Instant::now();
+        let (mut exchange, _far) = pinged().await;
+        let error = exchange.response.head().await.unwrap_err();
+        assert!(matches!(error, StreamError::Io(_) | StreamError::Closed), "{error:?}");
+        let passed = start.elapsed().as_secs_f64();
+        assert!((3.0..3.2).contains(&passed), "given up after {passed} s");
+    });
+}
+
+#[test]
+fn an_upstream_that_says_something_is_there() {
+    run(async {
+        tokio::time::pause();
+        let start = Instant::now();
+        let (mut exchange, mut far) = pinged().await;
+        // Settings, then credit for the connection once a second; no PING is answered.
+        far.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let talk = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                far.write_all(b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01").await.unwrap();
+            }
+        };
+        let (error, ()) = tokio::join!(exchange.response.head(), talk);
+        assert!(error.is_err());
+        let passed = start.elapsed().as_secs_f64();
+        assert!((12.0..12.1).contains(&passed), "given up after {passed} s");
+    });
+}
+
+#[test]
+fn an_upstream_that_answers_pings_is_kept() {
+    run(async {
+        tokio::time::pause();
+        let start = Instant::now();
+        let (mut exchange, far) = pinged().await;
+        let mut upstream = h2::server::handshake(far).await.unwrap();
+        let serve = async {
+            let (_, mut respond) = upstream.accept().await.unwrap().unwrap();
+            spawn_local(async move { while upstream.accept().await.is_some() {} });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let _ = respond.send_response(Response::new(()), true).unwrap();
+        };
+        let (head, ()) = tokio::join!(exchange.response.head(), serve);
+        assert_eq!(head.unwrap().status(), 200);
+        assert!(start.elapsed() >= Duration::from_secs(60));
     });
 }
 

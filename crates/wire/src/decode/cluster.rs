@@ -2,8 +2,10 @@
 
 use super::common::{ads_only, duration, metadata_str, port, short, socket_address};
 use super::cx::{Cx, Result, fields};
-use super::{endpoint, hash, slow_start, tls, typed};
+use super::proxy_protocol;
+use super::{endpoint, error_matcher, hash, retry_quota, slow_start, tls, typed};
 use crate::encode::cluster::HTTP_PROTOCOL_OPTIONS;
+use crate::encode::retry_quota::NAMESPACE;
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
 use lateen_model::dataplane as m;
 use std::time::Duration;
@@ -44,8 +46,18 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
     let discovery = discovery(cx, &name, cluster_discovery_type, fields)?;
     let lb_policy = self::lb_policy(cx, lb_policy, &discovery, lb_config.as_ref())?;
     let slow_start = slow_start::of(cx, lb_policy, lb_config.as_ref())?;
-    let (healthy_panic_threshold, weighted_localities) =
+    let (healthy_panic_threshold, weighted_localities, zone_aware) =
         cx.optional("common_lb_config", common_lb_config, common_lb)?.unwrap_or_default();
+    let metadata = metadata.unwrap_or_default();
+    let mut circuit_breakers =
+        cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?;
+    circuit_breakers.retry_quota = retry_quota::of(cx, &metadata)?;
+    let (transport, proxy_protocol) = transport(cx, transport_socket, transport_socket_matches)?;
+    let (http, error_statuses) = http(cx, typed_extension_protocol_options)?;
+    let mut outlier_detection = cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?;
+    if let Some(outlier) = &mut outlier_detection {
+        outlier.error_statuses = error_statuses;
+    }
     Ok(m::Cluster {
         name,
         stat_name: alt_stat_name,
@@ -53,16 +65,18 @@ pub(super) fn cluster(cx: &mut Cx, value: cluster::Cluster) -> Result<m::Cluster
         connect_timeout: cx.optional("connect_timeout", connect_timeout, duration)?.unwrap_or(Duration::from_secs(5)),
         lb_policy,
         slow_start,
-        transport: transport(cx, transport_socket, transport_socket_matches)?,
-        http: http(cx, typed_extension_protocol_options)?,
-        circuit_breakers: cx.at("circuit_breakers", |cx| self::circuit_breakers(cx, circuit_breakers.unwrap_or_default()))?,
-        outlier_detection: cx.optional("outlier_detection", outlier_detection, self::outlier_detection)?,
+        transport,
+        proxy_protocol,
+        http,
+        circuit_breakers,
+        outlier_detection,
         healthy_panic_threshold,
         weighted_localities,
+        zone_aware,
         tcp_keepalive: cx.optional("upstream_connection_options", upstream_connection_options, tcp_keepalive)?.flatten(),
         bind_sources: cx.optional("upstream_bind_config", upstream_bind_config, bind_sources)?.unwrap_or_default(),
         tcp_metadata_exchange: upstream_filters(cx, filters)?,
-        metadata: cluster_metadata(cx, &metadata.unwrap_or_default()),
+        metadata: cluster_metadata(cx, &metadata),
     })
 }
 
@@ -219,22 +233,43 @@ fn transport(
     cx: &mut Cx,
     socket: Option<core::TransportSocket>,
     matches: Vec<cluster::cluster::TransportSocketMatch>,
-) -> Result<m::TransportSocket> {
-    let socket = cx.optional("transport_socket", socket, tls::upstream)?.flatten();
-    let mut matches = cx.each("transport_socket_matches", matches, socket_match)?;
-    match (socket, matches.is_empty()) {
-        (None, true) => Ok(m::TransportSocket::Plaintext),
-        (Some(tls), true) => Ok(m::TransportSocket::Tls(tls)),
-        (None, false) => Ok(m::TransportSocket::ByEndpoint(matches)),
+) -> Result<(m::TransportSocket, Option<m::ProxyProtocolVersion>)> {
+    let mut versions = Vec::new();
+    let socket = cx.optional("transport_socket", socket, |cx, socket| self::socket(cx, socket, &mut versions))?.flatten();
+    let mut matches = cx.each("transport_socket_matches", matches, |cx, value| socket_match(cx, value, &mut versions))?;
+    let version = versions.first().copied().flatten();
+    if versions.iter().any(|v| *v != version) {
+        return cx.fail("the transport sockets of a cluster must agree about the PROXY protocol");
+    }
+    let transport = match (socket, matches.is_empty()) {
+        (None, true) => m::TransportSocket::Plaintext,
+        (Some(tls), true) => m::TransportSocket::Tls(tls),
+        (None, false) => m::TransportSocket::ByEndpoint(matches),
         (Some(tls), false) => {
             // What no match takes goes to the cluster's own socket.
             matches.push(m::TransportSocketMatch { name: "default".to_owned(), tls_mode: None, tls: Some(tls) });
-            Ok(m::TransportSocket::ByEndpoint(matches))
+            m::TransportSocket::ByEndpoint(matches)
         }
-    }
+    };
+    Ok((transport, version))
 }
 
-fn socket_match(cx: &mut Cx, value: cluster::cluster::TransportSocketMatch) -> Result<m::TransportSocketMatch> {
+/// The TLS of a transport socket; what is said before it goes into `versions`.
+fn socket(
+    cx: &mut Cx,
+    value: core::TransportSocket,
+    versions: &mut Vec<Option<m::ProxyProtocolVersion>>,
+) -> Result<Option<Box<m::UpstreamTls>>> {
+    let (version, inner) = proxy_protocol::unwrap(cx, value)?;
+    versions.push(version);
+    tls::upstream(cx, inner)
+}
+
+fn socket_match(
+    cx: &mut Cx,
+    value: cluster::cluster::TransportSocketMatch,
+    versions: &mut Vec<Option<m::ProxyProtocolVersion>>,
+) -> Result<m::TransportSocketMatch> {
     let criteria = value.r#match.unwrap_or_default().fields;
     let tls_mode = cx.at("match", |cx| {
         let mut mode = None;
@@ -247,14 +282,17 @@ fn socket_match(cx: &mut Cx, value: cluster::cluster::TransportSocketMatch) -> R
         }
         Ok(mode)
     })?;
-    let tls = cx.optional("transport_socket", value.transport_socket, tls::upstream)?.flatten();
+    let tls = cx.optional("transport_socket", value.transport_socket, |cx, value| socket(cx, value, versions))?.flatten();
     Ok(m::TransportSocketMatch { name: value.name, tls_mode, tls })
 }
 
-fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) -> Result<m::UpstreamHttp> {
+/// How HTTP is spoken, and which statuses are failures.
+type Options = (m::UpstreamHttp, Vec<u16>);
+
+fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) -> Result<Options> {
     let mut sorted: Vec<_> = options.into_iter().collect();
     sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut http = m::UpstreamHttp {
+    let default = m::UpstreamHttp {
         protocol: m::HttpProtocolOptions::Http1,
         idle_timeout: None,
         max_requests_per_connection: None,
@@ -262,6 +300,7 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
         auto_sni: false,
         auto_san_validation: false,
     };
+    let mut http = (default, Vec::new());
     cx.at("typed_extension_protocol_options", |cx| {
         for (key, config) in sorted {
             http = cx.key(&key, |cx| {
@@ -276,12 +315,12 @@ fn http(cx: &mut Cx, options: std::collections::HashMap<String, google::Any>) ->
     Ok(http)
 }
 
-fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result<m::UpstreamHttp> {
+fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result<Options> {
     use upstream::http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig};
     fields!(cx, value => upstream::HttpProtocolOptions {
-        use: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options],
+        use: [common_http_protocol_options, upstream_http_protocol_options, upstream_protocol_options, outlier_detection],
         refuse: [
-            http_filters, outlier_detection, request_mirror_policies, hash_policy, retry_policy,
+            http_filters, request_mirror_policies, hash_policy, retry_policy,
         ],
         ignore: [header_validation_config],
     });
@@ -304,8 +343,8 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
                     Ok(m::HttpProtocolOptions::Http1)
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
-                    let max_concurrent_streams = cx.at("http2_protocol_options", |cx| http2(cx, options))?;
-                    Ok(m::HttpProtocolOptions::Http2 { max_concurrent_streams })
+                    let (max_concurrent_streams, keep_alive) = cx.at("http2_protocol_options", |cx| http2(cx, options))?;
+                    Ok(m::HttpProtocolOptions::Http2 { max_concurrent_streams, keep_alive })
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => cx.fail_at("http3_protocol_options", "is not supported"),
                 None => cx.fail("http_protocol_options or http2_protocol_options is required"),
@@ -314,8 +353,12 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => cx.at("use_downstream_protocol_config", |cx| {
             cx.refuse("http3_protocol_options", config.http3_protocol_options.is_some())?;
             cx.optional("http_protocol_options", config.http_protocol_options, http1)?;
-            let streams = cx.optional("http2_protocol_options", config.http2_protocol_options, http2)?;
-            Ok(m::HttpProtocolOptions::Downstream { max_concurrent_streams: streams.flatten() })
+            let options = cx.optional("http2_protocol_options", config.http2_protocol_options, http2)?;
+            let (max_concurrent_streams, keep_alive) = options.unwrap_or_default();
+            if keep_alive.is_some() {
+                return cx.fail_at("http2_protocol_options", "connection_keepalive is supported with explicit_http_config alone");
+            }
+            Ok(m::HttpProtocolOptions::Downstream { max_concurrent_streams })
         })?,
         Some(UpstreamProtocolOptions::AutoConfig(_)) => {
             return cx.fail_at("auto_config", "is not supported; explicit_http_config and use_downstream_protocol_config are");
@@ -331,14 +374,16 @@ fn protocol_options(cx: &mut Cx, value: upstream::HttpProtocolOptions) -> Result
         });
         Ok((auto_sni, auto_san_validation))
     })?;
-    Ok(m::UpstreamHttp {
+    let statuses = cx.optional("outlier_detection", outlier_detection, error_matcher::statuses)?.unwrap_or_default();
+    let http = m::UpstreamHttp {
         protocol,
         idle_timeout,
         max_requests_per_connection,
         max_connection_duration,
         auto_sni,
         auto_san_validation,
-    })
+    };
+    Ok((http, statuses))
 }
 
 fn http1(cx: &mut Cx, value: core::Http1ProtocolOptions) -> Result<()> {
@@ -353,21 +398,34 @@ fn http1(cx: &mut Cx, value: core::Http1ProtocolOptions) -> Result<()> {
     Ok(())
 }
 
-/// Everything but the number of streams is tuning.
-fn http2(cx: &mut Cx, value: core::Http2ProtocolOptions) -> Result<Option<u32>> {
+/// Everything but the number of streams and the PINGs is tuning.
+fn http2(cx: &mut Cx, value: core::Http2ProtocolOptions) -> Result<(Option<u32>, Option<m::Http2KeepAlive>)> {
     fields!(cx, value => core::Http2ProtocolOptions {
-        use: [max_concurrent_streams],
+        use: [max_concurrent_streams, connection_keepalive],
         refuse: [allow_metadata, custom_settings_parameters],
         ignore: [
             allow_connect, hpack_table_size, initial_stream_window_size, initial_connection_window_size, max_outbound_frames,
             max_outbound_control_frames, max_consecutive_inbound_frames_with_empty_payload,
             max_inbound_priority_frames_per_stream, max_inbound_window_update_frames_per_data_frame_sent,
-            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message, connection_keepalive,
+            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message,
             use_oghttp2_codec, max_metadata_size, enable_huffman_encoding, max_header_field_size_kb, disallow_obs_text,
             stream_reset_burst, stream_reset_rate,
         ],
     });
-    Ok(max_concurrent_streams.map(|n| n.value))
+    let keep_alive = cx.optional("connection_keepalive", connection_keepalive, http2_keep_alive)?.flatten();
+    Ok((max_concurrent_streams.map(|n| n.value), keep_alive))
+}
+
+/// Without an interval no PINGs are sent.
+fn http2_keep_alive(cx: &mut Cx, value: core::KeepaliveSettings) -> Result<Option<m::Http2KeepAlive>> {
+    fields!(cx, value => core::KeepaliveSettings {
+        use: [interval, timeout],
+        refuse: [interval_jitter, connection_idle_interval],
+        ignore: [],
+    });
+    let timeout = cx.required("timeout", timeout, duration)?;
+    let interval = cx.optional("interval", interval, duration)?.filter(|interval| !interval.is_zero());
+    Ok(interval.map(|interval| m::Http2KeepAlive { interval, timeout }))
 }
 
 fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::CircuitBreakers> {
@@ -380,6 +438,7 @@ fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::C
         max_requests: 1024,
         max_retries: 3,
         retry_budget: None,
+        retry_quota: None,
     };
     cx.each("thresholds", value.thresholds, |cx, value| {
         fields!(cx, value => Thresholds {
@@ -401,13 +460,14 @@ fn circuit_breakers(cx: &mut Cx, value: cluster::CircuitBreakers) -> Result<m::C
             max_requests: limit(max_requests, 1024),
             max_retries: limit(max_retries, 3),
             retry_budget: cx.optional("retry_budget", retry_budget, |cx, budget| {
-                cx.refuse("budget_interval", budget.budget_interval.is_some())?;
                 let percent = budget.budget_percent.unwrap_or(typ::Percent { value: 20.0 });
                 Ok(m::RetryBudget {
                     percent_hundredths: cx.at("budget_percent", |cx| hundredths(cx, percent))?,
                     min_concurrency: limit(budget.min_retry_concurrency, 3),
+                    interval: cx.optional("budget_interval", budget.budget_interval, duration)?.filter(|i| !i.is_zero()),
                 })
             })?,
+            retry_quota: None,
         };
         Ok(())
     })?;
@@ -499,10 +559,15 @@ fn outlier_detection(cx: &mut Cx, value: cluster::OutlierDetection) -> Result<m:
         base_ejection_time: base,
         max_ejection_time: longest.unwrap_or_else(|| base.max(Duration::from_secs(300))),
         max_ejection_percent,
+        // Said elsewhere.
+        error_statuses: Vec::new(),
     })
 }
 
-fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<(Option<u8>, Option<m::WeightedLocality>)> {
+/// The panic threshold, and how localities count.
+type CommonLb = (Option<u8>, Option<m::WeightedLocality>, Option<m::ZoneAware>);
+
+fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<CommonLb> {
     use cluster::cluster::common_lb_config::LocalityConfigSpecifier;
     fields!(cx, value => cluster::cluster::CommonLbConfig {
         use: [healthy_panic_threshold, locality_config_specifier],
@@ -512,15 +577,26 @@ fn common_lb(cx: &mut Cx, value: cluster::cluster::CommonLbConfig) -> Result<(Op
             consistent_hashing_lb_config, override_host_status,
         ],
     });
-    let weighted = match locality_config_specifier {
-        None => None,
+    let (mut weighted, mut zone_aware) = (None, None);
+    match locality_config_specifier {
+        None => {}
         // Whose locality it is the proxy knows itself.
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => Some(m::WeightedLocality { local: m::Locality::default() }),
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            return cx.fail_at("zone_aware_lb_config", "is not supported; locality_weighted_lb_config is");
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+            weighted = Some(m::WeightedLocality { local: m::Locality::default() });
         }
-    };
-    Ok((cx.optional("healthy_panic_threshold", healthy_panic_threshold, percent)?, weighted))
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(value)) => {
+            zone_aware = Some(cx.at("zone_aware_lb_config", |cx| self::zone_aware(cx, value))?);
+        }
+    }
+    Ok((cx.optional("healthy_panic_threshold", healthy_panic_threshold, percent)?, weighted, zone_aware))
+}
+
+fn zone_aware(cx: &mut Cx, value: cluster::cluster::common_lb_config::ZoneAwareLbConfig) -> Result<m::ZoneAware> {
+    cx.refuse("fail_traffic_on_panic", value.fail_traffic_on_panic)?;
+    Ok(m::ZoneAware {
+        routing_percent: cx.optional("routing_enabled", value.routing_enabled, percent)?.unwrap_or(100),
+        min_cluster_size: value.min_cluster_size.map_or(m::ZoneAware::DEFAULT_MIN_CLUSTER_SIZE, |v| v.value),
+    })
 }
 
 fn tcp_keepalive(cx: &mut Cx, value: cluster::UpstreamConnectionOptions) -> Result<Option<m::TcpKeepalive>> {
@@ -585,9 +661,10 @@ fn cluster_metadata(cx: &mut Cx, value: &core::Metadata) -> m::ClusterMetadata {
         Some(Kind::NumberValue(number)) => whole_port(*number),
         _ => None,
     };
-    let others = value.filter_metadata.keys().any(|key| key != "istio") || !value.typed_filter_metadata.is_empty();
+    let others = value.filter_metadata.keys().any(|key| !["istio", NAMESPACE].contains(&key.as_str()))
+        || !value.typed_filter_metadata.is_empty();
     if others {
-        cx.note_at("metadata", "only namespace istio is read");
+        cx.note_at("metadata", "only the namespaces istio and lateen are read");
     }
     m::ClusterMetadata {
         services,

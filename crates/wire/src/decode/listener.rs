@@ -244,12 +244,28 @@ fn source_ip_hash(cx: &mut Cx, policies: Vec<typ::HashPolicy>) -> Result<bool> {
     Ok(!by_source.is_empty())
 }
 
+fn tunnel(cx: &mut Cx, value: tcp::tcp_proxy::TunnelingConfig) -> Result<m::HttpTunnel> {
+    fields!(cx, value => tcp::tcp_proxy::TunnelingConfig {
+        use: [hostname, use_post],
+        refuse: [headers_to_add, post_path, request_id_extension],
+        // What is kept for other filters has no reader here.
+        ignore: [
+            propagate_response_headers, propagate_response_trailers, request_id_header, request_id_metadata_key, formatters,
+        ],
+    });
+    if hostname.is_empty() || hostname.contains('%') {
+        return cx.fail_at("hostname", "must be a host and a port, without %COMMANDS%");
+    }
+    let method = if use_post { m::TunnelMethod::Post } else { m::TunnelMethod::Connect };
+    Ok(m::HttpTunnel { target: hostname, method })
+}
+
 fn tcp_proxy(cx: &mut Cx, value: tcp::TcpProxy) -> Result<m::TcpProxy> {
     use tcp::tcp_proxy::ClusterSpecifier;
     fields!(cx, value => tcp::TcpProxy {
-        use: [stat_prefix, idle_timeout, access_log, cluster_specifier, max_connect_attempts, hash_policy],
+        use: [stat_prefix, idle_timeout, access_log, cluster_specifier, max_connect_attempts, hash_policy, tunneling_config],
         refuse: [
-            on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options, tunneling_config,
+            on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
             max_downstream_connection_duration, proxy_protocol_tlvs, upstream_connect_mode,
         ],
         ignore: [
@@ -280,6 +296,7 @@ fn tcp_proxy(cx: &mut Cx, value: tcp::TcpProxy) -> Result<m::TcpProxy> {
         destination,
         idle_timeout: cx.optional("idle_timeout", idle_timeout, duration)?,
         hash_source_ip: source_ip_hash(cx, hash_policy)?,
+        tunnel: cx.optional("tunneling_config", tunneling_config, tunnel)?,
         access_log: cx.each("access_log", access_log, self::access_log)?,
     })
 }

@@ -44,7 +44,6 @@ fn downstream_context(cx: &mut Cx, value: tls::DownstreamTlsContext) -> Result<m
         ],
     });
     let common = cx.required("common_tls_context", common_tls_context, common)?;
-    cx.refuse("crl", common.crl_file.is_some())?;
     let Some(certificate) = common.certificate else {
         return cx.fail_at("common_tls_context", "tls_certificate_sds_secret_configs must name the server's certificate");
     };
@@ -59,6 +58,7 @@ fn downstream_context(cx: &mut Cx, value: tls::DownstreamTlsContext) -> Result<m
         client_roots: common.roots,
         client_sans: common.sans,
         require_client_certificate: require,
+        crl_file: common.crl_file,
     })
 }
 

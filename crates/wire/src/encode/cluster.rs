@@ -1,7 +1,8 @@
 //! Clusters.
 
 use super::common::{ads, boolean, duration, socket_address, uint32};
-use super::{EncodeOptions, ProxyFlavor, endpoint, hash, slow_start, tls};
+use super::proxy_protocol::wrap;
+use super::{EncodeOptions, ProxyFlavor, endpoint, error_matcher, hash, retry_quota, slow_start, tls};
 use crate::any::{OrderedKind, OrderedList, OrderedMetadata, OrderedStruct, OrderedValue, any};
 use crate::istio::{METADATA_EXCHANGE, PEER_EXCHANGE, TcpMetadataExchange};
 use crate::pb::{cluster, core, extensions::upstreams::http::v3 as upstream, google, typ};
@@ -27,7 +28,7 @@ pub(super) fn cluster(value: &m::Cluster, options: EncodeOptions) -> Bytes {
         m::Discovery::Dns(dns) => message::encode(LOAD_ASSIGNMENT, &endpoint::names(&value.name, dns), &mut buffer),
         m::Discovery::Eds { .. } | m::Discovery::OriginalDst { .. } => {}
     }
-    if let Some(metadata) = metadata(&value.metadata) {
+    if let Some(metadata) = metadata(value) {
         message::encode(METADATA, &metadata, &mut buffer);
     }
     buffer.freeze()
@@ -63,7 +64,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
             m::LbPolicy::ClusterProvided => LbPolicy::ClusterProvided,
         }
         .into(),
-        typed_extension_protocol_options: HashMap::from([(HTTP_PROTOCOL_OPTIONS.to_owned(), any(&http(&value.http)))]),
+        typed_extension_protocol_options: HashMap::from([(HTTP_PROTOCOL_OPTIONS.to_owned(), any(&http(value)))]),
         circuit_breakers: Some(circuit_breakers(&value.circuit_breakers)),
         outlier_detection: value.outlier_detection.as_ref().map(outlier_detection),
         common_lb_config: common_lb(value),
@@ -94,7 +95,7 @@ fn base(value: &m::Cluster, options: EncodeOptions) -> cluster::Cluster {
     if let Some(config) = hash::table(value.lb_policy).or_else(|| slow_start::config(value)) {
         cluster.lb_config = Some(config);
     }
-    transport(&mut cluster, &value.transport, options);
+    transport(&mut cluster, value, options);
     if value.tcp_metadata_exchange && options.flavor != ProxyFlavor::StockEnvoy {
         cluster.filters.push(cluster::Filter {
             name: METADATA_EXCHANGE.to_owned(),
@@ -125,17 +126,22 @@ fn dns(cluster: &mut cluster::Cluster, value: &m::DnsDiscovery) {
     .into();
 }
 
-fn transport(cluster: &mut cluster::Cluster, value: &m::TransportSocket, options: EncodeOptions) {
-    match value {
-        m::TransportSocket::Plaintext => {}
-        m::TransportSocket::Tls(context) => cluster.transport_socket = Some(tls::upstream(context, options)),
+fn transport(cluster: &mut cluster::Cluster, value: &m::Cluster, options: EncodeOptions) {
+    let version = value.proxy_protocol;
+    match &value.transport {
+        m::TransportSocket::Plaintext => cluster.transport_socket = version.map(|_| wrap(version, tls::plaintext())),
+        m::TransportSocket::Tls(context) => cluster.transport_socket = Some(wrap(version, tls::upstream(context, options))),
         m::TransportSocket::ByEndpoint(matches) => {
-            cluster.transport_socket_matches = matches.iter().map(|m| socket_match(m, options)).collect();
+            cluster.transport_socket_matches = matches.iter().map(|m| socket_match(m, version, options)).collect();
         }
     }
 }
 
-fn socket_match(value: &m::TransportSocketMatch, options: EncodeOptions) -> cluster::cluster::TransportSocketMatch {
+fn socket_match(
+    value: &m::TransportSocketMatch,
+    version: Option<m::ProxyProtocolVersion>,
+    options: EncodeOptions,
+) -> cluster::cluster::TransportSocketMatch {
     let mode = value.tls_mode.map(|mode| match mode {
         m::TlsMode::Istio => "istio",
         m::TlsMode::Disabled => "disabled",
@@ -145,28 +151,37 @@ fn socket_match(value: &m::TransportSocketMatch, options: EncodeOptions) -> clus
     cluster::cluster::TransportSocketMatch {
         name: value.name.clone(),
         r#match: Some(google::Struct { fields }),
-        transport_socket: Some(value.tls.as_deref().map_or_else(tls::plaintext, |context| tls::upstream(context, options))),
+        transport_socket: Some(wrap(
+            version,
+            value.tls.as_deref().map_or_else(tls::plaintext, |context| tls::upstream(context, options)),
+        )),
     }
 }
 
-fn http(value: &m::UpstreamHttp) -> upstream::HttpProtocolOptions {
+fn http(cluster: &m::Cluster) -> upstream::HttpProtocolOptions {
     use upstream::http_protocol_options::{
         ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
     };
-    let http2 = |streams: Option<u32>| core::Http2ProtocolOptions {
+    let value = &cluster.http;
+    let http2 = |streams: Option<u32>, keep_alive: Option<m::Http2KeepAlive>| core::Http2ProtocolOptions {
         max_concurrent_streams: streams.and_then(uint32),
+        connection_keepalive: keep_alive.map(|keep_alive| core::KeepaliveSettings {
+            interval: Some(duration(keep_alive.interval)),
+            timeout: Some(duration(keep_alive.timeout)),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let explicit = |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let protocol = match &value.protocol {
         m::HttpProtocolOptions::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())),
-        m::HttpProtocolOptions::Http2 { max_concurrent_streams } => {
-            explicit(ProtocolConfig::Http2ProtocolOptions(http2(*max_concurrent_streams)))
+        m::HttpProtocolOptions::Http2 { max_concurrent_streams, keep_alive } => {
+            explicit(ProtocolConfig::Http2ProtocolOptions(http2(*max_concurrent_streams, *keep_alive)))
         }
         m::HttpProtocolOptions::Downstream { max_concurrent_streams } => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(core::Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(http2(*max_concurrent_streams)),
+                http2_protocol_options: Some(http2(*max_concurrent_streams, None)),
                 http3_protocol_options: None,
             })
         }
@@ -186,6 +201,7 @@ fn http(value: &m::UpstreamHttp) -> upstream::HttpProtocolOptions {
         upstream_http_protocol_options: (value.auto_sni || value.auto_san_validation).then_some(by_request),
         common_http_protocol_options: (common != core::HttpProtocolOptions::default()).then_some(common),
         upstream_protocol_options: Some(protocol),
+        outlier_detection: cluster.outlier_detection.as_ref().and_then(|outlier| error_matcher::of(&outlier.error_statuses)),
         ..Default::default()
     }
 }
@@ -200,7 +216,7 @@ fn circuit_breakers(value: &m::CircuitBreakers) -> cluster::CircuitBreakers {
         retry_budget: value.retry_budget.map(|budget| RetryBudget {
             budget_percent: Some(typ::Percent { value: f64::from(budget.percent_hundredths) / 100.0 }),
             min_retry_concurrency: uint32(budget.min_concurrency),
-            ..Default::default()
+            budget_interval: budget.interval.map(duration),
         }),
         track_remaining: true,
         ..Default::default()
@@ -232,13 +248,21 @@ fn outlier_detection(value: &m::OutlierDetection) -> cluster::OutlierDetection {
 }
 
 fn common_lb(value: &m::Cluster) -> Option<cluster::cluster::CommonLbConfig> {
-    use cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    use cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig};
+    let zone_aware = |zone_aware: m::ZoneAware| {
+        LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+            routing_enabled: Some(typ::Percent { value: zone_aware.routing_percent.into() }),
+            min_cluster_size: Some(google::UInt64Value { value: zone_aware.min_cluster_size }),
+            fail_traffic_on_panic: false,
+        })
+    };
     let config = cluster::cluster::CommonLbConfig {
         healthy_panic_threshold: value.healthy_panic_threshold.map(|percent| typ::Percent { value: percent.into() }),
         locality_config_specifier: value
             .weighted_localities
             .as_ref()
-            .map(|_| LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})),
+            .map(|_| LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}))
+            .or_else(|| value.zone_aware.map(zone_aware)),
         ..Default::default()
     };
     (config != cluster::cluster::CommonLbConfig::default()).then_some(config)
@@ -257,7 +281,21 @@ fn tcp_keepalive(value: &m::TcpKeepalive) -> core::TcpKeepalive {
     }
 }
 
-fn metadata(value: &m::ClusterMetadata) -> Option<OrderedMetadata> {
+fn metadata(cluster: &m::Cluster) -> Option<OrderedMetadata> {
+    let mut metadata = OrderedMetadata::default();
+    let istio = istio_metadata(&cluster.metadata);
+    if !istio.fields.is_empty() {
+        metadata.set("istio", istio);
+    }
+    if let Some(quota) = &cluster.circuit_breakers.retry_quota {
+        let mut lateen = OrderedStruct::default();
+        lateen.set("retry_quota", OrderedKind::Struct(retry_quota::written(quota)));
+        metadata.set(retry_quota::NAMESPACE, lateen);
+    }
+    (!metadata.filter_metadata.is_empty()).then_some(metadata)
+}
+
+fn istio_metadata(value: &m::ClusterMetadata) -> OrderedStruct {
     let mut istio = OrderedStruct::default();
     if let Some(alpn_override) = value.alpn_override {
         istio.set_str("alpn_override", if alpn_override { "true" } else { "false" });
@@ -277,12 +315,7 @@ fn metadata(value: &m::ClusterMetadata) -> Option<OrderedMetadata> {
     if let Some(subset) = &value.subset {
         istio.set_str("subset", subset);
     }
-    if istio.fields.is_empty() {
-        return None;
-    }
-    let mut metadata = OrderedMetadata::default();
-    metadata.set("istio", istio);
-    Some(metadata)
+    istio
 }
 
 fn service(value: &m::ServiceRef) -> OrderedValue {

@@ -131,6 +131,14 @@ fn stats_config(value: &m::StatsFilter) -> StatsConfig {
     StatsConfig { disable_host_header_fallback: !value.host_header_fallback, ..Default::default() }
 }
 
+fn tunnel(value: &m::HttpTunnel) -> tcp::tcp_proxy::TunnelingConfig {
+    tcp::tcp_proxy::TunnelingConfig {
+        hostname: value.target.clone(),
+        use_post: value.method == m::TunnelMethod::Post,
+        ..Default::default()
+    }
+}
+
 fn tcp_proxy(value: &m::TcpProxy) -> tcp::TcpProxy {
     use tcp::tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight};
     let cluster = match &value.destination {
@@ -147,6 +155,7 @@ fn tcp_proxy(value: &m::TcpProxy) -> tcp::TcpProxy {
         cluster_specifier: Some(cluster),
         idle_timeout: value.idle_timeout.map(duration),
         access_log: value.access_log.iter().map(access_log).collect(),
+        tunneling_config: value.tunnel.as_ref().map(tunnel),
         hash_policy: value.hash_source_ip.then(source_ip_hash).into_iter().collect(),
         ..Default::default()
     }

@@ -5,11 +5,14 @@
 pub(crate) mod cluster;
 mod common;
 mod endpoint;
+mod error_matcher;
 mod hash;
 pub(crate) mod hcm;
 pub(crate) mod listener;
+mod proxy_protocol;
 mod rate_limit;
 mod rbac;
+pub(crate) mod retry_quota;
 mod route;
 mod route_filters;
 mod slow_start;

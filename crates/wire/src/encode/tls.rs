@@ -108,7 +108,7 @@ pub(super) fn downstream(value: &m::DownstreamTls, options: EncodeOptions) -> co
         tls_params: Some(params(&value.params)),
         tls_certificate_sds_secret_configs: vec![sds(&value.certificate)],
         alpn_protocols: alpn(&value.alpn, options),
-        validation_context_type: value.client_roots.as_ref().map(|roots| validation(roots, sans, None)),
+        validation_context_type: value.client_roots.as_ref().map(|roots| validation(roots, sans, value.crl_file.as_deref())),
         ..Default::default()
     };
     socket(

@@ -3,9 +3,10 @@
 use super::common::{address, boxed, duration, duration_or_zero, ip, name, text, upstream_tls};
 use lateen_model::dataplane::{
     CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata, Discovery, DnsBackoff, DnsDiscovery, DnsEndpoint,
-    DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, HttpProtocolOptions, LbPolicy, Locality, LocalityEndpoints,
-    MaglevTableSize, OutlierDetection, RetryBudget, RingSize, ServiceRef, SlowStart, TcpKeepalive, TlsMode, TransportSocket,
-    TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+    DnsFamily, DnsKind, DnsLocality, Endpoint, EndpointHealth, Http2KeepAlive, HttpProtocolOptions, LbPolicy, Locality,
+    LocalityEndpoints, MaglevTableSize, OutlierDetection, ProxyProtocolVersion, RetryBudget, RetryQuota, RingSize, ServiceRef,
+    SlowStart, TcpKeepalive, TlsMode, TransportSocket, TransportSocketMatch, UpstreamHttp, WeightedLocality, WorkloadRef,
+    ZoneAware,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -57,9 +58,12 @@ fn transport() -> impl Strategy<Value = TransportSocket> {
 }
 
 fn http() -> impl Strategy<Value = UpstreamHttp> {
+    let some = || (1_u64..100_000).prop_map(Duration::from_millis);
+    let keep_alive = (some(), some()).prop_map(|(interval, timeout)| Http2KeepAlive { interval, timeout });
     let protocol = prop_oneof![
         Just(HttpProtocolOptions::Http1),
-        of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Http2 { max_concurrent_streams }),
+        (of(any::<u32>()), of(keep_alive))
+            .prop_map(|(max_concurrent_streams, keep_alive)| HttpProtocolOptions::Http2 { max_concurrent_streams, keep_alive }),
         of(any::<u32>()).prop_map(|max_concurrent_streams| HttpProtocolOptions::Downstream { max_concurrent_streams }),
     ];
     (protocol, of(duration_or_zero()), of(1_u32..), of(duration()), any::<[bool; 2]>()).prop_map(
@@ -75,23 +79,31 @@ fn http() -> impl Strategy<Value = UpstreamHttp> {
 }
 
 fn circuit_breakers() -> impl Strategy<Value = CircuitBreakers> {
-    let budget = (0_u32..=10_000, any::<u32>())
-        .prop_map(|(percent_hundredths, min_concurrency)| RetryBudget { percent_hundredths, min_concurrency });
-    (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), of(budget)).prop_map(
-        |(connections, pending, requests, retries, retry_budget)| CircuitBreakers {
+    let whole = || (1_u64..100_000).prop_map(Duration::from_millis);
+    let budget = (0_u32..=10_000, any::<u32>(), of(whole())).prop_map(|(percent_hundredths, min_concurrency, interval)| {
+        RetryBudget { percent_hundredths, min_concurrency, interval }
+    });
+    let quota = (0_u32..=10_000, any::<u32>(), whole()).prop_map(|(percent_hundredths, min_retries, interval)| RetryQuota {
+        percent_hundredths,
+        min_retries,
+        interval,
+    });
+    (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), of(budget), of(quota)).prop_map(
+        |(connections, pending, requests, retries, retry_budget, retry_quota)| CircuitBreakers {
             max_connections: connections,
             max_pending_requests: pending,
             max_requests: requests,
             max_retries: retries,
             retry_budget,
+            retry_quota,
         },
     )
 }
 
 fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
     let counts = (0_u32..9, 0_u32..9, 0_u32..9);
-    (counts, any::<bool>(), duration(), duration(), duration(), 0_u8..=100).prop_map(
-        |((errors, gateway, local), split, interval, base, max, percent)| OutlierDetection {
+    (counts, any::<bool>(), duration(), duration(), duration(), 0_u8..=100, vec(100_u16..600, 0..4)).prop_map(
+        |((errors, gateway, local), split, interval, base, max, percent, error_statuses)| OutlierDetection {
             consecutive_5xx: errors,
             consecutive_gateway_failure: gateway,
             consecutive_local_origin_failure: local,
@@ -100,6 +112,7 @@ fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
             base_ejection_time: base,
             max_ejection_time: max,
             max_ejection_percent: percent,
+            error_statuses,
         },
     )
 }
@@ -177,12 +190,20 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
     let keepalive =
         (of(any::<u32>()), seconds(), seconds()).prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
     let weighted = Just(WeightedLocality { local: Locality::default() });
-    let balancing = (of(0_u8..=100), of(weighted), of(outlier_detection()), of(slow_start()));
-    let sockets = (boxed(transport()), of(keepalive), vec(ip(), 0..3), any::<bool>());
+    let zone_aware = (0_u8..=100, any::<u64>())
+        .prop_map(|(routing_percent, min_cluster_size)| ZoneAware { routing_percent, min_cluster_size });
+    let weighted = prop_oneof![
+        Just((None, None)),
+        weighted.prop_map(|weighted| (Some(weighted), None)),
+        zone_aware.prop_map(|zone_aware| (None, Some(zone_aware))),
+    ];
+    let balancing = (of(0_u8..=100), weighted, of(outlier_detection()), of(slow_start()));
+    let version = of(select(vec![ProxyProtocolVersion::V1, ProxyProtocolVersion::V2]));
+    let sockets = ((boxed(transport()), version), of(keepalive), vec(ip(), 0..3), any::<bool>());
     ((name(), "[a-z]{0,6}"), discovery(), duration(), boxed(http()), circuit_breakers(), balancing, sockets, metadata()).prop_map(
         |((name, stat_name), (discovery, lb_policy), connect_timeout, http, circuit_breakers, balancing, sockets, metadata)| {
-            let (healthy_panic_threshold, weighted_localities, outlier_detection, slow_start) = balancing;
-            let (transport, tcp_keepalive, bind_sources, tcp_metadata_exchange) = sockets;
+            let (healthy_panic_threshold, (weighted_localities, zone_aware), outlier_detection, slow_start) = balancing;
+            let ((transport, proxy_protocol), tcp_keepalive, bind_sources, tcp_metadata_exchange) = sockets;
             Cluster {
                 name,
                 stat_name,
@@ -191,11 +212,13 @@ pub fn cluster() -> impl Strategy<Value = Cluster> {
                 lb_policy,
                 slow_start: slow_start.filter(|_| matches!(lb_policy, LbPolicy::RoundRobin | LbPolicy::LeastRequest)),
                 transport,
+                proxy_protocol,
                 http,
                 circuit_breakers,
                 outlier_detection,
                 healthy_panic_threshold,
                 weighted_localities,
+                zone_aware,
                 tcp_keepalive,
                 bind_sources,
                 tcp_metadata_exchange,

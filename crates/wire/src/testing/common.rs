@@ -103,13 +103,13 @@ fn sans() -> impl Strategy<Value = Vec<StringMatch>> {
 }
 
 pub(super) fn downstream_tls() -> impl Strategy<Value = DownstreamTls> {
-    (params(), vec(name(), 0..3), secret_ref(), of((secret_ref(), sans(), any::<bool>()))).prop_map(
+    (params(), vec(name(), 0..3), secret_ref(), of((secret_ref(), sans(), any::<bool>(), of("/[a-z/]{1,8}")))).prop_map(
         |(params, alpn, certificate, client)| {
-            let (client_roots, client_sans, require_client_certificate) = match client {
-                Some((roots, sans, require)) => (Some(roots), sans, require),
-                None => (None, Vec::new(), false),
+            let (client_roots, client_sans, require_client_certificate, crl_file) = match client {
+                Some((roots, sans, require, crl)) => (Some(roots), sans, require, crl),
+                None => (None, Vec::new(), false, None),
             };
-            DownstreamTls { params, alpn, certificate, client_roots, client_sans, require_client_certificate }
+            DownstreamTls { params, alpn, certificate, client_roots, client_sans, require_client_certificate, crl_file }
         },
     )
 }

@@ -6,8 +6,9 @@ use super::common::{
 use super::{http_rbac, network_rbac, route_configuration};
 use lateen_model::dataplane::{
     Codec, Direction, FilterChain, FilterChainMatch, ForwardClientCert, HttpConnectionManager, HttpFilter, HttpInspector,
-    Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata, RateLimitClient, RateLimitRule, RateLimits,
-    RouteSource, StatsFilter, TcpDestination, TcpProxy, Terminal, TokenBucket, Tracing, TracingProvider, TransportProtocol,
+    HttpTunnel, Listener, ListenerFilters, NetworkFilter, PathNormalization, PeerMetadata, RateLimitClient, RateLimitRule,
+    RateLimits, RouteSource, StatsFilter, TcpDestination, TcpProxy, Terminal, TokenBucket, Tracing, TracingProvider,
+    TransportProtocol, TunnelMethod,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -130,17 +131,23 @@ fn manager(side: Direction) -> impl Strategy<Value = HttpConnectionManager> {
     )
 }
 
+fn tunnel() -> impl Strategy<Value = HttpTunnel> {
+    ("[a-z.]{1,8}:[1-9]", select(vec![TunnelMethod::Connect, TunnelMethod::Post]))
+        .prop_map(|(target, method)| HttpTunnel { target, method })
+}
+
 fn tcp() -> impl Strategy<Value = TcpProxy> {
     let destination = prop_oneof![
         name().prop_map(TcpDestination::Cluster),
         vec((name(), 1_u32..1_000_000), 1..4).prop_map(TcpDestination::Weighted),
     ];
-    (name(), destination, of(duration_or_zero()), any::<bool>(), vec(access_log(), 0..2)).prop_map(
-        |(stat_prefix, destination, idle_timeout, hash_source_ip, access_log)| TcpProxy {
+    (name(), destination, of(duration_or_zero()), any::<bool>(), of(tunnel()), vec(access_log(), 0..2)).prop_map(
+        |(stat_prefix, destination, idle_timeout, hash_source_ip, tunnel, access_log)| TcpProxy {
             stat_prefix,
             destination,
             idle_timeout,
             hash_source_ip,
+            tunnel,
             access_log,
         },
     )

@@ -5,13 +5,14 @@ use lateen_model::dataplane::{
     AccessLog, AccessLogFormat, AccessLogTarget, CircuitBreakers, Cluster, ClusterLoadAssignment, ClusterMetadata,
     ClusterSpecifier, Codec, DirectResponse, Direction, Discovery, DownstreamTls, Endpoint, EndpointHealth, FilterChain,
     FilterChainMatch, Forward, ForwardClientCert, HeaderAppend, HeaderMatch, HeaderMutation, HeaderPredicate, HeaderValueOp,
-    HostRewrite, HttpConnectionManager, HttpFilter, HttpInspector, HttpProtocolOptions, LbPolicy, Listener, ListenerFilters,
-    Locality, LocalityEndpoints, NetworkFilter, OutlierDetection, PathMatch, PathNormalization, PathRewrite, PeerMetadata,
-    Permission, Principal, QueryMatch, QueryPredicate, Rbac, RbacAction, RbacPolicy, Redirect, RedirectPath, RetryBackOff,
-    RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch, RouteSource, SafeRegex,
-    SecretRef, SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination, TcpKeepalive, TcpProxy,
-    Terminal, TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol, TransportSocket, TransportSocketMatch,
-    UpstreamHttp, UpstreamTls, VirtualHost, WeightedCluster, WeightedLocality, WorkloadRef,
+    HostRewrite, Http2KeepAlive, HttpConnectionManager, HttpFilter, HttpInspector, HttpProtocolOptions, LbPolicy, Listener,
+    ListenerFilters, Locality, LocalityEndpoints, NetworkFilter, OutlierDetection, PathMatch, PathNormalization, PathRewrite,
+    PeerMetadata, Permission, Principal, QueryMatch, QueryPredicate, Rbac, RbacAction, RbacPolicy, Redirect, RedirectPath,
+    RetryBackOff, RetryBudget, RetryOn, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch,
+    RouteSource, SafeRegex, SecretRef, SecretSource, ServiceRef, StatsFilter, StringMatch, StringPredicate, TcpDestination,
+    TcpKeepalive, TcpProxy, Terminal, TlsMode, TlsParams, TlsVersion, Tracing, TracingProvider, TransportProtocol,
+    TransportSocket, TransportSocketMatch, UpstreamHttp, UpstreamTls, VirtualHost, WeightedCluster, WeightedLocality,
+    WorkloadRef,
 };
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -27,6 +28,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         connect_timeout: 10 * SECOND,
         lb_policy: LbPolicy::LeastRequest,
         slow_start: None,
+        proxy_protocol: None,
         transport: TransportSocket::Plaintext,
         http: UpstreamHttp {
             protocol: HttpProtocolOptions::Http1,
@@ -40,6 +42,7 @@ fn cluster(name: &str, discovery: Discovery) -> Cluster {
         outlier_detection: None,
         healthy_panic_threshold: None,
         weighted_localities: None,
+        zone_aware: None,
         tcp_keepalive: None,
         bind_sources: Vec::new(),
         tcp_metadata_exchange: true,
@@ -96,7 +99,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             ]),
             circuit_breakers: CircuitBreakers {
                 max_connections: 10,
-                retry_budget: Some(RetryBudget { percent_hundredths: 2_550, min_concurrency: 4 }),
+                retry_budget: Some(RetryBudget { percent_hundredths: 2_550, min_concurrency: 4, interval: Some(7 * SECOND) }),
                 ..CircuitBreakers::default()
             },
             outlier_detection: Some(OutlierDetection {
@@ -108,6 +111,7 @@ pub(crate) fn clusters() -> Vec<Cluster> {
                 base_ejection_time: 30 * SECOND,
                 max_ejection_time: 300 * SECOND,
                 max_ejection_percent: 50,
+                error_statuses: vec![429, 503],
             }),
             healthy_panic_threshold: Some(0),
             weighted_localities: Some(WeightedLocality { local: Locality::default() }),
@@ -130,7 +134,10 @@ pub(crate) fn clusters() -> Vec<Cluster> {
             lb_policy: LbPolicy::RoundRobin,
             transport: TransportSocket::Tls(Box::new(mesh_tls())),
             http: UpstreamHttp {
-                protocol: HttpProtocolOptions::Http2 { max_concurrent_streams: Some(100) },
+                protocol: HttpProtocolOptions::Http2 {
+                    max_concurrent_streams: Some(100),
+                    keep_alive: Some(Http2KeepAlive { interval: 3 * SECOND, timeout: SECOND }),
+                },
                 idle_timeout: Some(60 * SECOND),
                 max_requests_per_connection: Some(10),
                 max_connection_duration: Some(600 * SECOND),
@@ -473,6 +480,7 @@ fn mesh_server_tls() -> DownstreamTls {
         client_roots: Some(SecretRef::workload_roots()),
         client_sans: vec![StringMatch::prefix("spiffe://cluster.local/")],
         require_client_certificate: true,
+        crl_file: None,
     }
 }
 
@@ -491,6 +499,7 @@ fn tcp(name: &str, destination: TcpDestination) -> FilterChain {
             destination,
             idle_timeout: Some(Duration::ZERO),
             hash_source_ip: true,
+            tunnel: None,
             access_log: vec![text_log()],
         }),
     }

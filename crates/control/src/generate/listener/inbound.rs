@@ -118,50 +118,87 @@ impl Target<'_> {
     }
 }
 
-/// `virtualInbound`, which all connections to the pod arrive at.
-pub fn listener(world: &World, proxy: &Proxy) -> Listener {
+/// All listeners for connections to the application: those that a Sidecar has where nothing is captured, and `virtualInbound`.
+pub fn listeners(world: &World, proxy: &Proxy) -> Vec<Listener> {
     let inbound = Inbound {
         world,
         proxy,
         http_rbac: rbac::filters(world, proxy, Layer::Http),
         tcp_rbac: rbac::filters(world, proxy, Layer::Tcp),
     };
+    let ports = inbound::ports(world, proxy).into_iter().filter(|p| p.target != names::INBOUND_PORT);
+    let (bound, captured): (Vec<_>, Vec<_>) = ports.partition(|p| p.bound().is_some());
     let modes = WorkloadModes::of_proxy(world, proxy);
-    let ports: Vec<InboundPort> = inbound::ports(world, proxy).into_iter().filter(|p| p.target != names::INBOUND_PORT).collect();
-    let mut chains = vec![super::black_hole("virtualInbound-blackhole", names::INBOUND_PORT, Direction::Inbound)];
-    let served: BTreeSet<u16> = ports.iter().map(|p| p.target).collect();
-    chains.extend(inbound.passthrough(None, modes.default));
-    for (port, mode) in modes.ports.iter().filter(|(port, _)| !served.contains(port)) {
-        chains.extend(inbound.passthrough(Some(*port), *mode));
-    }
-    for port in &ports {
-        chains.extend(inbound.port(port, modes.port(port.target)));
-    }
-    let declared = ports.iter().filter(|p| Class::of(p.protocol) != Class::Auto).map(|p| p.target).collect();
-    let addresses: Vec<SocketAddr> =
-        proxy.families.wildcards().iter().map(|ip| SocketAddr::new(*ip, names::INBOUND_PORT)).collect();
-    Listener {
-        name: "virtualInbound".into(),
-        address: addresses[0],
-        additional_addresses: addresses[1..].to_vec(),
-        bind_to_port: true,
-        use_original_dst: false,
-        direction: Direction::Inbound,
-        listener_filters: ListenerFilters {
-            original_dst: true,
-            // Where nothing tells TLS from the rest, servers that speak first are not held up by looking for it.
-            tls_inspector: chains.iter().any(|c| c.matches.transport_protocol.is_some()),
-            http_inspector: Some(HttpInspector { disabled_ports: declared }),
-            timeout: mesh::protocol_detection_timeout(world.mesh()),
-            continue_on_timeout: true,
-        },
-        filter_chains: chains,
-        default_filter_chain: None,
-        access_log: mesh::listener_access_log(world.mesh()),
-    }
+    let own = bound.iter().filter_map(|port| inbound.bound_listener(port, modes.port(port.target)));
+    own.chain([inbound.captured_listener(&captured, &modes)]).collect()
 }
 
 impl Inbound<'_> {
+    /// What a Sidecar's `captureMode: NONE` asks for: the proxy listens itself, and there is one application to lead to.
+    fn bound_listener(&self, port: &InboundPort, mode: Mode) -> Option<Listener> {
+        let address = port.bound()?;
+        let mut filter_chains = self.port(port, mode);
+        for chain in &mut filter_chains {
+            chain.matches.destination_port = None;
+        }
+        let auto = Class::of(port.protocol) == Class::Auto;
+        let inspects = auto || filter_chains.iter().any(|c| c.matches.transport_protocol.is_some());
+        Some(Listener {
+            name: names::listener(address.ip(), address.port()),
+            address,
+            additional_addresses: Vec::new(),
+            bind_to_port: true,
+            use_original_dst: false,
+            direction: Direction::Inbound,
+            listener_filters: ListenerFilters {
+                original_dst: false,
+                tls_inspector: filter_chains.iter().any(|c| c.matches.transport_protocol.is_some()),
+                http_inspector: auto.then(HttpInspector::default),
+                timeout: if inspects { mesh::protocol_detection_timeout(self.world.mesh()) } else { None },
+                continue_on_timeout: true,
+            },
+            filter_chains,
+            default_filter_chain: None,
+            access_log: mesh::listener_access_log(self.world.mesh()),
+        })
+    }
+
+    /// `virtualInbound`, which all captured connections to the pod arrive at.
+    fn captured_listener(&self, ports: &[InboundPort], modes: &WorkloadModes) -> Listener {
+        let (world, proxy) = (self.world, self.proxy);
+        let mut chains = vec![super::black_hole("virtualInbound-blackhole", names::INBOUND_PORT, Direction::Inbound)];
+        let served: BTreeSet<u16> = ports.iter().map(|p| p.target).collect();
+        chains.extend(self.passthrough(None, modes.default));
+        for (port, mode) in modes.ports.iter().filter(|(port, _)| !served.contains(port)) {
+            chains.extend(self.passthrough(Some(*port), *mode));
+        }
+        for port in ports {
+            chains.extend(self.port(port, modes.port(port.target)));
+        }
+        let declared = ports.iter().filter(|p| Class::of(p.protocol) != Class::Auto).map(|p| p.target).collect();
+        let addresses: Vec<SocketAddr> =
+            proxy.families.wildcards().iter().map(|ip| SocketAddr::new(*ip, names::INBOUND_PORT)).collect();
+        Listener {
+            name: "virtualInbound".into(),
+            address: addresses[0],
+            additional_addresses: addresses[1..].to_vec(),
+            bind_to_port: true,
+            use_original_dst: false,
+            direction: Direction::Inbound,
+            listener_filters: ListenerFilters {
+                original_dst: true,
+                // Where nothing tells TLS from the rest, servers that speak first are not held up by looking for it.
+                tls_inspector: chains.iter().any(|c| c.matches.transport_protocol.is_some()),
+                http_inspector: Some(HttpInspector { disabled_ports: declared }),
+                timeout: mesh::protocol_detection_timeout(world.mesh()),
+                continue_on_timeout: true,
+            },
+            filter_chains: chains,
+            default_filter_chain: None,
+            access_log: mesh::listener_access_log(world.mesh()),
+        }
+    }
+
     fn port(&self, port: &InboundPort, mode: Mode) -> Vec<FilterChain> {
         let name = names::listener(self.proxy.families.wildcard(), port.target);
         let target = Target {
@@ -249,7 +286,7 @@ mod tests {
         use crate::generate::fixture;
         let manifests = "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: other, port: 81, targetPort: 8081}, {name: tcp, port: 82, targetPort: 8082}]}\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: a}\nspec: {selector: {matchLabels: {app: one}}, portLevelMtls: {8081: {mode: DISABLE}, 9000: {mode: DISABLE}, 9001: {mode: STRICT}}}\n";
         let world = fixture::world(manifests, &[fixture::pod("a", "one-0", [10, 0, 0, 1], &[("app", "one")])]);
-        let listener = listener(&world, &fixture::proxy(&world, "a", "one-0"));
+        let listener = listeners(&world, &fixture::proxy(&world, "a", "one-0")).pop().unwrap();
         let names: Vec<&str> = listener.filter_chains.iter().map(|c| c.name.as_str()).collect();
         let unique: BTreeSet<&str> = names.iter().copied().collect();
         assert_eq!(unique.len(), names.len(), "{names:?}");
@@ -263,6 +300,24 @@ mod tests {
             assert!(unique.contains(name), "{name} is not among {names:?}");
         }
         assert_eq!(listener.listener_filters.http_inspector.unwrap().disabled_ports, [8080, 8082]);
+    }
+
+    #[test]
+    fn a_sidecar_listens_itself_where_nothing_is_captured() {
+        use crate::generate::fixture;
+        let manifests = "apiVersion: v1\nkind: Service\nmetadata: {name: one, namespace: a}\nspec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8085}]}\n---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: s, namespace: a}\nspec:\n  ingress:\n  - {port: {number: 8085, protocol: HTTP}, captureMode: NONE, defaultEndpoint: '127.0.0.1:8080'}\n  - {port: {number: 8086, protocol: TCP}, captureMode: NONE, bind: 10.0.0.1, defaultEndpoint: '127.0.0.1:9000'}\n  - {port: {number: 8087, protocol: HTTP}, defaultEndpoint: '127.0.0.1:8080'}\n";
+        let world = fixture::world(manifests, &[fixture::pod("a", "one-0", [10, 0, 0, 1], &[("app", "one")])]);
+        let listeners = listeners(&world, &fixture::proxy(&world, "a", "one-0"));
+        let names: Vec<&str> = listeners.iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(names, ["0.0.0.0_8085", "10.0.0.1_8086", "virtualInbound"]);
+        for bound in &listeners[..2] {
+            assert!(bound.bind_to_port && !bound.listener_filters.original_dst, "{bound:#?}");
+            // Mutual TLS as everywhere else, and nothing that only redirected connections have.
+            assert!(bound.filter_chains.iter().any(|c| c.tls.is_some()), "{bound:#?}");
+            assert!(bound.filter_chains.iter().all(|c| c.matches.destination_port.is_none()), "{bound:#?}");
+        }
+        let captured: Vec<_> = listeners[2].filter_chains.iter().filter_map(|c| c.matches.destination_port).collect();
+        assert!(captured.contains(&8087) && !captured.contains(&8085) && !captured.contains(&8086), "{captured:?}");
     }
 
     #[test]

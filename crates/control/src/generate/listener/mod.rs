@@ -37,6 +37,7 @@ fn tcp_proxy(cluster: &str, access_log: &[AccessLog]) -> TcpProxy {
         idle_timeout: None,
         hash_source_ip: false,
         access_log: access_log.to_vec(),
+        tunnel: None,
     }
 }
 

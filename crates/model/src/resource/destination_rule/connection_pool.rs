@@ -62,7 +62,7 @@ pub struct HttpPoolSettings {
     pub use_client_protocol: bool,
     /// Requests at once on one HTTP/2 connection; 0: no limit of our own.
     pub max_concurrent_streams: i32,
-    /// PING frames on HTTP/2 connections; not supported yet.
+    /// PING frames on HTTP/2 connections; not where the client chooses the version.
     #[serde(rename = "http2KeepAlive")]
     pub http2_keep_alive: Option<Http2KeepAlive>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::DestinationRule;
-use crate::resource::{Passthrough, ProtoDuration};
+use crate::resource::ProtoDuration;
 
 /// How an endpoint is chosen: one of `simple` and `consistentHash`, or neither.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,8 +17,8 @@ pub struct LoadBalancerSettings {
     pub consistent_hash: Option<ConsistentHash>,
     /// By where endpoints are; the mesh's if absent.
     pub locality_lb_setting: Option<LocalityLbSetting>,
-    /// By where endpoints are; not supported yet.
-    pub zone_aware_lb_setting: Option<Passthrough>,
+    /// The own zone as far as that keeps endpoints equally loaded; the mesh's if absent.
+    pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
     /// Deprecated by `warmup`, of which it is the duration.
     pub warmup_duration_secs: Option<ProtoDuration>,
     /// Sends new endpoints less at first.
@@ -150,6 +150,21 @@ pub struct LocalityFailover {
     pub from: String,
     /// The region that stands in.
     pub to: String,
+}
+
+/// The own zone as far as that keeps endpoints equally loaded, and other regions when the own one is out. Balancing by zones needs
+/// proxies that know those of their own workload (`ISTIO_META_ENABLE_SELF_DISCOVERY: "true"` in `proxyMetadata`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct ZoneAwareLbSetting {
+    /// False turns the mesh's setting off.
+    pub enabled: Option<bool>,
+    /// Which region stands in for which.
+    pub failover: Vec<LocalityFailover>,
+    /// Labels that count before regions, the most important first.
+    pub failover_priority: Vec<String>,
+    /// With fewer healthy endpoints in the own region, zones do not matter; 6 if absent.
+    pub min_cluster_size: Option<u32>,
 }
 
 /// Sends new endpoints less at first.

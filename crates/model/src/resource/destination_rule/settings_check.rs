@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, H2UpgradePolicy, HttpPoolSettings,
-    LoadBalancerSettings, LocalityLbSetting, SimpleLb, TcpKeepalive, TcpPoolSettings,
+    LoadBalancerSettings, LocalityFailover, LocalityLbSetting, SimpleLb, TcpKeepalive, TcpPoolSettings, ZoneAwareLbSetting,
 };
 use crate::resource::check::{self, report_at};
 use crate::resource::{Issues, shorten};
@@ -32,6 +32,7 @@ pub(super) fn load_balancer(settings: &LoadBalancerSettings, has_outlier_detecti
     issues.optional("localityLbSetting", settings.locality_lb_setting.as_ref(), |issues, setting| {
         locality(setting, has_outlier_detection, issues);
     });
+    issues.optional("zoneAwareLbSetting", settings.zone_aware_lb_setting.as_ref(), zone_aware);
     let fits = matches!(
         settings.simple,
         None | Some(SimpleLb::Unspecified | SimpleLb::RoundRobin | SimpleLb::LeastRequest | SimpleLb::LeastConn)
@@ -128,7 +129,23 @@ pub(crate) fn locality(setting: &LocalityLbSetting, has_outlier_detection: bool,
             issues.error_at("to", "localities must not overlap");
         }
     });
-    issues.each("failover", &setting.failover, |issues, rule| {
+    failover(issues, &setting.failover);
+    if (!setting.failover.is_empty() || !setting.failover_priority.is_empty()) && !has_outlier_detection {
+        issues.warn("failover has no effect without outlierDetection");
+    }
+}
+
+/// Checks preferences by zone.
+pub(crate) fn zone_aware(issues: &mut Issues, setting: &ZoneAwareLbSetting) {
+    let by_locality = |label: &String| LOCALITY_LABELS.contains(&label.split('=').next().unwrap_or_default());
+    if setting.failover_priority.iter().any(by_locality) {
+        issues.error_at("failoverPriority", "must not be by region, zone or subzone: these count by themselves");
+    }
+    failover(issues, &setting.failover);
+}
+
+fn failover(issues: &mut Issues, rules: &[LocalityFailover]) {
+    issues.each("failover", rules, |issues, rule| {
         if rule.from == rule.to {
             issues.error("from and to must differ");
         }
@@ -136,9 +153,6 @@ pub(crate) fn locality(setting: &LocalityLbSetting, has_outlier_detection: bool,
             issues.error("from and to must be regions, without '/' and '*'");
         }
     });
-    if (!setting.failover.is_empty() || !setting.failover_priority.is_empty()) && !has_outlier_detection {
-        issues.warn("failover has no effect without outlierDetection");
-    }
 }
 
 /// Whether some locality is covered by both; `*` at the end covers the rest.

@@ -105,12 +105,29 @@ fn check_names(tls: &ServerTlsSettings, issues: &mut Issues) {
     if tls.server_certificate.is_empty() != tls.private_key.is_empty() {
         issues.error("serverCertificate and privateKey belong together: set both or none");
     }
+    if tls.tls_certificates.len() > 2 {
+        issues.error_at("tlsCertificates", "must have one or two: one certificate of each kind of key");
+    }
+    issues.each("tlsCertificates", &tls.tls_certificates, |issues, files| {
+        if files.server_certificate.is_empty() || files.private_key.is_empty() {
+            issues.error("needs serverCertificate and privateKey");
+        }
+        if !files.ca_certificates.is_empty() {
+            issues.warn_at("caCertificates", "has no effect: caCertificates beside tlsCertificates has the roots for clients");
+        }
+    });
 }
 
 fn check_roots(tls: &ServerTlsSettings, issues: &mut Issues) {
     let from_secret = tls.credential().is_some() || !tls.ca_cert_credential_name.is_empty();
     if !from_secret && tls.ca_certificates.is_empty() {
         issues.error_at("caCertificates", "is required to verify clients, where no Secret gives the roots");
+    }
+    if from_secret && !tls.ca_certificates.is_empty() {
+        issues.warn_at("caCertificates", "has no effect: a Secret gives the roots");
+    }
+    if tls.credential().is_none() && !tls.ca_cert_credential_name.is_empty() && !tls.ca_crl.is_empty() {
+        issues.error_at("caCrl", "must not be set beside caCertCredentialName: the Secret's key ca.crl has the revocation lists");
     }
     if tls.credential().is_some() && !tls.ca_crl.is_empty() {
         issues.error_at("caCrl", "must not be set beside credentialName: the Secret's key ca.crl has the revocation lists");

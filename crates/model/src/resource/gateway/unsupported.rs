@@ -30,17 +30,8 @@ fn server(issues: &mut Issues, server: &Server) {
 }
 
 fn settings(issues: &mut Issues, tls: &ServerTlsSettings) {
-    let instead = "is not supported by this version of Lateen: use credentialName with a Secret";
-    for (key, set) in [
-        ("serverCertificate", !tls.server_certificate.is_empty()),
-        ("privateKey", !tls.private_key.is_empty()),
-        ("caCertificates", !tls.ca_certificates.is_empty()),
-        ("caCrl", !tls.ca_crl.is_empty()),
-        ("tlsCertificates", !tls.tls_certificates.is_empty()),
-    ] {
-        if set {
-            issues.error_at(key, instead);
-        }
+    if tls.tls_certificates.len() > 1 {
+        issues.error_at("tlsCertificates", "a second certificate is not supported by this version of Lateen: name one");
     }
     if tls.credential_names.len() > 1 {
         issues.error_at("credentialNames", "a second certificate is not supported by this version of Lateen: name one Secret");

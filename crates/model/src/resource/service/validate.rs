@@ -20,6 +20,9 @@ impl Service {
 
     /// Finds what Kubernetes' validation would refuse.
     pub fn validate(&self, issues: &mut Issues) {
+        if self.metadata.labels.contains_key("topology.istio.io/network") {
+            issues.warn("is not used as a gateway between networks: endpoints of all networks are reached directly");
+        }
         issues.field("spec", |issues| {
             if self.spec.type_ == ServiceType::ExternalName {
                 let name = self.spec.external_name.as_deref().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Where workloads are.
 
-use lateen_model::dataplane::Locality;
-use lateen_model::resource::StringMap;
+use crate::dataplane::Locality;
+use crate::resource::StringMap;
 
 /// The label of a region.
 pub const REGION: &str = "topology.kubernetes.io/region";
