@@ -263,9 +263,13 @@ class World:
         self.close()
 
     def close(self):
+        """Ends all of it, and is not disturbed in that: who is impatient would leave half of it behind."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         for mesh in self.meshes:
             mesh.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def start(self):
         peers.certificates(self.directory)
