@@ -4,6 +4,7 @@ import datetime
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -167,7 +168,13 @@ def run(args):
     return 1 if this.data["failures"] else 0
 
 
+def end(number, _):
+    """A signal ends a run as Ctrl-C does: what was started is ended first."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def main():
+    signal.signal(signal.SIGTERM, end)
     try:
         return run(arguments())
     except Failure as failure:

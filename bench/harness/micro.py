@@ -10,7 +10,7 @@ PROGRAMS = {
     "policy": ("lateen-policy", "measure"),
     "tls": ("lateen-tls", "tls_cost"),
     "metrics": ("lateen-observe", "count"),
-    "generation": ("lateen-control", "generate"),
+    "generation": ("lateen-bench", "generation"),
 }
 
 

@@ -67,7 +67,7 @@ def section(scenario, results):
     header = ["", *(metric.label for metric in scenario.metrics)]
     rows = [[name, *(cell(summarize(rounds, metric.key)) for metric in scenario.metrics)] for name, rounds in results.items()]
     parts = [f"## {scenario.title}", f"`{scenario.name}` {scenario.note}".strip(), table(header, rows)]
-    parts += ["\n".join(f"- {line}" for line in ratio_lines(scenario, results))]
+    parts += ["\n".join(f"- {line}" for line in ratio_lines(scenario, results)), f"![{scenario.title}]({scenario.name}.svg)"]
     return "\n\n".join(part for part in parts if part)
 
 

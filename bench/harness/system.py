@@ -18,7 +18,7 @@ def run(*command, timeout=120, **kw):
     """The output of a command that succeeds."""
     command = [str(part) for part in command]
     try:
-        done = subprocess.run(command, timeout=timeout, text=True, capture_output=True, **kw)
+        done = subprocess.run(command, check=False, timeout=timeout, text=True, capture_output=True, **kw)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failure(f"{command[0]}: {error}") from error
     if done.returncode != 0:
@@ -77,7 +77,7 @@ def memory_mb(pids):
     rollups = [read(f"/proc/{pid}/smaps_rollup") for pid in pids]
 
     def total(*fields):
-        return sum(int(kb) for text in rollups for field in fields for kb in re.findall(rf"^{field}:\s+(\d+) kB", text, re.M)) / 1024
+        return sum(int(kb) for text in rollups for field in fields for kb in re.findall(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)) / 1024
     return {"rss_mb": total("Rss"), "own_mb": total("Private_Clean", "Private_Dirty")}
 
 

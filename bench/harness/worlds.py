@@ -59,6 +59,9 @@ class Kit:
     def versions(self):
         commands = {"lateen": [self.lateen, "--version"], "envoy": [self.envoy, "--version"], "haproxy": [self.found["haproxy"], "-v"]}
         lines = {name: run(*command).strip().splitlines()[0] for name, command in commands.items() if command[0]}
+        if self.envoy:
+            # PATH  version: HASH/VERSION/…
+            lines["envoy"] = "Envoy " + lines["envoy"].split("version: ")[-1].split("/")[1]
         if self.found["nginx"]:
             lines["nginx"] = subprocess.run([self.found["nginx"], "-v"], capture_output=True, text=True, check=False).stderr.strip()
         return lines
@@ -212,6 +215,9 @@ class Target:
     def exec(self, *command, timeout=120):
         return run(*self.exec_command(*command), timeout=timeout)
 
+    def answers(self):
+        return self.exec("curl", "-fsS", "-o", "/dev/null", f"http://{self.address('http1')}/") == ""
+
     def proxies(self, role):
         """Processes of the proxy in the pod `client` or `server`."""
         pod = self.mesh.pod(self.namespace, role)
@@ -257,9 +263,13 @@ class World:
         self.close()
 
     def close(self):
+        """Ends all of it, and is not disturbed in that: who is impatient would leave half of it behind."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         for mesh in self.meshes:
             mesh.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def start(self):
         peers.certificates(self.directory)
@@ -273,8 +283,7 @@ class World:
             if target.name in STATIC:
                 self.configure(target)
         for target in self.targets:
-            target.mesh.until(lambda t=target: t.exec("curl", "-fsS", "-o", "/dev/null", f"http://{t.address('http1')}/") == "",
-                              60, f"{target.name} ({target.shape}) does not answer")
+            target.mesh.until(target.answers, 60, f"{target.name} ({target.shape}) does not answer")
 
     def start_mesh(self, engine, static):
         directory = self.directory / engine

@@ -72,6 +72,9 @@ pub struct ControlArgs {
     /// the annotation networking.lateen.dev/routes-from with the namespaces, or "*"
     #[arg(long, env = "LATEEN_FOREIGN_ROUTES", default_value_t = false)]
     pub foreign_routes: bool,
+    /// Lets every proxy serve HTTP/1.0; a proxy's own metadata HTTP10 does it for one
+    #[arg(long, env = "PILOT_HTTP10", default_value_t = false)]
+    pub http10: bool,
     /// Lifetime of workloads' certificates if they do not ask for another
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub workload_cert_ttl: Duration,
@@ -192,6 +195,7 @@ fn config(args: &ControlArgs) -> Result<Config, ControlError> {
             cluster_id: args.cluster_id.as_str().into(),
             scope_gateway_to_namespace: args.scope_gateway_to_namespace,
             foreign_routes: args.foreign_routes,
+            http10: args.http10,
         },
         manifests: args.manifests.clone(),
         state_socket: args.state_socket.clone(),

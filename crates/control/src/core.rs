@@ -5,12 +5,15 @@ use crate::debounce::{Debounce, DebounceConfig, Merge};
 use crate::gateway_api::Transitions;
 use crate::metrics::Metrics;
 use crate::push::Hub;
+use crate::registration;
 use crate::resources;
 use crate::source::Input;
 use crate::store::{Refusal, Store};
 use crate::world::{ChangeSet, World, WorldEvent};
 use arc_swap::ArcSwap;
 use lateen_model::analysis::Context;
+use lateen_model::resource::{Kind, ResourceKey, WorkloadEntry};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, watch};
@@ -40,6 +43,10 @@ pub struct Core {
     files_read: Arc<AtomicBool>,
     /// Since when conditions hold.
     transitions: Transitions,
+    /// Entries of workloads that have registered themselves, by namespace and name.
+    registered: BTreeMap<(String, String), WorkloadEntry>,
+    /// When the next of them ends, if its workload does not come back.
+    expires: Option<Instant>,
     /// Who looks for what is strange between resources.
     subjects: watch::Sender<Arc<Subject>>,
 }
@@ -58,6 +65,8 @@ impl Core {
             expected,
             files_read: Arc::new(AtomicBool::new(!expected.files)),
             transitions: Transitions::default(),
+            registered: BTreeMap::new(),
+            expires: None,
             subjects: watch::Sender::default(),
         }
     }
@@ -81,19 +90,17 @@ impl Core {
     /// Runs until every source is gone.
     pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         loop {
-            let timer = self.debounce.timer();
-            let due = async {
-                match timer {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = until(self.debounce.timer());
+            let expired = until(self.expires);
+            let hub = Arc::clone(&self.hub);
             tokio::select! {
                 biased;
                 () = due => {
                     let due = self.debounce.fire(Instant::now());
                     self.push(due);
                 }
+                () = hub.registry().changed() => self.register(Instant::now()),
+                () = expired => self.register(Instant::now()),
                 input = inputs.recv() => match input {
                     Some(input) => self.input(input, Instant::now()),
                     None => return,
@@ -120,6 +127,8 @@ impl Core {
                     self.subjects.send_replace(Arc::new(self.subject()));
                 }
                 self.debounced(changes, now);
+                // Their groups may be others.
+                self.register(now);
             }
             Input::Roots(roots) => {
                 let changes = self.apply(vec![WorldEvent::Roots(roots)], now);
@@ -134,7 +143,7 @@ impl Core {
                 let _ = done.send(self.world.cluster_generation().unwrap_or(0));
             }
             Input::Show { query, done } => {
-                let _ = done.send(resources::show(&self.store, &self.world, &self.transitions, &query));
+                let _ = done.send(resources::show(&self.store, &self.world, (&self.transitions, &self.registered), &query));
             }
         }
     }
@@ -146,6 +155,29 @@ impl Core {
         }
         self.world = world;
         changes
+    }
+
+    /// Makes and ends the entries of workloads that register themselves. One that is written wins over one that is made.
+    fn register(&mut self, now: Instant) {
+        let (members, expires) = self.hub.registry().members(now);
+        self.expires = expires;
+        let mut wanted = registration::entries(&members, &self.world);
+        let key = |(namespace, name): &(String, String)| ResourceKey {
+            kind: Kind::WorkloadEntry,
+            namespace: namespace.clone(),
+            name: name.clone(),
+        };
+        wanted.retain(|name, _| !self.store.holds(&key(name)));
+        let gone = self.registered.keys().map(key).filter(|k| !wanted.contains_key(&(k.namespace.clone(), k.name.clone())));
+        // What is written under the name of one that was made is in force already.
+        let mut events: Vec<WorldEvent> = gone.filter(|k| !self.store.holds(k)).map(WorldEvent::Remove).collect();
+        let fresh = wanted.iter().filter(|(name, entry)| self.registered.get(*name) != Some(*entry));
+        events.extend(fresh.map(|(_, entry)| WorldEvent::Put(entry.clone().into())));
+        self.registered = wanted;
+        if !events.is_empty() {
+            let changes = self.apply(events, now);
+            self.at_once(changes, now);
+        }
     }
 
     fn subject(&self) -> Subject {
@@ -211,5 +243,13 @@ impl Core {
             tracing::warn!("refused: {} (in force instead: {})", refusal.rejection, refusal.in_force.as_str());
         }
         self.refusals.store(Arc::new(self.store.refusals()));
+    }
+}
+
+/// Never, if there is no such moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -9,6 +9,7 @@ pub mod generate;
 pub mod metrics;
 pub mod names;
 pub mod push;
+pub mod registration;
 pub mod resources;
 pub mod server;
 pub mod source;

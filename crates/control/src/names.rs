@@ -6,6 +6,8 @@ use std::net::IpAddr;
 pub const BLACK_HOLE: &str = "BlackHoleCluster";
 /// Traffic to destinations that the mesh does not know.
 pub const PASSTHROUGH: &str = "PassthroughCluster";
+/// The routes of the port at which sidecars are HTTP proxies (`proxyHttpPort`).
+pub const HTTP_PROXY_ROUTE: &str = "http_proxy";
 /// Inbound traffic to ports that no service names.
 pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// The port that captured outbound traffic arrives at (`MeshConfig.proxyListenPort`).

@@ -4,7 +4,7 @@ use crate::gateway_api::{self, Transitions};
 use crate::store::Store;
 use crate::world::World;
 use lateen_model::resource::gateway_api::{BUILT_IN_CLASSES, GatewayClass, GatewayClassSpec};
-use lateen_model::resource::{Kind, ObjectMeta, Resource, ResourceKey, Timestamp};
+use lateen_model::resource::{Kind, ObjectMeta, Resource, ResourceKey, Timestamp, WorkloadEntry};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,9 +46,16 @@ pub fn now() -> Timestamp {
     Timestamp::from_unix_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
-/// The resources that are asked for, as JSON: by kind, namespace and name. What is made for Gateways is among them.
-pub fn show(store: &Store, world: &World, transitions: &Transitions, query: &Query) -> Vec<Value> {
-    let mut found: BTreeMap<ResourceKey, Resource> = made(world).map(|r| (r.key(), r)).collect();
+/// The resources that are asked for, as JSON: by kind, namespace and name. What is made for Gateways, and entries of
+/// workloads that have registered themselves, are among them.
+pub fn show(
+    store: &Store,
+    world: &World,
+    (transitions, registered): (&Transitions, &BTreeMap<(String, String), WorkloadEntry>),
+    query: &Query,
+) -> Vec<Value> {
+    let registered = registered.values().map(|entry| Resource::from(entry.clone()));
+    let mut found: BTreeMap<ResourceKey, Resource> = made(world).chain(registered).map(|r| (r.key(), r)).collect();
     found.extend(store.in_force().map(|r| (r.key(), r)));
     found.retain(|key, _| query.covers(key));
     found.iter().filter_map(|(key, resource)| object(key, resource, (world, transitions))).collect()
@@ -147,7 +154,7 @@ mod tests {
 
         fn show(&self, word: &str, namespace: Option<&str>, name: Option<&str>) -> Vec<Value> {
             let query = Query::new(word, namespace.map(str::to_owned), name.map(str::to_owned)).unwrap();
-            show(&self.store, &self.world, &self.transitions, &query)
+            show(&self.store, &self.world, (&self.transitions, &BTreeMap::new()), &query)
         }
     }
 

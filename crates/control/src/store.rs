@@ -96,6 +96,11 @@ impl Store {
         self.in_force.values().cloned()
     }
 
+    /// Whether an object is in force.
+    pub fn holds(&self, key: &ResourceKey) -> bool {
+        self.in_force.contains_key(key)
+    }
+
     /// How many resources are in force.
     pub fn len(&self) -> usize {
         self.in_force.len()

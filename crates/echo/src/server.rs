@@ -314,7 +314,7 @@ async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     let service = service_fn(move |request| web::serve(Arc::clone(&connection), request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().half_close(true).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1024);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1024).enable_connect_protocol();
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let stopped = async {
         lease.stopped().await;

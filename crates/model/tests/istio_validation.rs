@@ -522,10 +522,7 @@ fn sidecar() {
                 "{egress: [{port: {protocol: HTTP}, bind: 'unix:///a', hosts: ['./b']}]}",
                 "spec.egress[0].bind: Unix sockets are not supported",
             ),
-            (
-                "{egress: [{port: {number: 80, protocol: HTTP_PROXY}, hosts: ['./b']}]}",
-                "spec.egress[0].port: HTTP_PROXY is not supported",
-            ),
+            ("{egress: [{port: {number: 80, protocol: HTTP_PROXY}, hosts: ['./b']}]}", ""),
             (
                 "{egress: [{port: {number: 80, protocol: HTTP}, hosts: ['./b']}, {port: {number: 80, protocol: HTTP}, hosts: ['./b']}]}",
                 "spec.egress[1].port: is used by an earlier",

@@ -16,7 +16,7 @@ fn all_versions_are_read() {
         let entry = "spec: {hosts: [a.org], ports: [{number: 80, name: http, protocol: HTTP}]}";
         assert!(findings(version, "ServiceEntry", entry).is_empty());
         assert!(findings(version, "WorkloadEntry", "spec: {address: 10.0.0.1}").is_empty());
-        assert_eq!(findings(version, "WorkloadGroup", "spec: {template: {}}").len(), 1);
+        assert!(findings(version, "WorkloadGroup", "spec: {template: {}}").is_empty());
     }
 }
 
@@ -130,7 +130,10 @@ fn workload_entries_and_groups() {
         ALL[0],
         "WorkloadGroup",
         &[
-            ("{template: {serviceAccount: vm}}", "warning spec: has no effect"),
+            ("{template: {serviceAccount: vm}}", ""),
+            ("{template: {address: 10.0.0.1}}", "warning spec.template.address: has no effect"),
+            ("{template: {}, metadata: {annotations: {a: b}}}", "warning spec.metadata.annotations: have no effect"),
+            ("{template: {}, probe: {httpGet: {port: 80}}}", "warning spec.probe: has no effect"),
             ("{metadata: {labels: {app: a}}}", "spec.template: is required"),
             ("{template: {}, probe: {}}", "spec.probe: must have exactly one of httpGet"),
             ("{template: {}, probe: {httpGet: {port: 0}}}", "spec.probe.httpGet.port: is 0"),

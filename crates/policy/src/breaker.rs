@@ -169,8 +169,8 @@ impl Breakers {
         None
     }
 
-    /// How many retries may be in flight at `now`: any number with a quota; with a budget a share of the requests that are active or wait, or of those of the budget's
-    /// interval; but at least the budget's minimum.
+    /// How many retries may be in flight at `now`: any number with a quota; with a budget a share of the requests that are active or
+    /// wait, or of those of the budget's interval, but at least the budget's minimum.
     pub fn retry_limit(&self, now: impl Fn() -> Duration) -> u32 {
         self.retry_limit_with(0, now)
     }

@@ -64,6 +64,8 @@ pub struct Scope {
     pub registry_only: bool,
     /// The cluster that traffic to unknown destinations is sent to instead (`egressProxy`).
     pub egress_proxy: Option<String>,
+    /// Ports at which the proxy is its application's HTTP proxy, by its Sidecar, and the hosts that are known there.
+    pub proxied: BTreeMap<u16, BTreeSet<Name>>,
     /// Stands for the content of the Sidecar, whose inbound listeners count too.
     sidecar_rev: Rev,
     by_host: HashMap<Name, usize>,
@@ -95,8 +97,15 @@ struct Egress<'a> {
     excluded: Vec<EgressHost>,
     /// Listeners for one port each.
     ports: Vec<(u16, Egress<'a>)>,
+    /// Listeners for requests to any port, by their own.
+    proxies: Vec<(u16, Egress<'a>)>,
     /// Whether there is a listener for the other ports.
     others: bool,
+}
+
+/// Whether the application uses the port as an HTTP proxy.
+fn is_proxy(listener: &IstioEgressListener) -> bool {
+    listener.port.as_ref().is_some_and(|port| port.protocol.eq_ignore_ascii_case("HTTP_PROXY"))
 }
 
 impl<'a> Egress<'a> {
@@ -104,12 +113,16 @@ impl<'a> Egress<'a> {
         let listeners = sidecar.map(|s| s.resource.spec.egress.as_slice()).unwrap_or_default();
         let all = Self::of_hosts(listeners.iter().flat_map(|l| &l.hosts), own);
         let port_of = |l: &IstioEgressListener| l.port.as_ref().and_then(|p| u16::try_from(p.number).ok());
-        let ports = listeners.iter().filter_map(|l| Some((port_of(l)?, Self::of_hosts(l.hosts.iter(), own)))).collect();
+        let (proxies, ports): (Vec<_>, Vec<_>) = listeners.iter().filter(|l| port_of(l).is_some()).partition(|l| is_proxy(l));
+        let by_port = |listeners: Vec<&IstioEgressListener>| -> Vec<(u16, Egress<'a>)> {
+            listeners.into_iter().filter_map(|l| Some((port_of(l)?, Self::of_hosts(l.hosts.iter(), own)))).collect()
+        };
+        let (proxies, ports) = (by_port(proxies), by_port(ports));
         let others: Vec<&IstioEgressListener> = listeners.iter().filter(|l| port_of(l).is_none()).collect();
         if others.is_empty() && !listeners.is_empty() {
-            return Self { ports, others: false, ..all };
+            return Self { ports, proxies, others: false, ..all };
         }
-        Self { ports, ..Self::of_hosts(others.iter().flat_map(|l| &l.hosts), own) }
+        Self { ports, proxies, ..Self::of_hosts(others.iter().flat_map(|l| &l.hosts), own) }
     }
 
     fn of_hosts<'h>(written: impl Iterator<Item = &'h String>, own: &'a str) -> Self {
@@ -120,13 +133,13 @@ impl<'a> Egress<'a> {
         if included.is_empty() && excluded.is_empty() {
             included.extend(EgressHost::parse("*/*"));
         }
-        Self { own, included, excluded, ports: Vec::new(), others: true }
+        Self { own, included, excluded, ports: Vec::new(), proxies: Vec::new(), others: true }
     }
 
     /// Which ports of a service are known: `None`, if it is not; `Some(None)`, if all are. A port that a listener names is known
     /// by that listener alone.
     fn ports_of(&self, service: &Service) -> Option<Option<BTreeSet<u16>>> {
-        if self.ports.is_empty() {
+        if self.ports.is_empty() && self.others {
             return self.imports(service).then_some(None);
         }
         let by_others = self.others && self.imports(service);
@@ -158,7 +171,7 @@ impl<'a> Egress<'a> {
         let meets = |e: &EgressHost| here(e) && entry.hosts.iter().any(|h| host::matches(h, e.host.as_str()));
         let covers = |e: &EgressHost| here(e) && entry.hosts.iter().all(|h| host::subset_of(h, e.host.as_str()));
         let imported = self.included.iter().any(meets) && !self.excluded.iter().any(covers);
-        imported || self.ports.iter().any(|(_, listener)| listener.imports_virtual_service(entry))
+        imported || self.ports.iter().chain(&self.proxies).any(|(_, listener)| listener.imports_virtual_service(entry))
     }
 }
 
@@ -173,8 +186,14 @@ impl Scope {
         let visible = |s: &Service| s.visibility.includes(own, &s.namespace, &world.mesh().default_service_export_to);
         let mut known: BTreeMap<&Name, ScopedService> = BTreeMap::new();
         for service in world.services().filter(|s| visible(s)) {
-            let Some(only_ports) = egress.ports_of(service) else { continue };
-            let scoped = || ScopedService { service: Arc::clone(service), only_ports: only_ports.clone(), cluster_only: false };
+            let proxied = || egress.proxies.iter().any(|(_, listener)| listener.imports(service));
+            let (only_ports, cluster_only) = match egress.ports_of(service) {
+                Some(only_ports) => (only_ports, false),
+                // Only through the proxy.
+                None if proxied() => (None, true),
+                None => continue,
+            };
+            let scoped = || ScopedService { service: Arc::clone(service), only_ports: only_ports.clone(), cluster_only };
             let kept = known.entry(&service.host).or_insert_with(scoped);
             // Several namespaces may have ServiceEntries of one host.
             if world.by_precedence(service, &kept.service, own).is_lt() {
@@ -208,6 +227,10 @@ impl Scope {
         }
         let mut services: Vec<ScopedService> = known.into_values().collect();
         services.sort_by(|a, b| a.service.order.cmp(&b.service.order));
+        let of_proxy = |listener: &Egress<'_>| -> BTreeSet<Name> {
+            services.iter().filter(|s| listener.imports(&s.service)).map(|s| Name::clone(&s.service.host)).collect()
+        };
+        let proxied = egress.proxies.iter().map(|(port, listener)| (*port, of_proxy(listener))).collect();
         let by_host = services.iter().enumerate().map(|(i, s)| (Name::clone(&s.service.host), i)).collect();
         Self {
             aliases: aliases(world, own, &services),
@@ -217,6 +240,7 @@ impl Scope {
             delegates,
             registry_only: registry_only(world, sidecar.map(|s| &**s)),
             egress_proxy: egress_proxy.map(|(cluster, ..)| cluster),
+            proxied,
             sidecar_rev: sidecar.map(|s| s.rev).unwrap_or_default(),
             by_host,
         }

@@ -5,6 +5,7 @@ use super::view::View;
 use super::{affected, convergence::Convergence};
 use crate::generate::Proxy;
 use crate::metrics::Metrics;
+use crate::registration::{Member, Registry};
 use crate::world::{ChangeSet, Kind, World};
 use arc_swap::ArcSwap;
 use lateen_xds::server::{Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Rejection, Watch};
@@ -12,6 +13,7 @@ use lateen_xds::{Generation, ResourceType};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant as StdInstant;
+use tokio::time::Instant;
 
 /// Serves all proxies from one world, and tells them of the next.
 pub struct Hub {
@@ -20,6 +22,7 @@ pub struct Hub {
     connections: Arc<Connections>,
     convergence: Arc<Convergence>,
     metrics: Arc<Metrics>,
+    registry: Registry,
 }
 
 struct State {
@@ -58,12 +61,24 @@ impl Hub {
             class_of: HashMap::new(),
         };
         let convergence = Convergence::new(Arc::clone(&connections), Arc::clone(&metrics));
-        Arc::new(Self { state: Mutex::new(state), memo: Arc::default(), connections, convergence, metrics })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            memo: Arc::default(),
+            connections,
+            convergence,
+            metrics,
+            registry: Registry::default(),
+        })
     }
 
     /// The connections that are served.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+
+    /// The workloads that have registered themselves.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// What watches how far proxies are.
@@ -235,17 +250,15 @@ impl ControlPlane for HubControlPlane {
                 "proxies of type {kind:?} are not served yet; \"sidecar\" and \"router\" are"
             )));
         }
-        if let Some(group) = client.node.metadata_str("AUTO_REGISTER_GROUP") {
-            let namespace = &client.node.namespace;
-            return Err(Rejection::Denied(format!(
-                "workloads do not register themselves in {namespace}/{group:?}: write a WorkloadEntry for this one, and leave out ISTIO_META_AUTO_REGISTER_GROUP"
-            )));
-        }
+        let member = Member::of(client, &state.world).map_err(Rejection::Denied)?;
         let id = client.connection;
         let proxy = Arc::new(proxy_of(client, &state.world));
         let view = hub.class_view(&mut state, &proxy);
         let slot = Arc::new(Slot { client: Arc::clone(client), view: ArcSwap::new(view) });
         hub.join(&mut state, id, &proxy, &slot);
+        if let Some(member) = member {
+            hub.registry.join(id, member);
+        }
         Ok(Box::new(ConnectionGenerator { hub: Arc::clone(hub), slot, id }))
     }
 }
@@ -268,5 +281,6 @@ impl Generator for ConnectionGenerator {
 impl Drop for ConnectionGenerator {
     fn drop(&mut self) {
         leave(&mut self.hub.lock(), self.id);
+        self.hub.registry.leave(self.id, Instant::now());
     }
 }

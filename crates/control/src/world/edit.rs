@@ -127,6 +127,13 @@ impl Edit {
                 self.put_given((&r.metadata.namespace, &object), Some(&r.metadata.name), r.given().collect(), true);
             }
             Resource::WorkloadEntry(r) => self.put_workload_entry(r),
+            Resource::WorkloadGroup(r) => {
+                let (namespace, name) = (&r.metadata.namespace, &r.metadata.name);
+                let old = self.namespace(namespace).workload_groups.insert(name.as_str().into(), Arc::clone(r));
+                if old.is_none_or(|old| old.spec != r.spec) {
+                    self.changed(Kind::Workload, namespace, name);
+                }
+            }
             Resource::PeerAuthentication(r) => self.put_listed(r, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications),
             Resource::AuthorizationPolicy(r) => {
                 self.put_listed(r, Kind::AuthorizationPolicy, |ns| &mut ns.authorization_policies);
@@ -137,8 +144,6 @@ impl Edit {
             Resource::ServiceAccount(_)
             | Resource::ConfigMap(_)
             | Resource::Pod(_)
-            // Workloads do not register themselves.
-            | Resource::WorkloadGroup(_)
             | Resource::WorkloadProxyConfig(_)
             | Resource::GatewayClass(_)
             | Resource::KubeGateway(_)
@@ -213,6 +218,11 @@ impl Edit {
             ResourceKind::EndpointSlice => self.remove_given(ns, &format!("slice/{name}")),
             ResourceKind::Endpoints => self.remove_given(ns, &format!("endpoints/{name}")),
             ResourceKind::WorkloadEntry => self.remove_workload_entry(ns, name),
+            ResourceKind::WorkloadGroup => {
+                if self.namespace(ns).workload_groups.remove(name).is_some() {
+                    self.changed(Kind::Workload, ns, name);
+                }
+            }
             ResourceKind::PeerAuthentication => {
                 self.remove_listed(key, Kind::PeerAuthentication, |ns| &mut ns.peer_authentications);
             }
@@ -227,7 +237,6 @@ impl Edit {
             ResourceKind::ServiceAccount
             | ResourceKind::ConfigMap
             | ResourceKind::Pod
-            | ResourceKind::WorkloadGroup
             | ResourceKind::WorkloadProxyConfig
             | ResourceKind::GatewayClass
             | ResourceKind::KubeGateway

@@ -6,7 +6,7 @@ use super::service::{Service, ServiceEndpoints, Visibility, Workload};
 use super::{Order, Rev};
 use lateen_model::resource::{
     AuthorizationPolicy, DestinationRule, Gateway, LocalRateLimit, Object, PeerAuthentication, Secret, ServiceEntry, Sidecar,
-    TrafficDistribution, VirtualService, host,
+    TrafficDistribution, VirtualService, WorkloadGroup, host,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -235,6 +235,8 @@ pub struct NamespaceWorld {
     pub workloads: BTreeMap<Name, Arc<Workload>>,
     /// What WorkloadEntries describe, by their names.
     pub entry_workloads: BTreeMap<Name, Arc<Workload>>,
+    /// What workloads that register themselves are made like, by name.
+    pub workload_groups: BTreeMap<Name, Arc<WorkloadGroup>>,
     /// Endpoints that EndpointSlices and `v1 Endpoints` give.
     pub(super) given: Given,
     /// networking.istio.io.
@@ -263,6 +265,7 @@ impl NamespaceWorld {
             && self.traffic_distribution.is_none()
             && self.workloads.is_empty()
             && self.entry_workloads.is_empty()
+            && self.workload_groups.is_empty()
             && self.given.is_empty()
             && self.service_entries.is_empty()
             && self.virtual_services.is_empty()

@@ -1,4 +1,4 @@
-//! WebSocket echo (RFC 6455) on `/ws`: every text or binary message comes back as it was.
+//! WebSocket echo (RFC 6455, and RFC 8441 over HTTP/2) on `/ws`: every text or binary message comes back as it was.
 
 use super::body::{Body, full, refusal};
 use crate::server::{Connection, Lease};
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
@@ -18,6 +19,10 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// Answers the handshake; the echo goes on in a task of its own.
 pub(crate) fn answer(connection: &Arc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
+    if request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket") {
+        tokio::spawn(echo(hyper::upgrade::on(&mut request), connection.lease.clone()));
+        return Response::new(full(Bytes::new()));
+    }
     let key = match accept(request.headers()) {
         Ok(key) => key,
         Err(reason) => {

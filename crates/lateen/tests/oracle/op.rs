@@ -27,6 +27,8 @@ pub(crate) struct Http {
     pub(crate) tls: Option<Tls>,
     pub(crate) version: Version,
     pub(crate) method: String,
+    /// Over HTTP/2, the protocol of an extended CONNECT (RFC 8441); a WebSocket message is then sent, and its answer the body.
+    pub(crate) protocol: Option<String>,
     /// The request's target as sent.
     pub(crate) target: String,
     /// `Host`, or `:authority`.
@@ -120,6 +122,8 @@ pub(crate) struct Bytes {
     pub(crate) parts: Vec<Vec<u8>>,
     /// Whether to end our direction after the last.
     pub(crate) finish: bool,
+    /// Whether to reset the connection in the end.
+    pub(crate) reset: bool,
     /// Milliseconds without a byte after which the next part goes out, and after the last it is over.
     pub(crate) quiet: u64,
 }

@@ -151,6 +151,8 @@ pub(crate) struct HttpStep {
     host: Option<String>,
     /// One value or a list of them.
     #[serde(default)]
+    /// Over HTTP/2, the protocol of an extended CONNECT (RFC 8441).
+    protocol: Option<String>,
     headers: serde_json::Map<String, Value>,
     body: Option<String>,
     chunks: Option<Vec<String>>,
@@ -205,6 +207,9 @@ pub(crate) struct SendStep {
     #[serde(default)]
     pad: usize,
 }
+    /// Whether to reset the connection in the end.
+    #[serde(default)]
+    reset: bool,
 
 fn quiet() -> u64 {
     400
@@ -310,6 +315,7 @@ fn simple(url: &str) -> Result<Http, String> {
         body: Body::None,
         trailers: Vec::new(),
         times: 1,
+        protocol: None,
         parallel: 1,
         stagger: 0,
         keys: 0,
@@ -367,6 +373,7 @@ impl HttpStep {
         Ok(http)
     }
 }
+        http.protocol.clone_from(&self.protocol);
 
 impl GrpcStep {
     /// `lateen.echo.v1.Echo/Unary` with an `EchoRequest`, encoded by hand: five small fields need no code generator.
@@ -408,7 +415,7 @@ impl SendStep {
             parts.insert(0, bytes.map_err(|e| format!("{digits}: {e}"))?);
         }
         let tls = self.tls.as_ref().map(|tls| Tls { alpn: tls.alpn.clone().unwrap_or_default(), ..tls.op("", "") });
-        Ok(Bytes { address: self.to.clone(), tls, parts, finish: self.finish, quiet: self.quiet })
+        Ok(Bytes { address: self.to.clone(), tls, parts, finish: self.finish, reset: self.reset, quiet: self.quiet })
     }
 }
 

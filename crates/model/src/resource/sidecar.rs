@@ -178,9 +178,6 @@ impl Sidecar {
                 if own && listener.port.is_none() {
                     issues.error_at("port", "is required with bind or captureMode: NONE");
                 }
-                if listener.port.as_ref().is_some_and(|port| port.protocol.eq_ignore_ascii_case("http_proxy")) {
-                    issues.error_at("port", "HTTP_PROXY is not supported by this version of Lateen; HTTP and TCP are");
-                }
             });
         });
         issues.into_errors()

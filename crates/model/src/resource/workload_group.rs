@@ -89,14 +89,23 @@ impl WorkloadGroup {
     pub fn validate(&self, issues: &mut Issues) {
         issues.field("spec", |issues| {
             let spec = &self.spec;
-            // By itself a group changes nothing, in Istio too.
-            issues.warn("has no effect: workloads cannot register themselves here; write a WorkloadEntry for each of them");
+            if spec.probe.is_some() {
+                issues.warn_at("probe", "has no effect: a workload takes traffic for as long as its proxy is connected");
+            }
             match &spec.template {
                 None => issues.error_at("template", "is required"),
-                Some(template) => issues.field("template", |issues| check_template(template, issues)),
+                Some(template) => issues.field("template", |issues| {
+                    check_template(template, issues);
+                    if !template.address.is_empty() {
+                        issues.warn_at("address", "has no effect: it is that of the workload that registers itself");
+                    }
+                }),
             }
             issues.optional("metadata", spec.metadata.as_ref(), |issues, meta| {
                 issues.field("labels", |issues| validate_istio_labels(&meta.labels, issues));
+                if !meta.annotations.is_empty() {
+                    issues.warn_at("annotations", "have no effect on traffic: the entries have them, and nothing reads them");
+                }
             });
             issues.optional("probe", spec.probe.as_ref(), check_probe);
         });
@@ -108,7 +117,7 @@ impl WorkloadGroup {
     }
 }
 
-/// A template has no address yet.
+/// A template has no address yet: that is the workload's own.
 fn check_template(template: &WorkloadEntrySpec, issues: &mut Issues) {
     let mut entry = template.clone();
     if entry.address.is_empty() {

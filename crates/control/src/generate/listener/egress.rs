@@ -31,6 +31,11 @@ impl Outbound<'_> {
             ports.insert(address.port());
             listeners.extend(self.own_listener(listener, address));
         }
+        for port in self.scope.proxied.keys().filter(|port| !ports.contains(port)).copied().collect::<Vec<_>>() {
+            // Captured, whatever its address.
+            ports.insert(port);
+            listeners.push(self.http_listener(port));
+        }
         (listeners, ports)
     }
 

@@ -4,6 +4,7 @@ mod egress;
 mod entry;
 pub mod gateway;
 mod http;
+mod http_proxy;
 pub mod inbound;
 mod l4;
 pub mod outbound;
@@ -36,8 +37,8 @@ fn tcp_proxy(cluster: &str, access_log: &[AccessLog]) -> TcpProxy {
         destination: TcpDestination::Cluster(cluster.to_owned()),
         idle_timeout: None,
         hash_source_ip: false,
-        access_log: access_log.to_vec(),
         tunnel: None,
+        access_log: access_log.to_vec(),
     }
 }
 

@@ -46,7 +46,7 @@ pub fn listeners(outbound: Outbound<'_>) -> (Vec<Listener>, u64) {
             }
         }
     }
-    let mut all: Vec<Listener> = made.into_values().chain(own).collect();
+    let mut all: Vec<Listener> = made.into_values().chain(own).chain(outbound.http_proxy()).collect();
     all.push(outbound.virtual_outbound());
     (all, conflicts)
 }

@@ -3,6 +3,7 @@
 mod domains;
 mod extras;
 mod gateway;
+mod proxied;
 mod rules;
 
 pub use rules::default_retry;
@@ -64,6 +65,8 @@ impl Via<'_> {
 enum Requested<'a> {
     /// `80`: all services with an HTTP port of this number.
     Port(u16),
+    /// `http_proxy`: all services with HTTP ports.
+    Proxied,
     /// `HOST:80`: one service whose port is sniffed.
     Sniffed { host: &'a str, port: u16 },
 }
@@ -71,6 +74,9 @@ enum Requested<'a> {
 fn parse(name: &str) -> Option<Requested<'_>> {
     if let Ok(port) = name.parse() {
         return Some(Requested::Port(port));
+    }
+    if name == names::HTTP_PROXY_ROUTE {
+        return Some(Requested::Proxied);
     }
     let (host, port) = name.rsplit_once(':')?;
     Some(Requested::Sniffed { host, port: port.parse().ok()? })
@@ -81,18 +87,28 @@ pub fn of_name(context: RouteContext<'_>, name: &str) -> RouteConfiguration {
     let virtual_hosts = match parse(name) {
         _ if context.proxy.role == ProxyRole::Router => gateway::virtual_hosts(context, name),
         Some(Requested::Port(port)) => of_port(context, port),
+        Some(Requested::Proxied) => proxied::virtual_hosts_of(context, &context.scope.visible().collect::<Vec<_>>()),
         Some(Requested::Sniffed { host, port }) => of_sniffed(context, host, port),
         None => vec![catch_all(context)],
     };
     RouteConfiguration {
         name: name.to_owned(),
         virtual_hosts,
-        ignore_port_in_host_matching: true,
+        ignore_port_in_host_matching: !is_proxied(context, name),
         max_direct_response_body_bytes: MAX_DIRECT_RESPONSE,
     }
 }
 
+/// Whether the application uses the proxy as such there, so that the request's own port counts.
+fn is_proxied(context: RouteContext<'_>, name: &str) -> bool {
+    name == names::HTTP_PROXY_ROUTE || name.parse().is_ok_and(|port: u16| context.scope.proxied.contains_key(&port))
+}
+
 fn of_port(context: RouteContext<'_>, port: u16) -> Vec<VirtualHost> {
+    if let Some(hosts) = context.scope.proxied.get(&port) {
+        let known = context.scope.services.iter().filter(|s| hosts.contains(&s.service.host)).collect::<Vec<_>>();
+        return proxied::virtual_hosts_of(context, &known);
+    }
     let with_port = |s: &&ScopedService| s.port(port).is_some_and(serves_http);
     let services: Vec<&ScopedService> = context.scope.visible().filter(with_port).collect();
     let mut hosts = virtual_hosts(context, &services, port);
@@ -221,7 +237,16 @@ pub(super) fn everything() -> RouteMatch {
 
 /// Requests to hosts that nobody knows: on to where the client wanted, or 502.
 fn catch_all(context: RouteContext<'_>) -> VirtualHost {
-    let (name, action) = if context.scope.registry_only {
+    catch_all_if(context, context.scope.registry_only)
+}
+
+/// Requests to hosts that nobody knows: 502.
+fn catch_all_blocking(context: RouteContext<'_>) -> VirtualHost {
+    catch_all_if(context, true)
+}
+
+fn catch_all_if(context: RouteContext<'_>, blocks: bool) -> VirtualHost {
+    let (name, action) = if blocks {
         ("block_all", RouteAction::DirectResponse(DirectResponse { status: 502, body: Vec::new() }))
     } else {
         let cluster = context.scope.egress_proxy.clone().unwrap_or_else(|| names::PASSTHROUGH.to_owned());

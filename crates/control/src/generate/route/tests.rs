@@ -272,3 +272,49 @@ fn registry_only() {
     assert_eq!(names, ["one.a.svc.cluster.local:80", "block_all"]);
     assert_eq!(clusters(&bench.host("80", "block_all").routes), ["direct 502"]);
 }
+
+#[test]
+fn a_proxy_of_its_application_goes_by_host_and_port() {
+    let rule = virtual_service("one", "[one]", "[{match: [{uri: {prefix: /x}}], route: [{destination: {host: two}}]}]");
+    let bench = bench(&rule);
+    let routes = bench.routes("http_proxy");
+    assert!(!routes.ignore_port_in_host_matching);
+    let domains = |host: &str| bench.host("http_proxy", host).domains;
+    // Port 80 needs no port, others do.
+    let of_one = domains("one.a.svc.cluster.local:80");
+    assert!(
+        ["one", "one:80", "one.a.svc.cluster.local", "one.a.svc.cluster.local:80"]
+            .iter()
+            .all(|d| of_one.contains(&(*d).to_owned()))
+    );
+    let admin = domains("one.a.svc.cluster.local:9000");
+    assert!(admin.contains(&"one:9000".to_owned()) && !admin.contains(&"one".to_owned()), "{admin:?}");
+    assert!(domains("two.a.svc.cluster.local:8000").contains(&"two:8000".to_owned()));
+    assert!(domains("sniffed.b.svc.cluster.local:80").contains(&"sniffed.b:80".to_owned()));
+    // Each domain stands once.
+    let all: Vec<String> = routes.virtual_hosts.iter().flat_map(|h| h.domains.clone()).collect();
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    // To the connection's own destination would be to the proxy itself.
+    let last = routes.virtual_hosts.last().unwrap();
+    assert!(matches!(&last.routes[0].action, RouteAction::DirectResponse(DirectResponse { status: 502, .. })), "{last:?}");
+}
+
+#[test]
+fn a_sidecar_makes_ports_of_proxies() {
+    let sidecar = "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: x, namespace: a}\nspec:\n  egress:\n  - {port: {number: 8401, protocol: HTTP_PROXY, name: p}, bind: 127.0.0.1, captureMode: NONE, hosts: [./one.a.svc.cluster.local]}\n  - {hosts: [./two.a.svc.cluster.local]}\n---\n";
+    let bench = bench(sidecar);
+    let names: Vec<String> = bench.routes("8401").virtual_hosts.into_iter().map(|h| h.name).collect();
+    assert_eq!(names, ["one.a.svc.cluster.local:80", "one.a.svc.cluster.local:9000", "block_all"]);
+    // What only the proxy knows has clusters, and no listeners or routes elsewhere.
+    assert!(bench.scope.service("one.a.svc.cluster.local").is_none());
+    assert!(bench.scope.services.iter().any(|s| &*s.service.host == "one.a.svc.cluster.local"));
+    assert!(bench.scope.service("two.a.svc.cluster.local").is_some());
+    assert!(!bench.routes("9000").virtual_hosts.iter().any(|h| h.name.starts_with("one.")));
+    let listeners = crate::generate::listener::outbound::listeners(crate::generate::listener::outbound::Outbound {
+        world: &bench.world,
+        scope: &bench.scope,
+        proxy: &bench.proxy,
+    });
+    let proxy = listeners.0.iter().find(|l| l.name == "127.0.0.1_8401").expect("a listener");
+    assert!(proxy.bind_to_port);
+}

@@ -57,6 +57,9 @@ async fn open(http: &Http) -> Result<Kept, NotOpened> {
 async fn one(sender: h2::client::SendRequest<Bytes>, http: &Http, into: &mut Exchange) -> Result<(), String> {
     let mut sender = sender.ready().await.map_err(|e| describe(&e))?;
     let request = head(http)?;
+    if http.protocol.is_some() {
+        return websocket(&mut sender, request, into).await;
+    }
     let parts: Vec<Bytes> = match &http.body {
         Body::None => Vec::new(),
         Body::Text(text) | Body::Expect(text) => vec![text.clone().into()],
@@ -88,12 +91,45 @@ async fn one(sender: h2::client::SendRequest<Bytes>, http: &Http, into: &mut Exc
     Ok(())
 }
 
+/// Opens a WebSocket, sends one message and waits for one.
+async fn websocket(sender: &mut h2::client::SendRequest<Bytes>, request: Request<()>, into: &mut Exchange) -> Result<(), String> {
+    /// Final frames of a client with a mask of zeros: the text `hello`, and the end.
+    const HELLO: &[u8] = &[0x81, 0x85, 0, 0, 0, 0, b'h', b'e', b'l', b'l', b'o'];
+    const CLOSE: &[u8] = &[0x88, 0x80, 0, 0, 0, 0];
+    let (response, mut to) = sender.send_request(request, false).map_err(|e| describe(&e))?;
+    let response = response.await.map_err(|e| describe(&e))?;
+    into.status = response.status().as_u16();
+    into.headers = list(response.headers());
+    let opened = into.status == 200;
+    if opened {
+        to.send_data(Bytes::from_static(HELLO), false).map_err(|e| describe(&e))?;
+    }
+    let mut from = response.into_body();
+    while let Some(data) = from.data().await {
+        let data = data.map_err(|e| describe(&e))?;
+        let _ = from.flow_control().release_capacity(data.len());
+        into.body.extend_from_slice(&data);
+        if opened && into.body.len() == HELLO.len() - 4 {
+            to.send_data(Bytes::from_static(CLOSE), true).map_err(|e| describe(&e))?;
+        }
+    }
+    if opened {
+        // Of the answer's frames the text.
+        into.body = into.body.get(2..7).unwrap_or_default().to_vec();
+    }
+    Ok(())
+}
+
 fn head(http: &Http) -> Result<Request<()>, String> {
     let authority = http.authority.as_deref().unwrap_or_default();
     let scheme = if http.tls.is_some() { "https" } else { "http" };
     let uri = if http.method == "CONNECT" { authority.to_owned() } else { format!("{scheme}://{authority}{}", http.target) };
     let mut request = Request::builder().method(http.method.as_str()).uri(uri).body(()).map_err(|e| e.to_string())?;
     *request.headers_mut() = map(&http.headers)?;
+    if let Some(protocol) = &http.protocol {
+        *request.method_mut() = http::Method::CONNECT;
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.as_str()));
+    }
     Ok(request)
 }
 

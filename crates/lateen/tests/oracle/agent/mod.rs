@@ -136,7 +136,15 @@ async fn resolve(address: &str) -> Result<SocketAddr, String> {
 }
 
 async fn connect(address: &str, tls: Option<&Tls>) -> Result<Opened, NotOpened> {
+    connect_for(address, tls, false).await
+}
+
+/// As [`connect`]; `reset` says that the connection is to be reset in the end.
+async fn connect_for(address: &str, tls: Option<&Tls>, reset: bool) -> Result<Opened, NotOpened> {
     let (stream, local) = connect_plainly(address).await.map_err(|error| NotOpened { error, local: String::new() })?;
+    if reset && let Err(error) = stream.set_zero_linger() {
+        return Err(NotOpened { error: error.to_string(), local });
+    }
     let Some(tls) = tls else { return Ok(Opened { stream: Box::new(stream), local, tls: None }) };
     match timeout(Duration::from_secs(10), tls::connect(stream, tls)).await {
         Ok(Ok((stream, seen))) => Ok(Opened { stream, local, tls: Some(seen) }),

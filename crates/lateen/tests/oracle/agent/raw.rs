@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::{Opened, connect, describe, millis, now};
+use super::{Opened, connect_for, describe, millis, now};
 use crate::op::{Bytes, End, Exchange};
 
 pub(super) async fn exchange(bytes: &Bytes) -> Exchange {
     let (start, began) = (Instant::now(), now());
-    let Opened { mut stream, local, tls } = match connect(&bytes.address, bytes.tls.as_ref()).await {
+    let Opened { mut stream, local, tls } = match connect_for(&bytes.address, bytes.tls.as_ref(), bytes.reset).await {
         Ok(opened) => opened,
         Err(failed) => return Exchange { error: Some(failed.error), local: failed.local, began, ..Exchange::default() },
     };
