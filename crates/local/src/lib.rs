@@ -17,6 +17,7 @@
 
 mod announce;
 mod api;
+mod capturing;
 pub mod cli;
 mod client;
 mod container;
@@ -25,7 +26,6 @@ mod controller;
 mod dns;
 mod dns_files;
 mod endpoints;
-mod capturing;
 mod engine;
 mod environment;
 mod exec;
