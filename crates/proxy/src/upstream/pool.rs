@@ -517,7 +517,12 @@ impl Lease {
             LeaseKind::H2(shared) => {
                 let mut connection = shared.connection.clone();
                 let sent = match connection.ready().await {
-                    Ok(()) => connection.send_request(head, end),
+                    Ok(()) => {
+                        if head.upgrade().is_some() {
+                            connection.await_upgrades().await;
+                        }
+                        connection.send_request(head, end)
+                    }
                     Err(error) => Err(error),
                 };
                 if sent.is_err() {
