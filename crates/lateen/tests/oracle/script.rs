@@ -34,6 +34,15 @@ pub(crate) struct Script {
     /// Whether it runs again with the DestinationRules' policies in each of the other places that have them.
     #[serde(default)]
     pub(crate) places: bool,
+    /// Whether what the proxies have counted in the end is compared; see counters.rs.
+    #[serde(default)]
+    pub(crate) counters: bool,
+    /// Numbers of them that both have to have, by pod and name.
+    #[serde(default)]
+    pub(crate) counted: BTreeMap<String, Value>,
+    /// Patterns of those that chance decides.
+    #[serde(default)]
+    pub(crate) chance: Vec<String>,
     pub(crate) steps: Vec<Step>,
 }
 
