@@ -233,6 +233,13 @@ mod tests {
         proxy.ask("nonsense\r\n\r\n").await;
 
         let mut subscription = subscription_of(&proxy.shared);
+        let page = prometheus(&proxy.shared, &subscription);
+        let families = read(&String::from_utf8(page.body.to_vec()).expect("UTF-8")).expect("a page");
+        let of_cluster = |label, of| [(label, of), ("cluster_name", "app|\\\"80\"")];
+        assert_eq!(value(&families, "envoy_cluster_upstream_rq", &of_cluster("response_code", "200")), Some(3.0));
+        assert_eq!(value(&families, "envoy_cluster_upstream_rq_xx", &of_cluster("response_code_class", "2xx")), Some(3.0));
+
+        // Clusters that are new take the place of those before.
         subscription.apply(ResourceType::Cds, "1".to_owned(), &[cluster("new", None).encoded()], &[]);
         let page = prometheus(&proxy.shared, &subscription);
         let text = String::from_utf8(page.body.to_vec()).expect("UTF-8");
@@ -241,9 +248,6 @@ mod tests {
         assert_eq!(of("istio_requests_total").kind, Kind::Counter);
         assert_eq!(of("istio_request_duration_milliseconds").kind, Kind::Histogram);
         assert_eq!(value(&families, "lateen_downstream_bad_requests_total", &[("code", "400")]), Some(1.0));
-        let of_cluster = |label, of| [(label, of), ("cluster_name", "app|\\\"80\"")];
-        assert_eq!(value(&families, "envoy_cluster_upstream_rq", &of_cluster("response_code", "200")), Some(3.0), "{text}");
-        assert_eq!(value(&families, "envoy_cluster_upstream_rq_xx", &of_cluster("response_code_class", "2xx")), Some(3.0));
         assert_eq!(value(&families, "lateen_xds_updates_total", &[("type", "CDS")]), Some(1.0));
         assert_eq!(value(&families, "lateen_xds_warming", &[("type", "CDS")]), Some(1.0));
         assert!(families.iter().all(|f| !f.help.is_empty()), "{text}");
