@@ -377,10 +377,12 @@ pub(crate) fn base_name(pod: &PodStatus) -> String {
     }
 }
 
+/// Pods that documents bring; a Gateway of the Kubernetes Gateway API brings a proxy unless it names the address of another.
 fn pods_in(documents: &[Value]) -> usize {
     let of = |document: &Value| match document["kind"].as_str() {
         Some("Pod") => 1,
         Some("Deployment" | "StatefulSet") => document["spec"]["replicas"].as_u64().unwrap_or(1),
+        Some("Gateway") if !document["spec"]["gatewayClassName"].is_null() => u64::from(document["spec"]["addresses"].is_null()),
         _ => 0,
     };
     usize::try_from(documents.iter().map(of).sum::<u64>()).unwrap_or(usize::MAX)
