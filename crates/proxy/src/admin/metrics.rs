@@ -234,7 +234,7 @@ mod tests {
 
         let mut subscription = subscription_of(&proxy.shared);
         let page = prometheus(&proxy.shared, &subscription);
-        let families = read(&String::from_utf8(page.body.to_vec()).expect("UTF-8")).expect("a page");
+        let families = read(std::str::from_utf8(&page.body).expect("UTF-8")).expect("a page");
         let of_cluster = |label, of| [(label, of), ("cluster_name", "app|\\\"80\"")];
         assert_eq!(value(&families, "envoy_cluster_upstream_rq", &of_cluster("response_code", "200")), Some(3.0));
         assert_eq!(value(&families, "envoy_cluster_upstream_rq_xx", &of_cluster("response_code_class", "2xx")), Some(3.0));

@@ -247,6 +247,7 @@ impl Forwarding<'_, '_> {
                         None => {
                             if had_retry_permit && decision == Decision::NotRetriable {
                                 self.plan.cluster.stats.upstream_rq_retry_success.inc();
+                                self.plan.cluster.breakers.retry_succeeded(upstream::now);
                             }
                             return Ok(answered);
                         }
