@@ -59,7 +59,7 @@ fn is_compared(name: &str) -> bool {
     if !name.starts_with("cluster.") {
         return false;
     }
-    (OF_CLUSTERS.iter().any(|suffix| of_cluster(suffix)) || is_status(name)) && !is_part(name)
+    (OF_CLUSTERS.iter().any(of_cluster) || is_status(name)) && !is_part(name)
 }
 
 /// Of what Envoy counts once more for those that ask from inside, for tries, and for zones.
