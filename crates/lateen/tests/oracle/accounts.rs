@@ -123,17 +123,27 @@ impl Ledger {
                 return Some(format!("{logged} requests went to {host}, counted are {counted}"));
             }
         }
-        for workload in pods.iter().map(base_name) {
-            let addresses = pods.iter().filter(|pod| base_name(pod) == workload).map(|pod| &pod.ip);
+        for workload in pods.iter().map(workload_of) {
+            let addresses = pods.iter().filter(|pod| workload_of(pod) == workload).map(|pod| &pod.ip);
             let logged: u64 = addresses.filter_map(|ip| self.endpoints.get(ip)).sum();
             let counted = sum("source", "destination_workload", &workload);
-            if counted > logged {
+            // What went to no endpoint is counted for the one that was tried.
+            if counted > logged + self.elsewhere {
                 return Some(format!("{logged} requests went to endpoints of {workload}, counted are {counted}"));
             }
         }
-        let (own, all) = (base_name(pod), |s: &&&Sample| label(s, "reporter") == "destination");
+        let (own, all) = (workload_of(pod), |s: &&&Sample| label(s, "reporter") == "destination");
         let others = requests.iter().filter(all).find(|s| label(s, "destination_workload") != own);
         others.map(|s| format!("requests that came to {own} are counted as {:?}", s.labels))
+    }
+}
+
+/// The workload of a pod: pods of a StatefulSet have its name and a number.
+fn workload_of(pod: &PodStatus) -> String {
+    let name = base_name(pod);
+    match name.rsplit_once('-') {
+        Some((set, _)) if pod.labels.contains_key("statefulset.kubernetes.io/pod-name") => set.to_owned(),
+        _ => name,
     }
 }
 
