@@ -1,8 +1,8 @@
 //! From a host name to its virtual host.
 
 use crate::CompileError;
+use foldhash::HashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// Domains of all virtual hosts. Envoy's order: exact, longest `*suffix`, longest `prefix*`, `*`.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl HostIndex {
 
 fn of_length(maps: &mut Vec<(usize, HashMap<Box<str>, usize>)>, len: usize) -> &mut HashMap<Box<str>, usize> {
     let at = maps.iter().position(|(l, _)| *l == len).unwrap_or_else(|| {
-        maps.push((len, HashMap::new()));
+        maps.push((len, HashMap::default()));
         maps.len() - 1
     });
     &mut maps[at].1

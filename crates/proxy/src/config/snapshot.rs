@@ -2,8 +2,8 @@
 
 use super::compiled::Listener;
 use crate::upstream::Cluster;
+use foldhash::HashMap;
 use lateen_policy::route::RouteTable;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Where a body ends, and what else the headers of one hop say (RFC 9112 §6, §9).
 
 use super::parse::HeadError;
-use crate::http::{Head, KnownHeader, Value, Version, list};
+use crate::http::{Head, KnownHeader, Names, Value, Version, list};
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,28 +58,27 @@ impl RequestKind {
     }
 }
 
-/// Which known headers a head has, so that one that is not there is not looked for.
+/// Which known headers a head has as received, and which more than once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    once: u128,
-    twice: u128,
+    once: Names,
+    twice: Names,
 }
-
-const _: () = assert!(KnownHeader::ALL.len() < 128, "a header has a bit of its own");
 
 impl Seen {
     pub(super) fn add(&mut self, known: KnownHeader) {
-        let bit = 1 << known as u8;
-        self.twice |= self.once & bit;
-        self.once |= bit;
+        if self.once.has(known) {
+            self.twice.add(known);
+        }
+        self.once.add(known);
     }
 
     pub(super) fn has(self, known: KnownHeader) -> bool {
-        self.once & (1 << known as u8) != 0
+        self.once.has(known)
     }
 
     pub(super) fn repeats(self, known: KnownHeader) -> bool {
-        self.twice & (1 << known as u8) != 0
+        self.twice.has(known)
     }
 }
 

@@ -5,7 +5,7 @@ use super::reply::LocalReply;
 use super::transfer::{Transfer, TransferError};
 use super::view::View;
 use super::{RequestContext, mirror, respond};
-use crate::http::{BodyReader, ClientExchange, Head, KnownHeader, ResetReason, Responder, ResponseReader, StreamError};
+use crate::http::{BodyReader, ClientExchange, Head, KnownHeader, Names, ResetReason, Responder, ResponseReader, StreamError};
 use crate::stream::Stream;
 use crate::upstream::{self, Asked, Cluster, ConnectError, Host, Lease, LeaseError, Purpose};
 use lateen_model::dataplane::{Discovery, Forward};
@@ -26,6 +26,17 @@ use tokio::time::Sleep;
 
 /// How often another connection is taken for a request of which nothing was sent.
 const MAX_UNSENT: u32 = 8;
+
+/// By what a request tells a proxy how to send it.
+const MEANT_FOR_THIS_PROXY: Names = Names::of(&[
+    KnownHeader::XEnvoyRetryOn,
+    KnownHeader::XEnvoyRetryGrpcOn,
+    KnownHeader::XEnvoyMaxRetries,
+    KnownHeader::XEnvoyRetriableStatusCodes,
+    KnownHeader::XEnvoyRetriableHeaderNames,
+    KnownHeader::XEnvoyUpstreamRqTimeoutMs,
+    KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
+]);
 
 /// How a request is to be forwarded.
 pub(crate) struct Plan {
@@ -54,10 +65,14 @@ impl Plan {
         info: &RequestInfo,
     ) -> Self {
         let istio_alpn = ctx.hcm.istio_alpn;
-        let view = View::of(head);
         // Of these headers, only those that the route has set are still there.
-        let overrides = Overrides::from_headers(&view);
-        let requested = Requested::from_headers(&view);
+        let overrides =
+            if head.may_have(MEANT_FOR_THIS_PROXY) { Overrides::from_headers(&View::of(head)) } else { Overrides::default() };
+        let requested = if head.may_have(MEANT_FOR_THIS_PROXY) || info.grpc {
+            Requested::from_headers(&View::of(head))
+        } else {
+            Requested::default()
+        };
         let (timeouts, retries) = match route.action() {
             Action::Forward(forward) => {
                 let model: &Forward = forward.model();
@@ -67,17 +82,7 @@ impl Plan {
         };
         let purpose = Purpose::of_request(&cluster.config.http.protocol, info.protocol, istio_alpn);
         // What was meant for this proxy is not for the next.
-        for header in [
-            KnownHeader::XEnvoyRetryOn,
-            KnownHeader::XEnvoyRetryGrpcOn,
-            KnownHeader::XEnvoyMaxRetries,
-            KnownHeader::XEnvoyRetriableStatusCodes,
-            KnownHeader::XEnvoyRetriableHeaderNames,
-            KnownHeader::XEnvoyUpstreamRqTimeoutMs,
-            KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
-        ] {
-            head.remove(header);
-        }
+        head.remove_all(MEANT_FOR_THIS_PROXY);
         if let Some(expected) = timeouts.per_try.or(timeouts.global) {
             head.set_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         }

@@ -8,11 +8,12 @@ use crate::http::{ClientExchange, Head, StreamError};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::{http1, http2};
+use foldhash::HashMap;
 use lateen_policy::balance::{Picker, Wanted};
 use lateen_policy::breaker::Permit;
 use lateen_tls::PeerInfo;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -299,10 +300,9 @@ impl ClusterPool {
         if let Some(shared) = host.shared.iter().find(|s| self.may_carry(s.requests.get(), s.opened) && s.has_capacity()) {
             return Some(LeaseKind::H2(shared.clone()));
         }
-        while let Some(Idle { mut connection, since }) = host.idle.pop() {
+        while let Some(Idle { connection, since }) = host.idle.pop() {
             let alive = limit.is_none_or(|limit| since.elapsed() < limit)
                 && connection.connection.is_reusable()
-                && !is_closed(&mut connection)
                 && self.may_carry(connection.connection.requests(), connection.opened);
             if alive {
                 return Some(LeaseKind::H1(Some(connection)));
@@ -461,7 +461,7 @@ impl ClusterPool {
     /// Gives a connection that has ended its exchange to a request that waits, or makes it idle, or closes it.
     fn give_back(&self, key: Key, connection: PooledConnection) {
         // Whoever waits may open one in its place: dropping it wakes them.
-        if !connection.connection.is_reusable()
+        if !connection.connection.is_at_rest()
             || !self.may_carry(connection.connection.requests(), connection.opened)
             || self.is_gone(key.0)
         {
