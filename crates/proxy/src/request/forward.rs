@@ -18,7 +18,7 @@ use lateen_policy::retry::{self, Decision, Overrides, RetryState};
 use lateen_policy::route::{Action, CompiledRoute};
 use lateen_policy::timeout::{self, Requested, Timeouts};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -434,16 +434,21 @@ impl Forwarding<'_, '_> {
         let connection = self.ctx.connection;
         let asked = Asked::of_request(&cluster, self.plan.purpose, authority);
         let asked = asked.for_client(&cluster, connection.remote, connection.destination);
-        let leasing = self.ctx.worker.pools.lease(self.ctx.worker, &cluster, host, asked);
-        let mut leasing = Box::pin(leasing);
-        let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);
-        let result = poll_fn(|cx| {
-            if let Poll::Ready(result) = leasing.as_mut().poll(cx) {
-                return Poll::Ready(Ok(result));
+        let pools = &self.ctx.worker.pools;
+        let result = match pools.lease_now(&cluster, &host, &asked) {
+            Some(result) => Ok(result),
+            None => {
+                let mut leasing = Box::pin(pools.lease(self.ctx.worker, &cluster, host, asked));
+                let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = leasing.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(result));
+                    }
+                    poll_limits(cx, clock, try_timer, upload, responder).map(Err)
+                })
+                .await
             }
-            poll_limits(cx, clock, try_timer, upload, responder).map(Err)
-        })
-        .await;
+        };
         match result {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(LeaseError::Overflow)) => Err(Try::Failed {
@@ -462,15 +467,18 @@ impl Forwarding<'_, '_> {
     async fn send(&mut self, lease: &mut Lease, try_timer: &mut Option<Pin<Box<Sleep>>>) -> Result<ClientExchange<Stream>, Try> {
         let end = self.upload.is_empty();
         let (head, clock, upload, responder) = (&*self.head, &mut self.clock, &self.upload, &mut self.responder);
-        let result = {
-            let mut sending = pin!(lease.send(head, end));
-            poll_fn(|cx| {
-                if let Poll::Ready(result) = sending.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(result));
-                }
-                poll_limits(cx, clock, try_timer, upload, responder).map(Err)
-            })
-            .await
+        let result = match lease.send_now(head, end) {
+            Some(result) => Ok(result),
+            None => {
+                let mut sending = Box::pin(lease.send(head, end));
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = sending.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(result));
+                    }
+                    poll_limits(cx, clock, try_timer, upload, responder).map(Err)
+                })
+                .await
+            }
         };
         match result {
             Ok(Ok(exchange)) => Ok(exchange),

@@ -243,6 +243,14 @@ impl Pools {
         worker.with_rng(|rng| picker.pick(cluster.moment(), rng, wanted, |h| exclude(h)).map(|p| p.host.clone()))
     }
 
+    /// A connection to `host` that can take a request now; `None` if one has to be opened or waited for.
+    pub(crate) fn lease_now(&self, cluster: &Arc<Cluster>, host: &Arc<Host>, asked: &Asked) -> Option<Result<Lease, LeaseError>> {
+        let pool = self.pool(cluster);
+        let key = (host.address, asked.clone());
+        let kind = pool.take(&key)?;
+        Some(pool.lease(key, host.clone(), kind))
+    }
+
     /// A connection to `host` for one request: an idle one, a shared one, a new one, or one that becomes free.
     pub(crate) async fn lease(
         &self,
@@ -506,31 +514,41 @@ fn is_closed(connection: &mut PooledConnection) -> bool {
 }
 
 impl Lease {
+    /// Sends the head of a request, where that needs no waiting: on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) fn send_now(&mut self, head: &Head, end: bool) -> Option<Result<ClientExchange<Stream>, StreamError>> {
+        match &mut self.kind {
+            LeaseKind::H1(Some(connection)) => Some(connection.connection.send_request(head, end)),
+            LeaseKind::H1(None) => Some(Err(StreamError::Closed)),
+            LeaseKind::H2(_) => None,
+        }
+    }
+
     /// Sends the head of a request.
     ///
     /// # Errors
     /// If the connection takes no request any more. Nothing was sent then, and the connection is given to nobody else.
     pub(crate) async fn send(&mut self, head: &Head, end: bool) -> Result<ClientExchange<Stream>, StreamError> {
-        match &mut self.kind {
-            LeaseKind::H1(Some(connection)) => connection.connection.send_request(head, end),
-            LeaseKind::H1(None) => Err(StreamError::Closed),
-            LeaseKind::H2(shared) => {
-                let mut connection = shared.connection.clone();
-                let sent = match connection.ready().await {
-                    Ok(()) => {
-                        if head.upgrade().is_some() {
-                            connection.await_upgrades().await;
-                        }
-                        connection.send_request(head, end)
-                    }
-                    Err(error) => Err(error),
-                };
-                if sent.is_err() {
-                    shared.closed.set(true);
-                }
-                sent
-            }
+        if let Some(sent) = self.send_now(head, end) {
+            return sent;
         }
+        let LeaseKind::H2(shared) = &self.kind else { return Err(StreamError::Closed) };
+        let mut connection = shared.connection.clone();
+        let sent = match connection.ready().await {
+            Ok(()) => {
+                if head.upgrade().is_some() {
+                    connection.await_upgrades().await;
+                }
+                connection.send_request(head, end)
+            }
+            Err(error) => Err(error),
+        };
+        if sent.is_err() {
+            shared.closed.set(true);
+        }
+        sent
     }
 
     /// What is known of the connection.
