@@ -86,14 +86,14 @@ pub(crate) async fn serve_http(
     let http2 = match hcm.model.codec {
         Codec::Http1 => Some(false),
         Codec::Http2 => Some(true),
-        Codec::Auto => speaks_http2(&connection, &mut stream, &hcm).await,
+        Codec::Auto => Box::pin(speaks_http2(&connection, &mut stream, &hcm)).await,
     };
     let Some(http2) = http2 else { return };
     let snapshot = worker.shared.snapshot.load_full();
     let in_force = RefCell::new(Rc::new(InForce { snapshot, listener, hcm: hcm.clone() }));
     let http = Rc::new(HttpConnection { worker, connection, in_force });
     if http2 {
-        serve_http2(http, stream, &hcm).await;
+        Box::pin(serve_http2(http, stream, &hcm)).await;
     } else {
         serve_http1(&http, stream, &hcm).await;
     }
@@ -148,12 +148,12 @@ async fn serve_http1(http: &HttpConnection, stream: Stream, hcm: &Hcm) {
                     telemetry.put_date(head);
                     request::put_server(hcm, head);
                 };
-                server.reject(error, dress, LINGER).await;
+                Box::pin(server.reject(error, dress, LINGER)).await;
                 return;
             }
         }
     }
-    server.close(LINGER).await;
+    Box::pin(server.close(LINGER)).await;
 }
 
 async fn serve_http2(http: Rc<HttpConnection>, stream: Stream, hcm: &Hcm) {

@@ -203,7 +203,7 @@ pub(crate) async fn forward(
             info.request_messages = upload.messages();
             info.request_sent = upload.finished_at();
             upload.reset(ResetReason::Cancel);
-            reply.send(ctx, head, responder, info).await;
+            Box::pin(reply.send(ctx, head, responder, info)).await;
         }
         Err(None) => {
             info.request_body_bytes = upload.bytes();
@@ -295,7 +295,7 @@ impl Forwarding<'_, '_> {
                 Try::ClientGone => return Err(None),
                 Try::BadRequest(details) => return Err(Some(LocalReply::bad_request(details))),
             }
-            if self.pause().await.is_err() {
+            if Box::pin(self.pause()).await.is_err() {
                 return Err(None);
             }
             self.follow_cluster();
@@ -545,7 +545,7 @@ impl Forwarding<'_, '_> {
             })
             .await;
             match event {
-                Ok(Ok(head)) if head.is_interim() => self.hint(&head).await,
+                Ok(Ok(head)) if head.is_interim() => Box::pin(self.hint(&head)).await,
                 Ok(Ok(head)) => {
                     self.info.response_begun = Some(std::time::Instant::now());
                     return Try::Answered(Box::new(Answered { head, reader: response, lease }));

@@ -48,7 +48,7 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
     }
     let admitted = admit(ctx, &mut head, &mut info);
     if let Some(time) = info.hold_up
-        && !hold_up(time, &body, &mut responder).await
+        && !Box::pin(hold_up(time, &body, &mut responder)).await
     {
         forward::note_client_gone(&mut info);
         responder.reset(ResetReason::Cancel);
@@ -56,7 +56,7 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
     }
     match admitted {
         Ok(plan) => Box::pin(forward::forward(ctx, &mut head, &mut info, plan, body, responder)).await,
-        Err(reply) => reply.send(ctx, &head, responder, &mut info).await,
+        Err(reply) => Box::pin(reply.send(ctx, &head, responder, &mut info)).await,
     }
     ctx.worker.telemetry.account_request(ctx, &head, &info);
 }
