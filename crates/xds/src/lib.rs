@@ -9,6 +9,7 @@
 pub mod client;
 pub mod nds;
 mod node;
+pub mod on_demand;
 pub mod proto;
 mod resource;
 mod resource_type;

@@ -8,7 +8,10 @@ use crate::metrics::Metrics;
 use crate::registration::{Member, Registry};
 use crate::world::{ChangeSet, Kind, World};
 use arc_swap::ArcSwap;
-use lateen_xds::server::{Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Rejection, Watch};
+use lateen_xds::on_demand::Question;
+use lateen_xds::server::{
+    Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Protocol, Rejection, Watch,
+};
 use lateen_xds::{Generation, ResourceType};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -180,7 +183,11 @@ impl Hub {
                 .map(|(id, s)| (*id, Arc::clone(s)))
                 .collect();
             for (id, slot) in moved {
-                let proxy = Arc::new(proxy_of(&slot.client, &state.world));
+                let mut proxy = proxy_of(&slot.client, &state.world);
+                if let Some(old) = state.class_of.get(&id).filter(|_| proxy.learned.is_some()) {
+                    proxy.learned.clone_from(&old.learned);
+                }
+                let proxy = Arc::new(proxy);
                 if state.class_of.get(&id).is_some_and(|old| *old == proxy) {
                     continue;
                 }
@@ -192,6 +199,20 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// A proxy under an automatic scope asks for these. Whether that changes what it is to have.
+    fn learn(&self, id: ConnectionId, slot: &Arc<Slot>, questions: BTreeSet<Question>) -> bool {
+        let mut state = self.lock();
+        let Some(old) = state.class_of.get(&id).cloned() else { return false };
+        if old.learned.as_deref().is_none_or(|asked| *asked == questions) {
+            return false;
+        }
+        let proxy = Arc::new(Proxy { learned: Some(Arc::new(questions)), ..Proxy::clone(&old) });
+        leave(&mut state, id);
+        let view = self.join(&mut state, id, &proxy, slot);
+        slot.view.store(view);
+        true
     }
 
     fn join(&self, state: &mut State, id: ConnectionId, proxy: &Arc<Proxy>, slot: &Arc<Slot>) -> Arc<View> {
@@ -220,7 +241,10 @@ impl Hub {
 }
 
 fn proxy_of(client: &ClientInfo, world: &World) -> Proxy {
-    Proxy::new(&client.node, client.identity.as_ref().map(|id| id.namespace()), world)
+    let mut proxy = Proxy::new(&client.node, client.identity.as_ref().map(|id| id.namespace()), world);
+    // Only delta xDS can say what is asked for.
+    proxy.learned.take_if(|_| client.protocol != Protocol::Delta);
+    proxy
 }
 
 /// Takes a connection out of its class; a class without members is forgotten.
@@ -275,6 +299,15 @@ impl Generator for ConnectionGenerator {
         let generated = view.generate(ty, watch);
         self.hub.metrics.pushed(ty, &generated.resources);
         generated
+    }
+
+    fn ask(&mut self, questions: &BTreeSet<Arc<str>>) -> bool {
+        let questions = questions.iter().filter_map(|name| Question::parse(name)).collect();
+        self.hub.learn(self.id, &self.slot, questions)
+    }
+
+    fn implied(&mut self, ty: ResourceType) -> Vec<Arc<str>> {
+        self.slot.view.load().implied(ty)
     }
 }
 

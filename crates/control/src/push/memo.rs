@@ -12,6 +12,7 @@ use lateen_model::dataplane::{LOCAL_CLUSTER, Locality};
 use lateen_model::resource::StringMap;
 use lateen_wire::{EncodeOptions, ProxyFlavor, encode};
 use lateen_xds::Resource;
+use lateen_xds::on_demand::{self, Question};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +27,12 @@ type Kept<K, V> = Mutex<HashMap<K, Vec<(Fingerprint, V)>>>;
 #[derive(Default)]
 pub struct Memo {
     scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
+    /// Automatic scopes, each with the whole that it was made of.
+    learned: Mutex<HashMap<ScopeKey, (Arc<Scope>, Arc<Scope>)>>,
+    /// Whole scopes of one state of the world, of which automatic scopes are made.
+    wholes: Mutex<(Rev, HashMap<ScopeKey, Arc<Scope>>)>,
+    /// What may be asked for, with what it was made from.
+    indexes: Mutex<HashMap<ScopeKey, (Arc<Scope>, Fingerprint, Index)>>,
     endpoints: Kept<(Arc<str>, Client), Arc<Resource>>,
     clusters: Kept<ClusterKey, ClusterBundle>,
     reads: Mutex<Reads>,
@@ -55,11 +62,18 @@ struct ClusterKey {
     knows_fleet: bool,
 }
 
+/// The shards of what may be asked for, as resources.
+pub(super) type Index = Arc<[Arc<Resource>]>;
+
 type ClusterBundle = Arc<[Arc<Resource>]>;
 
 impl Memo {
     /// The scope of a proxy in this world. An unchanged scope is the same object as before.
     pub fn scope(&self, world: &World, proxy: &Proxy) -> Arc<Scope> {
+        let key = Scope::key(world, proxy);
+        if let Some(questions) = &key.learned {
+            return self.learned(world, proxy, &key, questions);
+        }
         let fresh = Scope::new(world, proxy);
         let mut scopes = lock(&self.scopes);
         match scopes.get(&fresh.key) {
@@ -72,9 +86,57 @@ impl Memo {
         }
     }
 
+    /// An automatic scope.
+    fn learned(&self, world: &World, proxy: &Proxy, key: &ScopeKey, questions: &Arc<BTreeSet<Question>>) -> Arc<Scope> {
+        let whole = self.whole(world, proxy, key);
+        let old = lock(&self.learned).get(key).cloned();
+        if let Some((old, _)) = old.as_ref().filter(|(_, of)| Arc::ptr_eq(of, &whole)) {
+            return Arc::clone(old);
+        }
+        let fresh = Arc::new(Scope::learn(world, &whole, questions));
+        // What has not changed stays the same object, also where the rest of the mesh has.
+        let kept = old.map(|(old, _)| old).filter(|old| old.same_as(&fresh)).unwrap_or(fresh);
+        lock(&self.learned).insert(key.clone(), (Arc::clone(&kept), whole));
+        kept
+    }
+
+    /// All that a proxy under an automatic scope can learn: worked out once for a world.
+    pub fn whole(&self, world: &World, proxy: &Proxy, key: &ScopeKey) -> Arc<Scope> {
+        let key = ScopeKey { learned: None, ..key.clone() };
+        let mut wholes = lock(&self.wholes);
+        if wholes.0 != world.rev() {
+            *wholes = (world.rev(), HashMap::new());
+        }
+        if let Some(whole) = wholes.1.get(&key) {
+            return Arc::clone(whole);
+        }
+        let whole = self.scope(world, &Proxy { learned: None, ..proxy.clone() });
+        wholes.1.insert(key, Arc::clone(&whole));
+        whole
+    }
+
+    /// The index of a whole scope; the same object until it differs.
+    pub(super) fn index(&self, world: &World, whole: &Arc<Scope>) -> Index {
+        let print = whole.pods_print(world);
+        let old = lock(&self.indexes).get(&whole.key).cloned();
+        if let Some((_, _, index)) = old.filter(|(of, pods, _)| Arc::ptr_eq(of, whole) && *pods == print) {
+            return index;
+        }
+        let hosts: Vec<String> = whole.known_hosts().collect();
+        let shards = on_demand::shards(hosts.iter().map(String::as_str), whole.known_addresses(world).into_iter());
+        let index: Index = shards.into_iter().map(|(name, body)| resource(&name, body.into())).collect();
+        lock(&self.indexes).insert(whole.key.clone(), (Arc::clone(whole), print, Arc::clone(&index)));
+        index
+    }
+
     /// Forgets scopes that no class uses any more, and endpoints and clusters of services that are gone.
     pub fn retain(&self, world: &World, in_use: &BTreeSet<usize>) {
-        lock(&self.scopes).retain(|_, scope| in_use.contains(&address(scope)));
+        lock(&self.learned).retain(|_, (scope, _)| in_use.contains(&address(scope)));
+        // A whole scope is in use as long as a part of it is.
+        let wholes: BTreeSet<usize> = lock(&self.learned).values().map(|(_, whole)| address(whole)).collect();
+        let used = |scope: &Arc<Scope>| in_use.contains(&address(scope)) || wholes.contains(&address(scope));
+        lock(&self.scopes).retain(|_, scope| used(scope));
+        lock(&self.indexes).retain(|_, (whole, ..)| used(whole));
         lock(&self.endpoints).retain(|(name, _), _| OutboundName::parse(name).is_some_and(|n| world.service(n.host).is_some()));
         lock(&self.clusters).retain(|key, _| world.service(&key.host).is_some());
     }

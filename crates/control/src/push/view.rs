@@ -10,8 +10,10 @@ use crate::world::{ChangeKey, ChangeSet, Kind, World};
 use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration};
 use lateen_model::resource::host;
 use lateen_wire::{EncodeOptions, encode};
+use lateen_xds::on_demand::{LookupAnswer, Question};
 use lateen_xds::server::{Change, Generated, Names, Watch};
 use lateen_xds::{Generation, Resource, ResourceType};
+use prost::Message;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,9 +62,52 @@ pub struct View {
     /// What they may know.
     pub scope: Arc<Scope>,
     memo: Arc<Memo>,
+    /// Under an automatic scope, what can be asked for.
+    learning: Option<Learning>,
     cluster_set: Arc<ResourceSet>,
     listener_set: Arc<ResourceSet>,
     routes: Mutex<BTreeMap<Arc<str>, Arc<Resource>>>,
+}
+
+/// What proxies under an automatic scope can ask for.
+#[derive(Clone)]
+struct Learning {
+    whole: Arc<Scope>,
+    index: memo::Index,
+}
+
+impl Learning {
+    /// `None` where the scope is not an automatic one.
+    fn new(world: &World, proxy: &Proxy, scope: &Scope, memo: &Memo) -> Option<Self> {
+        scope.key.learned.as_ref()?;
+        let whole = memo.whole(world, proxy, &scope.key);
+        Some(Self { index: memo.index(world, &whole), whole })
+    }
+
+    /// With other endpoints: of headless services the addresses of pods can be asked for.
+    fn with_endpoints(self, world: &World, changes: &ChangeSet, memo: &Memo) -> Self {
+        let is_headless = |key: &ChangeKey| {
+            let service = world.namespace(&key.namespace).and_then(|ns| ns.services.get(&key.name));
+            service.is_some_and(|s| s.headless)
+        };
+        if !changes.of(Kind::Endpoints).any(is_headless) {
+            return self;
+        }
+        Self { index: memo.index(world, &self.whole), ..self }
+    }
+
+    fn difference(old: Option<&Self>, new: Option<&Self>) -> Names {
+        match (old, new) {
+            (None, None) => Names::None,
+            (Some(old), Some(new)) if Arc::ptr_eq(&old.index, &new.index) => Names::None,
+            (Some(old), Some(new)) => {
+                let differs =
+                    |(a, b): (&Arc<Resource>, &Arc<Resource>)| (a.version() != b.version()).then(|| Arc::clone(a.name()));
+                old.index.iter().zip(new.index.iter()).filter_map(differs).collect()
+            }
+            _ => Names::All,
+        }
+    }
 }
 
 /// Which kinds of change can alter a type of a sidecar. Endpoints do so only through headless services; see
@@ -102,6 +147,7 @@ impl View {
     /// Makes everything anew.
     pub fn new(generation: Generation, world: &World, proxy: Arc<Proxy>, memo: &Arc<Memo>) -> Self {
         let scope = memo.scope(world, &proxy);
+        let learning = Learning::new(world, &proxy, &scope, memo);
         let cluster_set = Arc::new(make_clusters(world, &scope, &proxy, memo));
         let listener_set = Arc::new(make_listeners(world, &scope, &proxy));
         Self {
@@ -110,6 +156,7 @@ impl View {
             proxy,
             scope,
             memo: Arc::clone(memo),
+            learning,
             cluster_set,
             listener_set,
             routes: Mutex::default(),
@@ -124,11 +171,22 @@ impl View {
             true => self.memo.scope(world, &self.proxy),
             false => Arc::clone(&self.scope),
         };
+        let learning = match kinds(&memo::concerns_scope) {
+            true => Learning::new(world, &self.proxy, &scope, &self.memo),
+            false => self.learning.clone().map(|l| l.with_endpoints(world, changes, &self.memo)),
+        };
         let headless = self.headless_endpoints_changed(changes, &scope);
         let is_router = self.proxy.role == ProxyRole::Router;
         let concerned = |ty| kinds(&|kind| concerns(ty, kind) && (is_router || kind != Kind::Gateway));
         let mut change = shared.clone();
         change.generation = generation;
+        change.names[ResourceType::Index] = Learning::difference(self.learning.as_ref(), learning.as_ref());
+        if !Arc::ptr_eq(&scope, &self.scope) {
+            change.names[ResourceType::Lookup] = Names::All;
+        } else if learning.is_some() && !headless {
+            // The table has what the scope has.
+            change.names[ResourceType::Nds] = Names::None;
+        }
         let cluster_set = match concerned(ResourceType::Cds) || headless {
             true => Arc::new(make_clusters(world, &scope, &self.proxy, &self.memo)),
             false => Arc::clone(&self.cluster_set),
@@ -145,6 +203,7 @@ impl View {
             proxy: Arc::clone(&self.proxy),
             scope,
             memo: Arc::clone(&self.memo),
+            learning,
             cluster_set,
             listener_set,
             routes: Mutex::default(),
@@ -212,6 +271,8 @@ impl View {
             Watch::Wildcard => &[],
         };
         let resources = match ty {
+            ResourceType::Index => self.learning.iter().flat_map(|l| l.index.iter().cloned()).collect(),
+            ResourceType::Lookup => names.iter().filter_map(|name| self.answer(name)).collect(),
             ResourceType::Cds => self.cluster_set.select(watch),
             ResourceType::Lds => self.listener_set.select(watch),
             ResourceType::Eds => {
@@ -227,6 +288,22 @@ impl View {
             | ResourceType::Pcds => Vec::new(),
         };
         Generated { generation: self.generation, resources }
+    }
+
+    /// The names of endpoints and routes that its clusters and listeners need, as far as they can be told.
+    pub fn implied(&self, ty: ResourceType) -> Vec<Arc<str>> {
+        match ty {
+            ResourceType::Eds => self.scope.endpoint_names(self.cluster_set.ordered.iter().map(|c| c.name())),
+            ResourceType::Rds => self.scope.route_names(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn answer(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
+        let whole = self.learning.as_ref().map_or(&self.scope, |l| &l.whole);
+        let hosts = whole.answer(&self.world, &Question::parse(name)?)?;
+        let answer = LookupAnswer { hosts: hosts.iter().map(ToString::to_string).collect() };
+        Some(resource(name, answer.encode_to_vec().into()))
     }
 
     /// All clusters, for people.

@@ -1,0 +1,1 @@
+//! What comes along with what a proxy asks for.
