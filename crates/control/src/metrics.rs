@@ -108,7 +108,8 @@ pub struct Metrics {
     push_time: Histogram,
     debounce: Histogram,
     cache: Mutex<CacheGauges>,
-    world: Mutex<WorldGauges>,
+    /// What is served; its gauges are counted when somebody looks.
+    world: Mutex<Option<World>>,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +126,20 @@ struct WorldGauges {
     subsets: usize,
     endpoints_not_ready: usize,
     no_instances: usize,
+}
+
+impl WorldGauges {
+    fn of(world: &World) -> Self {
+        let mut gauges = Self::default();
+        for (_, ns) in world.namespaces() {
+            gauges.services += ns.services.len();
+            gauges.virtual_services += ns.virtual_services.len();
+            gauges.subsets += ns.destination_rules.iter().map(|r| r.resource.spec.subsets.len()).sum::<usize>();
+            gauges.no_instances += ns.endpoints.values().filter(|e| e.ready.is_empty()).count();
+            gauges.endpoints_not_ready += ns.workloads.values().filter(|w| !w.takes_traffic()).count();
+        }
+        gauges
+    }
 }
 
 impl Default for Metrics {
@@ -174,15 +189,7 @@ impl Metrics {
         self.push_time.observe(took);
         let (reads, size) = memo.statistics();
         *lock(&self.cache) = CacheGauges { hits: reads.hits, misses: reads.misses, size };
-        let mut gauges = WorldGauges::default();
-        for (_, ns) in world.namespaces() {
-            gauges.services += ns.services.len();
-            gauges.virtual_services += ns.virtual_services.len();
-            gauges.subsets += ns.destination_rules.iter().map(|r| r.resource.spec.subsets.len()).sum::<usize>();
-            gauges.no_instances += ns.endpoints.values().filter(|e| e.ready.is_empty()).count();
-            gauges.endpoints_not_ready += ns.workloads.values().filter(|w| !w.takes_traffic()).count();
-        }
-        *lock(&self.world) = gauges;
+        *lock(&self.world) = Some(world.clone());
     }
 
     /// The root certificate ends then.
@@ -248,7 +255,8 @@ impl Metrics {
     }
 
     fn render_world(&self, out: &mut Page) {
-        let world = lock(&self.world);
+        let world = lock(&self.world).clone();
+        let world = world.as_ref().map(WorldGauges::of).unwrap_or_default();
         for (name, help, value) in [
             ("pilot_services", "Services.", world.services),
             ("pilot_virt_services", "VirtualServices.", world.virtual_services),
