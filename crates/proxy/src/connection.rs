@@ -9,7 +9,7 @@ use crate::sniff::{ClientHello, Spoken};
 use crate::stream::Stream;
 use crate::telemetry::ConnectionOutcome;
 use crate::worker::Worker;
-use lateen_model::dataplane::TransportProtocol;
+use lateen_model::dataplane::{Direction, TransportProtocol};
 use lateen_policy::filter_chain::ConnectionFacts;
 use lateen_policy::{ConnectionView, Peer};
 use lateen_tls::PeerInfo;
@@ -120,12 +120,19 @@ async fn begin(
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let stream = TcpStream::from_std(stream)?;
-    let snapshot = worker.shared.snapshot.load_full();
+    let mut snapshot = worker.shared.snapshot.load_full();
 
     // Addresses and the listener of the destination.
     let local = stream.local_addr()?;
     let Some(accepting) = snapshot.listeners.get(name) else { return Ok(None) };
     let destination = if accepting.model.listener_filters.original_dst { original_destination(&stream, local) } else { local };
+    let outbound = accepting.model.use_original_dst && accepting.model.direction == Direction::Outbound;
+    let open = if outbound { worker.shared.on_demand.of_connection(&snapshot, destination) } else { Vec::new() };
+    let learnt = open.is_empty() || {
+        let learnt = Box::pin(worker.shared.on_demand.learn(open)).await.is_ok();
+        snapshot = worker.shared.snapshot.load_full();
+        learnt
+    };
     let Some(listener) = snapshot.listener_for(name, destination).cloned() else { return Ok(None) };
 
     // Detection.
@@ -140,6 +147,10 @@ async fn begin(
         tls: None,
         forwarded_client_cert: std::cell::OnceCell::new(),
     };
+    if !learnt {
+        worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::NotLearned);
+        return Ok(None);
+    }
     let Some(detected) = detect(worker, &connection, snapshot, &listener, stream).await? else {
         worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::DetectionTimeout);
         return Ok(None);

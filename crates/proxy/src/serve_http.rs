@@ -61,14 +61,24 @@ impl HttpConnection {
 
     /// Serves one request; false if the connection must end without an answer.
     async fn serve(&self, exchange: ServerExchange<Stream>) -> bool {
-        let Some(in_force) = self.current() else { return false };
+        let Some(mut in_force) = self.current() else { return false };
         let _in_flight = self.worker.shared.drain.in_flight();
+        let on_demand = &self.worker.shared.on_demand;
+        let authority = exchange.head.authority().unwrap_or_default();
+        let open = on_demand.of_request(&in_force.snapshot, &in_force.hcm, authority);
+        let mut not_learnt = false;
+        if !open.is_empty() {
+            not_learnt = Box::pin(on_demand.learn(open)).await.is_err();
+            let Some(current) = self.current() else { return false };
+            in_force = current;
+        }
         let context = RequestContext {
             worker: &self.worker,
             connection: &self.connection,
             hcm: &in_force.hcm,
             snapshot: &in_force.snapshot,
             direction: in_force.listener.model.direction,
+            not_learnt,
         };
         request::serve(&context, exchange).await;
         true

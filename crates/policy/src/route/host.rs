@@ -87,7 +87,7 @@ fn of_length(maps: &mut Vec<(usize, HashMap<Box<str>, usize>)>, len: usize) -> &
 }
 
 /// `host:port` or `[v6]:port` without the port; anything else as it is.
-pub(super) fn without_port(authority: &str) -> &str {
+pub fn without_port(authority: &str) -> &str {
     let Some(colon) = memchr::memrchr(b':', authority.as_bytes()) else {
         return authority;
     };

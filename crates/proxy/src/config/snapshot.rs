@@ -33,6 +33,11 @@ impl Snapshot {
         Self { listeners, by_address, clusters, routes }
     }
 
+    /// Whether an address has a listener of its own.
+    pub(crate) fn has_listener_of(&self, address: SocketAddr) -> bool {
+        self.by_address.contains_key(&address)
+    }
+
     /// The listener that serves a connection which `accepting` accepted: that of the original destination, if connections are
     /// handed over and there is one (the exact address first, then any address of the port), else `accepting` itself.
     pub(crate) fn listener_for(&self, accepting: &str, original: SocketAddr) -> Option<&Arc<Listener>> {

@@ -37,6 +37,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) hcm: &'a Hcm,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) direction: Direction,
+    /// The mesh knows the request's host, and this proxy could not learn it.
+    pub(crate) not_learnt: bool,
 }
 
 /// Serves one request: whatever happens, it is answered (or its stream reset) and accounted for.
@@ -65,6 +67,9 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
 fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> Result<Plan, LocalReply> {
     // Identify.
     identify::normalize(ctx, head, info)?;
+    if ctx.not_learnt {
+        return Err(LocalReply::not_learnt());
+    }
     info.trace = ctx.worker.telemetry.begin_trace(ctx, head);
 
     // Route. Filters know it, and may answer before it is followed.

@@ -1,0 +1,1 @@
+//! Learning on demand, on a paused clock.
