@@ -16,6 +16,8 @@ mod resource_type;
 pub mod server;
 
 #[cfg(test)]
+mod on_demand_tests;
+#[cfg(test)]
 mod pair_tests;
 #[cfg(test)]
 mod test_world;
