@@ -224,6 +224,7 @@ mod tests {
     use lateen_model::dataplane::{Direction, HttpFilter, OutlierDetection, PeerMetadata, RouteSource, StatsFilter};
     use lateen_testkit::prometheus::{Kind, read, value};
     use lateen_xds::ResourceType;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn the_page_is_one_that_a_strict_reader_takes() {
