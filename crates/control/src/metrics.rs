@@ -117,6 +117,8 @@ struct CacheGauges {
     hits: u64,
     misses: u64,
     size: usize,
+    /// Resources made, by type.
+    made: [(&'static str, u64); 5],
 }
 
 #[derive(Debug, Default)]
@@ -188,7 +190,7 @@ impl Metrics {
     pub fn observe_push(&self, took: Duration, memo: &Memo, world: &World) {
         self.push_time.observe(took);
         let (reads, size) = memo.statistics();
-        *lock(&self.cache) = CacheGauges { hits: reads.hits, misses: reads.misses, size };
+        *lock(&self.cache) = CacheGauges { hits: reads.hits, misses: reads.misses, size, made: memo.work.by_name() };
         *lock(&self.world) = Some(world.clone());
     }
 
@@ -225,6 +227,10 @@ impl Metrics {
         let list = connections.list();
         out.header("pilot_xds", "gauge", "Connected proxies.");
         out.line("pilot_xds", &[("version", version)], list.len() as u64);
+        out.header("lateen_xds_sent_resources", "counter", "Resources sent to proxies.");
+        out.line("lateen_xds_sent_resources", &[], connections.sent().0);
+        out.header("lateen_xds_sent_bytes", "counter", "Bytes of the resources sent to proxies.");
+        out.line("lateen_xds_sent_bytes", &[], connections.sent().1);
         let mut rejects: BTreeMap<ResourceType, u64> = BTreeMap::new();
         let mut expired = 0;
         let mut standing: Vec<(ResourceType, String, String)> = Vec::new();
@@ -273,6 +279,11 @@ impl Metrics {
         out.line("xds_cache_reads", &[("type", "miss")], cache.misses);
         out.header("xds_cache_size", "gauge", "Generated resources that are kept.");
         out.line("xds_cache_size", &[], cache.size as u64);
+        let help = "Resources worked out and encoded, for however many proxies.";
+        out.header("lateen_xds_generated_resources", "counter", help);
+        for (ty, made) in cache.made.iter().filter(|(ty, _)| !ty.is_empty()) {
+            out.line("lateen_xds_generated_resources", &[("type", ty)], *made);
+        }
     }
 
     fn render_ca(&self, out: &mut Page) {

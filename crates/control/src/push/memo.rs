@@ -2,19 +2,21 @@
 //!
 //! Each entry is kept with a fingerprint of all that it was made from. A request with another fingerprint makes a new one.
 
+use super::shared::Shared;
 use crate::generate::locality::Client;
 use crate::generate::proxy::{Families, ProxyRole};
 use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster, endpoint};
+use crate::metrics::Counter;
 use crate::names::OutboundName;
 use crate::world::{Kind, Name, Rev, World};
 use bytes::Bytes;
 use lateen_model::dataplane::{LOCAL_CLUSTER, Locality};
 use lateen_model::resource::StringMap;
 use lateen_wire::{EncodeOptions, ProxyFlavor, encode};
-use lateen_xds::Resource;
 use lateen_xds::on_demand::{self, Question};
+use lateen_xds::{Resource, Version};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Variants of one resource that are kept: proxies of different namespaces may see it by different rules.
 const VARIANTS: usize = 8;
@@ -26,7 +28,8 @@ type Kept<K, V> = Mutex<HashMap<K, Vec<(Fingerprint, V)>>>;
 /// Shared between all classes of proxies.
 #[derive(Default)]
 pub struct Memo {
-    scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
+    /// Each with the state of the world that it holds for.
+    scopes: Mutex<HashMap<ScopeKey, (Rev, Arc<Scope>)>>,
     /// Automatic scopes, each with the whole that it was made of.
     learned: Mutex<HashMap<ScopeKey, (Arc<Scope>, Arc<Scope>)>>,
     /// Whole scopes of one state of the world, of which automatic scopes are made.
@@ -36,6 +39,47 @@ pub struct Memo {
     endpoints: Kept<(Arc<str>, Client), Arc<Resource>>,
     clusters: Kept<ClusterKey, ClusterBundle>,
     reads: Mutex<Reads>,
+    interned: Mutex<Interned>,
+    pub(super) shared: Shared,
+    /// What was made so far.
+    pub work: Work,
+}
+
+/// Every content once.
+#[derive(Default)]
+struct Interned {
+    all: HashMap<(Arc<str>, Version), Weak<Resource>>,
+    /// At this size what is gone is forgotten.
+    sweep_at: usize,
+}
+
+/// What was worked out and encoded so far, in numbers of resources, and of scopes: it grows with what changes, not with the
+/// mesh and not with the proxies.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Scopes worked out.
+    pub scopes: Counter,
+    /// Clusters.
+    pub clusters: Counter,
+    /// Endpoints of one cluster.
+    pub endpoints: Counter,
+    /// Listeners.
+    pub listeners: Counter,
+    /// Route configurations.
+    pub routes: Counter,
+}
+
+impl Work {
+    /// Each by name.
+    pub fn by_name(&self) -> [(&'static str, u64); 5] {
+        [
+            ("scope", self.scopes.get()),
+            ("cds", self.clusters.get()),
+            ("eds", self.endpoints.get()),
+            ("lds", self.listeners.get()),
+            ("rds", self.routes.get()),
+        ]
+    }
 }
 
 /// How often something was there already.
@@ -74,16 +118,33 @@ impl Memo {
         if let Some(questions) = &key.learned {
             return self.learned(world, proxy, &key, questions);
         }
-        let fresh = Scope::new(world, proxy);
-        let mut scopes = lock(&self.scopes);
-        match scopes.get(&fresh.key) {
-            Some(old) if old.same_as(&fresh) => Arc::clone(old),
-            _ => {
-                let fresh = Arc::new(fresh);
-                scopes.insert(fresh.key.clone(), Arc::clone(&fresh));
-                fresh
-            }
+        let old = lock(&self.scopes).get(&key).cloned();
+        if let Some((_, scope)) = old.as_ref().filter(|(rev, _)| *rev == world.rev()) {
+            return Arc::clone(scope);
         }
+        let fresh = Scope::new(world, proxy);
+        self.work.scopes.increment();
+        let kept = old.map(|(_, scope)| scope).filter(|old| old.same_as(&fresh)).unwrap_or_else(|| Arc::new(fresh));
+        lock(&self.scopes).insert(key, (world.rev(), Arc::clone(&kept)));
+        kept
+    }
+
+    /// The one object of this content that everybody has who has it.
+    pub(super) fn intern(&self, name: &str, body: Bytes) -> Arc<Resource> {
+        let fresh = Resource::new(name, body);
+        let mut interned = lock(&self.interned);
+        let Interned { all, sweep_at } = &mut *interned;
+        if all.len() >= *sweep_at {
+            all.retain(|_, resource| resource.strong_count() > 0);
+            *sweep_at = all.len() * 2 + 1024;
+        }
+        let key = (Arc::clone(fresh.name()), fresh.version());
+        if let Some(known) = all.get(&key).and_then(Weak::upgrade).filter(|known| **known == fresh) {
+            return known;
+        }
+        let fresh = Arc::new(fresh);
+        all.insert(key, Arc::downgrade(&fresh));
+        fresh
     }
 
     /// An automatic scope.
@@ -135,7 +196,8 @@ impl Memo {
         // A whole scope is in use as long as a part of it is.
         let wholes: BTreeSet<usize> = lock(&self.learned).values().map(|(_, whole)| address(whole)).collect();
         let used = |scope: &Arc<Scope>| in_use.contains(&address(scope)) || wholes.contains(&address(scope));
-        lock(&self.scopes).retain(|_, scope| used(scope));
+        lock(&self.scopes).retain(|_, (_, scope)| used(scope));
+        self.shared.retain(|scope| in_use.contains(&scope));
         lock(&self.indexes).retain(|_, (whole, ..)| used(whole));
         lock(&self.endpoints).retain(|(name, _), _| OutboundName::parse(name).is_some_and(|n| world.service(n.host).is_some()));
         lock(&self.clusters).retain(|key, _| world.service(&key.host).is_some());
@@ -172,7 +234,9 @@ impl Memo {
         self.get(&self.clusters, key, print, || {
             let options = EncodeOptions { flavor };
             let encode = |c: &lateen_model::dataplane::Cluster| resource(&c.name, encode::cluster(c, options));
-            cluster::of_service(world, proxy, scoped, &rule).iter().map(encode).collect()
+            let made = cluster::of_service(world, proxy, scoped, &rule);
+            self.work.clusters.add(made.len() as u64);
+            made.iter().map(encode).collect()
         })
     }
 
@@ -193,6 +257,7 @@ impl Memo {
         print.extend(rule.revs().map(Rev::get));
         let client = endpoint::preference(world, service, &rule, &parsed).client(proxy);
         self.get(&self.endpoints, (Arc::clone(name), client), print, || {
+            self.work.endpoints.increment();
             let assignment = endpoint::of_cluster(world, (proxy, &rule), Some(service), name);
             resource(name, encode::cluster_load_assignment(&assignment))
         })

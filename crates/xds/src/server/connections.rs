@@ -4,7 +4,7 @@ use super::change::Change;
 use super::session::Session;
 use super::watch::TypeStatus;
 use super::{ClientInfo, ConnectionId};
-use crate::{Generation, ResourceType};
+use crate::{Generation, Resource, ResourceType};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,6 +112,8 @@ type Observer = Box<dyn Fn(ConnectionId, Generation, Generation) + Send + Sync>;
 pub struct Connections {
     open: Mutex<Open>,
     observer: OnceLock<Observer>,
+    /// Resources sent, and their bytes.
+    sent: [AtomicU64; 2],
 }
 
 impl fmt::Debug for Connections {
@@ -145,6 +147,12 @@ impl Connections {
     /// The newest connection there has been.
     pub fn last(&self) -> ConnectionId {
         ConnectionId(lock(&self.open).last)
+    }
+
+    /// How many resources were sent so far, and how many bytes they had.
+    pub fn sent(&self) -> (u64, u64) {
+        let [resources, bytes] = &self.sent;
+        (resources.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
     }
 
     /// Has `observer` called whenever a client has accepted a newer world than before, on that connection's task: it must not
@@ -205,6 +213,13 @@ pub(super) struct OpenGuard {
 }
 
 impl OpenGuard {
+    /// These are sent.
+    pub(super) fn sends(&self, resources: &[Arc<Resource>]) {
+        let [count, bytes] = &self.connections.sent;
+        count.fetch_add(resources.len() as u64, Ordering::Relaxed);
+        bytes.fetch_add(resources.iter().map(|r| r.body().len() as u64).sum(), Ordering::Relaxed);
+    }
+
     /// The client has accepted everything up to this world.
     pub(super) fn acknowledged(&self, now: Generation) {
         self.connection.acked.store(now.0, Ordering::Release);

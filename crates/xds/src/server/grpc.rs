@@ -367,6 +367,7 @@ impl<F: Form> Stream<F> {
                     let Ok(permit) = permit else { return Ok(()) };
                     let response = lock(session).next_response();
                     if let Some(response) = response {
+                        guard.sends(&response.resources);
                         permit.send(Box::new(Ok(F::message(&response, &self.shared.options.identifier))));
                     }
                 }
