@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 
-from . import control, micro, plot, report, scenarios, system, worlds
+from . import control, hold, micro, plot, report, scenarios, system, worlds
 from .system import Failure
 
 ABOUT = """Lateen beside Envoy, HAProxy, nginx and no proxy: the same machine, the same run, the same server.
@@ -35,6 +35,8 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=5, help="seconds of load of one round on one target (default 5)")
     parser.add_argument("--minutes", type=float, default=120, help="no round begins after so many minutes (default 120)")
     parser.add_argument("--on", default=",".join(worlds.NAMES), metavar="TARGETS", help="targets, by commas (default %(default)s)")
+    parser.add_argument("--hold", type=pathlib.Path, metavar="FILE",
+                        help="fail if a ratio of processor time is a third over that in FILE (bench/ratios.json)")
     parser.add_argument("--output", type=pathlib.Path, default=system.RESULTS, help="directory of the results (default bench/results)")
     target = system.ROOT / "target/release"
     parser.add_argument("--lateen", type=pathlib.Path, default=target / "lateen", help="the binary (default target/release/lateen)")
@@ -165,6 +167,11 @@ def run(args):
     this.others([name for name in wanted if name in control.SIZES or name.startswith("micro-")])
     report.write(args.output, this.data)
     print(f"results: {args.output}/results.md")
+    if args.hold:
+        lines, broken = hold.check(args.hold, this.data["results"])
+        print("\n".join(lines))
+        this.data["failures"] += broken
+        print("\n".join(broken), file=sys.stderr)
     return 1 if this.data["failures"] else 0
 
 

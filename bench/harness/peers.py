@@ -36,7 +36,7 @@ def certificates(directory):
 
 
 def haproxy(role, server, certs, log=False):
-    """One side of a pair, or (`hop`) a plain proxy in the client's pod."""
+    """One side of a pair, or a plain proxy: in the client's pod (`hop`), or in its own (`gateway`)."""
     lines = ["global", " nbthread 2", f" maxconn {MAX_CONNECTIONS}", f" stats socket {certs}/{role}-{server}.sock",
              " ssl-default-bind-options ssl-min-ver TLSv1.3", " ssl-default-server-options ssl-min-ver TLSv1.3",
              " log stdout format raw local0" if log else "", "defaults", " timeout connect 5s", " timeout client 1h", " timeout server 1h",
@@ -52,7 +52,8 @@ def haproxy(role, server, certs, log=False):
 def haproxy_bind(role, protocol, certs):
     http2 = protocol in ["http2", "grpc"]
     if role != "server":
-        return [f" bind 127.0.0.1:{CLIENT_PORTS[protocol]}" + (" proto h2" if http2 else "")]
+        address = "" if role == "gateway" else "127.0.0.1"
+        return [f" bind {address}:{CLIENT_PORTS[protocol]}" + (" proto h2" if http2 else "")]
     alpn = " alpn h2" if http2 else ""
     check = "{ ssl_c_s_dn(cn) -m str client.bench }"
     refuse = f" tcp-request content reject unless {check}" if protocol == "tcp" else f" http-request deny unless {check}"
@@ -99,7 +100,8 @@ def nginx_tls(kind, certs):
 def nginx_listen(role, protocol, more=""):
     if role == "server":
         return f"listen {SERVER_PORTS[protocol]} ssl{more};"
-    return f"listen 127.0.0.1:{CLIENT_PORTS[protocol]}{more};"
+    address = "" if role == "gateway" else "127.0.0.1:"
+    return f"listen {address}{CLIENT_PORTS[protocol]}{more};"
 
 
 def nginx_next(role, protocol, server):

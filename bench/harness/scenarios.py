@@ -90,6 +90,8 @@ ALL = [
     Scenario("hop", "One plain HTTP/1.1 hop, saturated", HTTP, load.wrk, shape="hop",
              note="The client's sidecar alone; the server has none. 64 connections."),
     Scenario("hop-1000", "One plain hop at 1,000 requests/s", (*LATENCY, CPU, FAILED), fixed(1000), shape="hop"),
+    Scenario("gateway", "A gateway: one plain HTTP/1.1 hop in a pod of its own, saturated", HTTP, load.wrk, shape="gateway",
+             note="Nothing is captured: clients speak to the proxy's own port. 64 connections."),
     Scenario("http1", "Pair with mTLS, HTTP/1.1, saturated", HTTP, load.wrk, note="64 connections."),
     Scenario("http1-1000", "Pair with mTLS at 1,000 requests/s", (*LATENCY, CPU, FAILED), fixed(1000),
              note="Open loop: latency counts from when a request was due."),

@@ -19,6 +19,8 @@ ENGINES = ["lateen", "envoy"]
 STATIC = ["haproxy", "nginx"]
 NAMES = ["direct", *ENGINES, *STATIC]
 PROTOCOLS = {"http1": 80, "http2": 81, "grpc": 82, "tcp": 83}
+# The pods whose proxies carry a shape's traffic.
+ROLES = {"pair": ["client", "server"], "hop": ["client"], "gateway": ["gateway"]}
 PORT_NAMES = {"http1": "http", "http2": "http2", "grpc": "grpc", "tcp": "tcp"}
 
 OBSERVED = """
@@ -37,8 +39,11 @@ def resource(kind, version, namespace, name, spec=None, labels=None, **more):
     return {"apiVersion": version, "kind": kind, "metadata": meta, **({"spec": spec} if spec is not None else {}), **more}
 
 
-def pod(namespace, name, containers, labels=None):
-    return resource("Pod", "v1", namespace, name, {"containers": containers}, {"app": name, **(labels or {})})
+def pod(namespace, name, containers, labels=None, annotations=None):
+    document = resource("Pod", "v1", namespace, name, {"containers": containers}, {"app": name, **(labels or {})})
+    if annotations:
+        document["metadata"]["annotations"] = annotations
+    return document
 
 
 def container(name, *command, port=None):
@@ -100,6 +105,27 @@ class Manifests:
         if sidecars and shape == "pair":
             strict = {"mtls": {"mode": "STRICT"}}
             self.add(resource("PeerAuthentication", "security.istio.io/v1", namespace, "default", strict))
+
+    def gateway(self, namespace, peer=None):
+        """A client, a server, and between them a proxy in a pod of its own, which takes plain HTTP/1.1 on its port."""
+        server = {"selector": {"app": "server"}, "ports": [{"name": "http", "port": 80, "targetPort": peers.APP_PORTS["http1"]}]}
+        ports = [{"name": "http", "port": 80, "targetPort": peers.CLIENT_PORTS["http1"] if peer else 80}]
+        self.add(resource("Namespace", "v1", None, namespace),
+                 resource("Service", "v1", namespace, "server", server),
+                 resource("Service", "v1", namespace, "gateway", {"selector": {"app": "gateway"}, "ports": ports}),
+                 pod(namespace, "client", [container("app", "sleep", "infinity")]),
+                 pod(namespace, "server", self.server_containers(namespace)))
+        if peer:
+            self.add(pod(namespace, "gateway", [self.peer_container(peer, namespace, "gateway")]))
+            return
+        proxy = {"name": "istio-proxy", "image": "auto"}
+        listener = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+        route = {"destination": {"host": "server", "port": {"number": 80}}}
+        self.add(pod(namespace, "gateway", [proxy], {"sidecar.istio.io/inject": "true"}, {"inject.istio.io/templates": "gateway"}),
+                 resource("Gateway", "networking.istio.io/v1", namespace, "gateway",
+                          {"selector": {"app": "gateway"}, "servers": [listener]}),
+                 resource("VirtualService", "networking.istio.io/v1", namespace, "server",
+                          {"hosts": ["*"], "gateways": ["gateway"], "http": [{"route": [route]}]}))
 
     def peer_container(self, peer, namespace, role):
         """Waits for its configuration, which names the server's address."""
@@ -200,11 +226,13 @@ class Target:
 
     @property
     def through_loopback(self):
-        return self.name in STATIC
+        return self.name in STATIC and self.shape != "gateway"
 
     def address(self, protocol):
         if self.through_loopback:
             return f"127.0.0.1:{peers.CLIENT_PORTS[protocol]}"
+        if self.shape == "gateway":
+            return f"gateway:{PROTOCOLS[protocol]}"
         return f"server:{PROTOCOLS[protocol]}"
 
     def exec_command(self, *command):
@@ -234,7 +262,7 @@ class Target:
     def all_proxies(self):
         if self.name == "direct":
             return []
-        roles = ["client", "server"] if self.shape == "pair" else ["client"]
+        roles = ROLES[self.shape]
         found = {role: self.proxies(role) for role in roles}
         if not all(found.values()):
             raise Failure(f"{self.name}: no process of the proxy was found")
@@ -290,13 +318,17 @@ class World:
         directory.mkdir()
         manifests = Manifests(self.kit, directory)
         layout = []
+        more = ["hop", "gateway"] if self.kind == "base" else []
         if engine in self.names:
-            layout += [(engine, "pair", "pair", None)] + ([(engine, "hop", "hop", None)] if self.kind == "base" else [])
+            layout += [(engine, shape, shape, None) for shape in ["pair", *more]]
         for name in static:
             peer = None if name == "direct" else name
-            layout += [(name, "pair", name, peer)] + ([(name, "hop", f"{name}-hop", peer)] if self.kind == "base" and peer else [])
+            layout += [(name, "pair", name, peer)] + [(name, shape, f"{name}-{shape}", peer) for shape in more if peer]
         for name, shape, namespace, peer in layout:
-            manifests.target(namespace, shape, sidecars=name in ENGINES, peer=peer)
+            if shape == "gateway":
+                manifests.gateway(namespace, peer)
+            else:
+                manifests.target(namespace, shape, sidecars=name in ENGINES, peer=peer)
         if self.kind == "observed":
             manifests.observe()
         elif self.kind.startswith("services"):
@@ -308,7 +340,7 @@ class World:
     def configure(self, target):
         server = target.mesh.pod(target.namespace, "server")["ip"]
         write = {"haproxy": peers.haproxy, "nginx": peers.nginx}[target.name]
-        for role in ["client", "server"] if target.shape == "pair" else ["hop"]:
+        for role in ["hop"] if target.shape == "hop" else ROLES[target.shape]:
             text = write(role, server, self.directory, log=self.kind == "observed")
             (target.mesh.directory / f"{target.namespace}-{role}.cfg").write_text(text)
 

@@ -10,6 +10,7 @@ mod tcp;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Why a command could not do its work, for people.
 type Failure = Box<dyn std::error::Error>;
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(Failure::from).and_then(|runtime| {
-        let done = tokio::task::LocalSet::new().block_on(&runtime, run(command));
+        let done = tokio::task::LocalSet::new().block_on(&runtime, until_signal(run(command)));
         runtime.shutdown_background();
         done
     });
@@ -85,6 +86,16 @@ fn main() -> ExitCode {
             eprintln!("error: {reason}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Work that a signal ends; whatever it had started ends with it.
+async fn until_signal(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        done = work => done,
+        _ = terminate.recv() => Err("ended by SIGTERM".into()),
+        _ = interrupt.recv() => Err("ended by SIGINT".into()),
     }
 }
 

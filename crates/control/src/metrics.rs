@@ -108,7 +108,8 @@ pub struct Metrics {
     push_time: Histogram,
     debounce: Histogram,
     cache: Mutex<CacheGauges>,
-    world: Mutex<WorldGauges>,
+    /// What is served; its gauges are counted when somebody looks.
+    world: Mutex<Option<World>>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +117,8 @@ struct CacheGauges {
     hits: u64,
     misses: u64,
     size: usize,
+    /// Resources made, by type.
+    made: [(&'static str, u64); 5],
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +128,20 @@ struct WorldGauges {
     subsets: usize,
     endpoints_not_ready: usize,
     no_instances: usize,
+}
+
+impl WorldGauges {
+    fn of(world: &World) -> Self {
+        let mut gauges = Self::default();
+        for (_, ns) in world.namespaces() {
+            gauges.services += ns.services.len();
+            gauges.virtual_services += ns.virtual_services.len();
+            gauges.subsets += ns.destination_rules.iter().map(|r| r.resource.spec.subsets.len()).sum::<usize>();
+            gauges.no_instances += ns.endpoints.values().filter(|e| e.ready.is_empty()).count();
+            gauges.endpoints_not_ready += ns.workloads.values().filter(|w| !w.takes_traffic()).count();
+        }
+        gauges
+    }
 }
 
 impl Default for Metrics {
@@ -173,16 +190,8 @@ impl Metrics {
     pub fn observe_push(&self, took: Duration, memo: &Memo, world: &World) {
         self.push_time.observe(took);
         let (reads, size) = memo.statistics();
-        *lock(&self.cache) = CacheGauges { hits: reads.hits, misses: reads.misses, size };
-        let mut gauges = WorldGauges::default();
-        for (_, ns) in world.namespaces() {
-            gauges.services += ns.services.len();
-            gauges.virtual_services += ns.virtual_services.len();
-            gauges.subsets += ns.destination_rules.iter().map(|r| r.resource.spec.subsets.len()).sum::<usize>();
-            gauges.no_instances += ns.endpoints.values().filter(|e| e.ready.is_empty()).count();
-            gauges.endpoints_not_ready += ns.workloads.values().filter(|w| !w.takes_traffic()).count();
-        }
-        *lock(&self.world) = gauges;
+        *lock(&self.cache) = CacheGauges { hits: reads.hits, misses: reads.misses, size, made: memo.work.by_name() };
+        *lock(&self.world) = Some(world.clone());
     }
 
     /// The root certificate ends then.
@@ -218,6 +227,10 @@ impl Metrics {
         let list = connections.list();
         out.header("pilot_xds", "gauge", "Connected proxies.");
         out.line("pilot_xds", &[("version", version)], list.len() as u64);
+        out.header("lateen_xds_sent_resources", "counter", "Resources sent to proxies.");
+        out.line("lateen_xds_sent_resources", &[], connections.sent().0);
+        out.header("lateen_xds_sent_bytes", "counter", "Bytes of the resources sent to proxies.");
+        out.line("lateen_xds_sent_bytes", &[], connections.sent().1);
         let mut rejects: BTreeMap<ResourceType, u64> = BTreeMap::new();
         let mut expired = 0;
         let mut standing: Vec<(ResourceType, String, String)> = Vec::new();
@@ -248,7 +261,8 @@ impl Metrics {
     }
 
     fn render_world(&self, out: &mut Page) {
-        let world = lock(&self.world);
+        let world = lock(&self.world).clone();
+        let world = world.as_ref().map(WorldGauges::of).unwrap_or_default();
         for (name, help, value) in [
             ("pilot_services", "Services.", world.services),
             ("pilot_virt_services", "VirtualServices.", world.virtual_services),
@@ -265,6 +279,11 @@ impl Metrics {
         out.line("xds_cache_reads", &[("type", "miss")], cache.misses);
         out.header("xds_cache_size", "gauge", "Generated resources that are kept.");
         out.line("xds_cache_size", &[], cache.size as u64);
+        let help = "Resources worked out and encoded, for however many proxies.";
+        out.header("lateen_xds_generated_resources", "counter", help);
+        for (ty, made) in cache.made.iter().filter(|(ty, _)| !ty.is_empty()) {
+            out.line("lateen_xds_generated_resources", &[("type", ty)], *made);
+        }
     }
 
     fn render_ca(&self, out: &mut Page) {

@@ -7,10 +7,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it does")]
 
+#[path = "oracle/accounts.rs"]
+mod accounts;
 #[path = "oracle/agent/mod.rs"]
 mod agent;
 #[path = "oracle/compare.rs"]
 mod compare;
+#[path = "oracle/counters.rs"]
+mod counters;
 #[path = "oracle/credentials.rs"]
 mod credentials;
 #[path = "oracle/fields.rs"]

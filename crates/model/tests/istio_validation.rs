@@ -551,7 +551,7 @@ fn sidecar() {
             ),
             (
                 "{ingress: [{port: {number: 80, protocol: HTTP}, captureMode: NONE}]}",
-                "spec.ingress[0].captureMode: is not supported",
+                "spec.ingress[0].defaultEndpoint: must be 127.0.0.1:PORT or [::1]:PORT with captureMode: NONE",
             ),
             (
                 "{ingress: [{port: {number: 80, protocol: HTTP}, defaultEndpoint: '10.0.0.1:80'}]}",

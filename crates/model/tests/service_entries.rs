@@ -84,10 +84,7 @@ fn resolutions_and_endpoints() {
             spec("resolution: STATIC, endpoints: [{address: 'unix:///a'}]"),
             "spec.endpoints[0].address: Unix sockets are not supported",
         ),
-        (
-            spec("resolution: STATIC, endpoints: [{address: 10.0.0.1, network: other}]"),
-            "spec.endpoints[0].network: is not supported",
-        ),
+        (spec("resolution: STATIC, endpoints: [{address: 10.0.0.1, network: other}]"), ""),
         (spec("resolution: NONE, endpoints: [{address: 10.0.0.1}]"), "spec.endpoints: contradict resolution: NONE"),
         (spec("resolution: DNS"), ""),
         (spec("resolution: DNS, endpoints: [{address: b.org}, {address: 10.0.0.1}]"), ""),

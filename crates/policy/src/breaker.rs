@@ -64,6 +64,8 @@ pub struct Breakers {
 struct Quota {
     requests: Window,
     retries: Window,
+    /// Retries that were worth it.
+    successes: Window,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,14 @@ impl Breakers {
         }
     }
 
+    /// A retry had an answer that is not to be tried again: the quota gets it back, which bounds retries that fail, as those of a
+    /// storm do, and not those that one bad endpoint among good ones makes necessary.
+    pub fn retry_succeeded(&self, now: impl Fn() -> Duration) {
+        if let Some(quota) = &self.quota {
+            quota.successes.add(now());
+        }
+    }
+
     /// A retry in flight: by the quota if there is one, else by the budget, else by `max_retries`. The try that failed counts among
     /// the requests in flight, as in Envoy: `ended` if it has given its permit back already.
     pub fn try_acquire_retry(&self, ended: bool, now: impl Fn() -> Duration) -> Option<Permit> {
@@ -223,13 +233,13 @@ impl Breakers {
 
 impl Quota {
     fn new(interval: Duration) -> Self {
-        Self { requests: Window::new(interval), retries: Window::new(interval) }
+        Self { requests: Window::new(interval), retries: Window::new(interval), successes: Window::new(interval) }
     }
 
     /// Takes one retry, unless it would be one too many; never one too many, however many workers ask at once.
     fn take(&self, limit: RetryQuota, now: Duration) -> bool {
         self.retries.add(now);
-        let retries = self.retries.count(now);
+        let retries = self.retries.count(now).saturating_sub(self.successes.count(now));
         let requests = self.requests.count(now).into();
         let taken = retries <= share(requests, limit.percent_hundredths).max(limit.min_retries);
         if !taken {

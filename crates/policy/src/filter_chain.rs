@@ -5,9 +5,9 @@
 //! exists decides, and nothing is tried again: where its branch has no chain for the rest, the default chain serves.
 
 use crate::CompileError;
+use foldhash::HashMap;
 use ipnet::IpNet;
 use lateen_model::dataplane::{FilterChainMatch, Listener, TransportProtocol};
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// What is known of a connection when its chain is chosen.
@@ -99,7 +99,7 @@ impl FilterChainIndex {
     /// Two chains with the same match, or a server name that is neither exact nor `*.suffix`.
     pub fn compile(listener: &Listener) -> Result<Self, CompileError> {
         let mut index = Self {
-            ports: HashMap::new(),
+            ports: HashMap::default(),
             any_port: None,
             has_default: listener.default_filter_chain.is_some(),
             tls_inspector: listener.listener_filters.tls_inspector,

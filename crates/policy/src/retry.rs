@@ -211,16 +211,15 @@ impl RetryState {
 
     fn is_retriable_response<R: ResponseView>(&self, response: &R) -> bool {
         let (on, status) = (self.on, response.status());
-        // Another Envoy ran into its rate limit: retrying would work against it, unless it was asked for.
-        if response.header("x-envoy-ratelimited").is_some() {
-            return on.intersects(RetryOn::ENVOY_RATE_LIMITED);
-        }
-        (on.intersects(RetryOn::SERVER_ERROR) && (500..600).contains(&status))
+        let retriable = (on.intersects(RetryOn::SERVER_ERROR) && (500..600).contains(&status))
             || (on.intersects(RetryOn::GATEWAY_ERROR) && matches!(status, 502..=504))
             || (on.intersects(RetryOn::RETRIABLE_4XX) && status == 409)
             || (on.intersects(RetryOn::RETRIABLE_STATUS_CODES) && self.statuses.contains(&status))
             || (on.intersects(RetryOn::RETRIABLE_HEADERS) && self.headers.iter().any(|h| response.header(h).is_some()))
-            || (on.intersects(GRPC) && response.grpc_status().is_some_and(|code| on.intersects(grpc_condition(code))))
+            || (on.intersects(GRPC) && response.grpc_status().is_some_and(|code| on.intersects(grpc_condition(code))));
+        // Another Envoy ran into its rate limit: retrying would work against it, unless it was asked for.
+        let unless_limited = on.intersects(RetryOn::ENVOY_RATE_LIMITED);
+        if retriable != unless_limited && response.header("x-envoy-ratelimited").is_some() { unless_limited } else { retriable }
     }
 
     fn is_retriable_reset(&self, reset: Reset) -> bool {

@@ -95,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) mark: Option<u32>,
     /// Whether the application's DNS questions are captured and answered (`ISTIO_META_DNS_CAPTURE`).
     pub(crate) dns_capture: bool,
+    /// Whether it holds only what its workload calls.
+    pub(crate) automatic_scope: AutomaticScope,
     /// How long in-flight work may last after SIGTERM.
     pub(crate) termination_drain: Duration,
     /// Asked life of certificates; `None` leaves it to the CA.
@@ -103,6 +105,38 @@ pub(crate) struct Settings {
     pub(crate) secret_grace: f64,
     /// Jitter of that share.
     pub(crate) secret_grace_jitter: f64,
+}
+
+/// Learning services on demand (`LATEEN_AUTOMATIC_SCOPE`).
+#[derive(Clone, Debug)]
+pub(crate) struct AutomaticScope {
+    pub(crate) enabled: bool,
+    /// How long a call waits for the control plane's answer (`LATEEN_AUTOMATIC_SCOPE_TIMEOUT`).
+    pub(crate) patience: Duration,
+    /// After how long without use it is forgotten (`LATEEN_AUTOMATIC_SCOPE_FORGET_AFTER`).
+    pub(crate) forget_after: Duration,
+}
+
+impl Default for AutomaticScope {
+    fn default() -> Self {
+        Self { enabled: false, patience: Duration::from_secs(5), forget_after: Duration::from_secs(3600) }
+    }
+}
+
+impl AutomaticScope {
+    /// Gateways serve everybody: they hold everything.
+    fn from_environment(env: &Env<'_>, role: Role) -> Result<Self, BootstrapError> {
+        let default = Self::default();
+        let truth = |v: &str| v.parse::<bool>().ok();
+        let enabled = env.parse("LATEEN_AUTOMATIC_SCOPE", "true or false", truth)?.unwrap_or(AUTOMATIC_SCOPE);
+        let positive = |v: &str| parse_go_duration(v).filter(|d| !d.is_zero());
+        let expected = "a duration above zero, such as 5s";
+        Ok(Self {
+            enabled: enabled && role == Role::Sidecar,
+            patience: env.parse("LATEEN_AUTOMATIC_SCOPE_TIMEOUT", expected, positive)?.unwrap_or(default.patience),
+            forget_after: env.parse("LATEEN_AUTOMATIC_SCOPE_FORGET_AFTER", expected, positive)?.unwrap_or(default.forget_after),
+        })
+    }
 }
 
 /// Reads one variable at a time, remembering its name for errors.
@@ -129,6 +163,8 @@ impl<'a> Env<'a> {
     }
 }
 
+/// Whether sidecars learn on demand where nothing is said.
+const AUTOMATIC_SCOPE: bool = false;
 const DEFAULT_DISCOVERY: &str = "istiod.istio-system.svc:15012";
 const DEFAULT_TOKEN: &str = "/var/run/secrets/tokens/istio-token";
 const DEFAULT_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
@@ -159,8 +195,10 @@ impl Settings {
         let ratio = |v: &str| v.parse::<f64>().ok().filter(|r| (0.0..=1.0).contains(r));
         let termination_drain =
             from_config("terminationDrainDuration").and_then(|v| parse_go_duration(&v)).unwrap_or(Duration::from_secs(5));
+        let automatic_scope = AutomaticScope::from_environment(&env, role)?;
         Ok(Self {
             role,
+            automatic_scope,
             node_id: format!("{}~{instance_ip}~{pod_name}.{namespace}~{namespace}.svc.cluster.local", role.node_type()),
             node_cluster: format!("{app}.{namespace}"),
             metadata: node_metadata(environment, &labels, service_account, &proxy_config),

@@ -9,13 +9,15 @@ use crate::sniff::{ClientHello, Spoken};
 use crate::stream::Stream;
 use crate::telemetry::ConnectionOutcome;
 use crate::worker::Worker;
-use lateen_model::dataplane::TransportProtocol;
+use lateen_model::dataplane::{Direction, TransportProtocol};
 use lateen_policy::filter_chain::ConnectionFacts;
 use lateen_policy::{ConnectionView, Peer};
 use lateen_tls::PeerInfo;
 use smallvec::SmallVec;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,23 +98,42 @@ impl ConnectionView for Connection {
 /// Serves one connection until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let Accepted { listener, stream, remote, guard } = accepted;
-    if let Err(error) = serve_accepted(&worker, &listener, stream, remote).await {
-        tracing::debug!(%listener, %remote, %error, "connection ended");
+    // In a box that goes when it is done: an open connection holds nothing of how it began.
+    match Box::pin(begin(&worker, &listener, stream, remote)).await {
+        Ok(Some(serving)) => serving.await,
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%listener, %remote, %error, "connection ended"),
     }
     drop(guard);
 }
 
-async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::TcpStream, remote: SocketAddr) -> io::Result<()> {
+/// What serves a connection from then on that it is known what it speaks.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Finds out what a connection is, and who serves it; `None` if nobody does.
+async fn begin(
+    worker: &Rc<Worker>,
+    name: &Arc<str>,
+    stream: std::net::TcpStream,
+    remote: SocketAddr,
+) -> io::Result<Option<Serving>> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let stream = TcpStream::from_std(stream)?;
-    let snapshot = worker.shared.snapshot.load_full();
+    let mut snapshot = worker.shared.snapshot.load_full();
 
     // Addresses and the listener of the destination.
     let local = stream.local_addr()?;
-    let Some(accepting) = snapshot.listeners.get(name) else { return Ok(()) };
+    let Some(accepting) = snapshot.listeners.get(name) else { return Ok(None) };
     let destination = if accepting.model.listener_filters.original_dst { original_destination(&stream, local) } else { local };
-    let Some(listener) = snapshot.listener_for(name, destination).cloned() else { return Ok(()) };
+    let outbound = accepting.model.use_original_dst && accepting.model.direction == Direction::Outbound;
+    let open = if outbound { worker.shared.on_demand.of_connection(&snapshot, destination) } else { Vec::new() };
+    let learnt = open.is_empty() || {
+        let learnt = Box::pin(worker.shared.on_demand.learn(open)).await.is_ok();
+        snapshot = worker.shared.snapshot.load_full();
+        learnt
+    };
+    let Some(listener) = snapshot.listener_for(name, destination).cloned() else { return Ok(None) };
 
     // Detection.
     let mut connection = Connection {
@@ -126,9 +147,13 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
         tls: None,
         forwarded_client_cert: std::cell::OnceCell::new(),
     };
+    if !learnt {
+        worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::NotLearned);
+        return Ok(None);
+    }
     let Some(detected) = detect(worker, &connection, snapshot, &listener, stream).await? else {
         worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::DetectionTimeout);
-        return Ok(());
+        return Ok(None);
     };
     let Detected { stream: tcp, spoken, prepared } = detected;
     connection.learn(spoken);
@@ -137,7 +162,7 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
     let snapshot = worker.shared.snapshot.load_full();
     let Some((listener, chain)) = connection.chain_in(&snapshot).map(|(l, c)| (l.clone(), c.clone())) else {
         worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::NoFilterChain);
-        return Ok(());
+        return Ok(None);
     };
     drop(snapshot);
 
@@ -155,7 +180,7 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
             }
             Err(_) => {
                 worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::Handshake("timeout"));
-                return Ok(());
+                return Ok(None);
             }
         },
     };
@@ -165,19 +190,15 @@ async fn serve_accepted(worker: &Rc<Worker>, name: &Arc<str>, stream: std::net::
     Connection::count_decision(&chain, denied.is_some());
     if let Some(details) = denied {
         worker.telemetry.connection_denied(&connection, &listener, &chain, &details);
-        return Ok(());
+        return Ok(None);
     }
 
     // HTTP or bytes.
     let connection = Rc::new(connection);
-    match &chain.terminal {
-        Terminal::Http(hcm) => {
-            drop(prepared);
-            Box::pin(serve_http(worker.clone(), connection, stream, listener, hcm.clone())).await;
-        }
-        Terminal::Tcp(_) => Box::pin(crate::tcp::serve(worker.clone(), connection, stream, chain.clone(), prepared)).await,
-    }
-    Ok(())
+    Ok(Some(match &chain.terminal {
+        Terminal::Http(hcm) => Box::pin(serve_http(worker.clone(), connection, stream, listener, hcm.clone())),
+        Terminal::Tcp(_) => Box::pin(crate::tcp::serve(worker.clone(), connection, stream, chain.clone(), prepared)),
+    }))
 }
 
 /// Conntrack's original destination; a connection that was not redirected wanted to go where it arrived.

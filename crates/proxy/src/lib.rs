@@ -20,6 +20,7 @@ pub mod http2;
 mod listener;
 mod metadata_exchange;
 mod name_server;
+mod on_demand;
 mod process;
 mod relay;
 mod request;

@@ -45,7 +45,11 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let control_plane = ControlPlane::new(settings);
     keep_identity(&shared, control_plane.clone());
-    let node = node(settings);
+    let mut node = node(settings);
+    if settings.automatic_scope.enabled {
+        // Not that of an agent beside an Envoy, which holds everything.
+        node.metadata.insert(lateen_xds::on_demand::METADATA.to_owned(), "true".into());
+    }
     let mut store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
     if shared.settings.self_discovery {
         store.discover_own(shared.settings.locality.clone(), shared.origin.clone());

@@ -61,14 +61,24 @@ impl HttpConnection {
 
     /// Serves one request; false if the connection must end without an answer.
     async fn serve(&self, exchange: ServerExchange<Stream>) -> bool {
-        let Some(in_force) = self.current() else { return false };
+        let Some(mut in_force) = self.current() else { return false };
         let _in_flight = self.worker.shared.drain.in_flight();
+        let on_demand = &self.worker.shared.on_demand;
+        let authority = exchange.head.authority().unwrap_or_default();
+        let open = on_demand.of_request(&in_force.snapshot, &in_force.hcm, authority);
+        let mut not_learnt = false;
+        if !open.is_empty() {
+            not_learnt = Box::pin(on_demand.learn(open)).await.is_err();
+            let Some(current) = self.current() else { return false };
+            in_force = current;
+        }
         let context = RequestContext {
             worker: &self.worker,
             connection: &self.connection,
             hcm: &in_force.hcm,
             snapshot: &in_force.snapshot,
             direction: in_force.listener.model.direction,
+            not_learnt,
         };
         request::serve(&context, exchange).await;
         true
@@ -86,14 +96,14 @@ pub(crate) async fn serve_http(
     let http2 = match hcm.model.codec {
         Codec::Http1 => Some(false),
         Codec::Http2 => Some(true),
-        Codec::Auto => speaks_http2(&connection, &mut stream, &hcm).await,
+        Codec::Auto => Box::pin(speaks_http2(&connection, &mut stream, &hcm)).await,
     };
     let Some(http2) = http2 else { return };
     let snapshot = worker.shared.snapshot.load_full();
     let in_force = RefCell::new(Rc::new(InForce { snapshot, listener, hcm: hcm.clone() }));
     let http = Rc::new(HttpConnection { worker, connection, in_force });
     if http2 {
-        serve_http2(http, stream, &hcm).await;
+        Box::pin(serve_http2(http, stream, &hcm)).await;
     } else {
         serve_http1(&http, stream, &hcm).await;
     }
@@ -148,12 +158,12 @@ async fn serve_http1(http: &HttpConnection, stream: Stream, hcm: &Hcm) {
                     telemetry.put_date(head);
                     request::put_server(hcm, head);
                 };
-                server.reject(error, dress, LINGER).await;
+                Box::pin(server.reject(error, dress, LINGER)).await;
                 return;
             }
         }
     }
-    server.close(LINGER).await;
+    Box::pin(server.close(LINGER)).await;
 }
 
 async fn serve_http2(http: Rc<HttpConnection>, stream: Stream, hcm: &Hcm) {

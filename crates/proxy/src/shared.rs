@@ -5,6 +5,7 @@ use crate::config::Snapshot;
 use crate::control_plane::identity::RenewalStats;
 use crate::drain::Drain;
 use crate::name_server::Names;
+use crate::on_demand::OnDemand;
 use crate::telemetry::Telemetry;
 use crate::worker::WorkerHandle;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) origin: Arc<ArcSwapOption<Origin>>,
     /// What the application's DNS questions are answered from.
     pub(crate) names: Arc<Names>,
+    /// What it does not hold and can learn.
+    pub(crate) on_demand: Arc<OnDemand>,
     pub(crate) started: Instant,
     workers: Vec<WorkerHandle>,
     hostname: String,
@@ -43,6 +46,7 @@ impl Shared {
         telemetry: Arc<Telemetry>,
         workers: Vec<WorkerHandle>,
     ) -> Self {
+        let on_demand = Arc::new(OnDemand::new(&settings.automatic_scope, &settings.namespace));
         Self {
             settings,
             snapshot: ArcSwap::default(),
@@ -51,7 +55,8 @@ impl Shared {
             telemetry,
             renewals: RenewalStats::default(),
             configured: AtomicBool::new(false),
-            names: Arc::default(),
+            names: Arc::new(Names { on_demand: on_demand.clone(), ..Names::default() }),
+            on_demand,
             origin: Arc::default(),
             started: Instant::now(),
             workers,

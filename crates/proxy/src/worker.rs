@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
 
 /// What other threads ask of a worker.
@@ -115,11 +116,21 @@ impl Drop for ConnectionGuard {
 
 /// Starts a worker's thread.
 pub(crate) fn start(seat: WorkerSeat, shared: Arc<Shared>) -> io::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("worker-{}", seat.index)).spawn(move || {
-        let tasks = tokio::task::LocalSet::new();
-        tasks.block_on(&runtime, run(seat, shared));
-    })
+    let (report, built) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{}", seat.index)).spawn(move || {
+        // It cannot leave the thread on which it is made.
+        match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                let _ = report.send(Ok(()));
+                runtime.block_on(run(seat, shared));
+            }
+            Err(error) => {
+                let _ = report.send(Err(error));
+            }
+        }
+    })?;
+    built.recv().map_err(io::Error::other)??;
+    Ok(thread)
 }
 
 async fn run(mut seat: WorkerSeat, shared: Arc<Shared>) {

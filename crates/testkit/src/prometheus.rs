@@ -51,6 +51,7 @@ pub fn read(text: &str) -> Result<Vec<Family>, String> {
         return Err("the last line does not end".to_owned());
     }
     let mut families: Vec<Family> = Vec::new();
+    let mut series = BTreeSet::new();
     let mut help: Option<(String, String)> = None;
     for (index, line) in text.split_terminator('\n').enumerate() {
         let at = |what: String| format!("line {}: {what}: {line}", index + 1);
@@ -72,6 +73,9 @@ pub fn read(text: &str) -> Result<Vec<Family>, String> {
             let sample = sample(line).map_err(at)?;
             let family = families.last_mut().filter(|_| help.is_none());
             let family = family.ok_or_else(|| at("a sample without a type above it".to_owned()))?;
+            if !series.insert((sample.name.clone(), sample.labels.clone())) {
+                return Err(at("the same series twice".to_owned()));
+            }
             add(family, sample).map_err(at)?;
         }
     }
@@ -119,9 +123,6 @@ fn add(family: &mut Family, sample: Sample) -> Result<(), String> {
     if (suffix == "_bucket") != (family.kind == Kind::Histogram && sample.labels.contains_key("le")) {
         return Err("buckets, and only they, have a bound (le)".to_owned());
     }
-    if family.samples.iter().any(|s| s.name == sample.name && s.labels == sample.labels) {
-        return Err("the same series twice".to_owned());
-    }
     family.samples.push(sample);
     Ok(())
 }
@@ -136,12 +137,14 @@ fn complete(family: &Family) -> Result<(), String> {
         labels.remove("le");
         labels
     };
-    let series: Vec<BTreeMap<String, String>> = family.samples.iter().map(without_bound).collect();
-    let distinct: BTreeSet<_> = series.iter().collect();
-    for labels in distinct {
+    let mut series: BTreeMap<BTreeMap<String, String>, Vec<&Sample>> = BTreeMap::new();
+    for sample in &family.samples {
+        series.entry(without_bound(sample)).or_default().push(sample);
+    }
+    for (labels, samples) in &series {
         let of = |suffix: &str| {
             let name = format!("{}{suffix}", family.name);
-            family.samples.iter().zip(&series).filter(move |(s, l)| *l == labels && s.name == name).map(|(s, _)| s)
+            samples.iter().filter(move |s| s.name == name)
         };
         let one = |suffix: &str| of(suffix).next().ok_or_else(|| format!("{}{labels:?}: no {suffix}", family.name));
         let count = one("_count")?.value;

@@ -9,11 +9,14 @@
 pub mod client;
 pub mod nds;
 mod node;
+pub mod on_demand;
 pub mod proto;
 mod resource;
 mod resource_type;
 pub mod server;
 
+#[cfg(test)]
+mod on_demand_tests;
 #[cfg(test)]
 mod pair_tests;
 #[cfg(test)]

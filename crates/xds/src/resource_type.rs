@@ -7,6 +7,11 @@ use std::fmt;
 /// after what makes the reference safe (clusters before endpoints, both before listeners, then routes and secrets).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceType {
+    /// What the mesh has, in short; see [`crate::on_demand`].
+    Index,
+    /// Questions of a proxy that learns services on demand; see [`crate::on_demand`]. Answered after all else that a
+    /// question brings.
+    Lookup,
     /// Clusters.
     Cds,
     /// Endpoints.
@@ -33,10 +38,12 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 13;
 
     /// All, in push order.
     pub const ALL: [Self; Self::COUNT] = [
+        Self::Index,
+        Self::Lookup,
         Self::Cds,
         Self::Eds,
         Self::Lds,
@@ -53,6 +60,8 @@ impl ResourceType {
     /// The type URL.
     pub const fn type_url(self) -> &'static str {
         match self {
+            Self::Index => "type.googleapis.com/lateen.discovery.v1.IndexShard",
+            Self::Lookup => "type.googleapis.com/lateen.discovery.v1.Lookup",
             Self::Cds => type_url::CLUSTER,
             Self::Eds => type_url::CLUSTER_LOAD_ASSIGNMENT,
             Self::Lds => type_url::LISTENER,
@@ -75,6 +84,8 @@ impl ResourceType {
     /// Istio's short name, e.g. `CDS`.
     pub const fn short_name(self) -> &'static str {
         match self {
+            Self::Index => "INDEX",
+            Self::Lookup => "LOOKUP",
             Self::Cds => "CDS",
             Self::Eds => "EDS",
             Self::Lds => "LDS",
@@ -96,13 +107,14 @@ impl ResourceType {
 
     /// Whether a subscription without names asks for everything. For the other types it asks for nothing.
     pub const fn is_wildcard(self) -> bool {
-        !matches!(self, Self::Eds | Self::Rds | Self::Sds | Self::Ecds)
+        !matches!(self, Self::Lookup | Self::Eds | Self::Rds | Self::Sds | Self::Ecds)
     }
 
     /// Whether a response in the state-of-the-world protocol must hold every resource, because what is missing is removed
-    /// (clusters and listeners). Resources of the other types are removed by what refers to them.
+    /// (clusters and listeners). Resources of the other types are removed by what refers to them; questions are answered also when the answer is
+    /// that there is nothing.
     pub const fn is_full_state(self) -> bool {
-        self.is_wildcard()
+        self.is_wildcard() || matches!(self, Self::Lookup)
     }
 
     const fn index(self) -> usize {
@@ -158,6 +170,6 @@ mod tests {
     #[test]
     fn names_without_a_subscription() {
         let wildcard: Vec<_> = ResourceType::ALL.into_iter().filter(|t| t.is_wildcard()).map(ResourceType::short_name).collect();
-        assert_eq!(wildcard, ["CDS", "LDS", "WDS", "WORKLOAD", "WADS", "NDS", "PCDS"]);
+        assert_eq!(wildcard, ["INDEX", "CDS", "LDS", "WDS", "WORKLOAD", "WADS", "NDS", "PCDS"]);
     }
 }

@@ -153,7 +153,7 @@ impl Bench<'_> {
             _ => Pace::Fast,
         };
         let size = self.options.size;
-        let proxies = (0..size.proxies).map(|n| Proxy::new(size.workload(n), pace(n), Rc::clone(&self.board)));
+        let proxies = (0..size.proxies).map(|n| Proxy::new(&size.workload(n), pace(n), Rc::clone(&self.board)));
         let proxies = proxies.collect();
         self.launch(proxies);
         if !self.board.until(self.limit(), |board| board.synced.get() >= size.proxies).await {

@@ -70,6 +70,7 @@ impl Plane {
         for _ in 0..600 {
             match self.put(&body).await {
                 Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
+                Ok(answer) if answer.starts_with("HTTP/1.1 4") => return Err(answer.into()),
                 Ok(answer) => reason = answer,
                 Err(error) => reason = error.to_string(),
             }

@@ -123,7 +123,7 @@ struct Session {
 }
 
 impl Proxy {
-    pub(crate) fn new(workload: Workload, pace: Pace, board: Rc<Board>) -> Self {
+    pub(crate) fn new(workload: &Workload, pace: Pace, board: Rc<Board>) -> Self {
         let domain = format!("{}.svc.cluster.local", workload.namespace);
         let mut node = Node::new(NodeType::Sidecar, workload.ip, &workload.name, &workload.namespace, &domain);
         node.metadata.insert("NAMESPACE".to_owned(), json!(workload.namespace));
@@ -135,10 +135,10 @@ impl Proxy {
     /// Stays connected; the future is dropped to disconnect. A lost connection is made anew after a tenth of a second.
     pub(crate) async fn run(&mut self, address: &str) {
         loop {
-            if let Err(reason) = self.session(address).await {
-                if self.board.lost.replace(self.board.lost.get() + 1) == 0 {
-                    eprintln!("the first connection that was lost: {reason}");
-                }
+            if let Err(reason) = self.session(address).await
+                && self.board.lost.replace(self.board.lost.get() + 1) == 0
+            {
+                eprintln!("the first connection that was lost: {reason}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

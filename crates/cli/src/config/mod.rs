@@ -3,6 +3,7 @@
 mod clusters;
 mod endpoints;
 mod field;
+mod learnt;
 mod listeners;
 mod routes;
 mod secrets;
@@ -38,6 +39,8 @@ enum Kind {
     Endpoints(Selection),
     /// The certificate and the roots, without keys
     Secrets(Selection),
+    /// What was learnt on demand, under an automatic scope
+    Learnt(Selection),
 }
 
 /// Which sidecar, and how to print.
@@ -78,6 +81,7 @@ impl Kind {
             Self::Clusters(s) => ("clusters", clusters::table, s),
             Self::Endpoints(s) => ("endpoints", endpoints::table, s),
             Self::Secrets(s) => ("secrets", secrets::table, s),
+            Self::Learnt(s) => ("learnt", learnt::table, s),
         }
     }
 }

@@ -204,8 +204,8 @@ fn with_policy(mut cluster: Cluster, policy: &Policy<'_>) -> Cluster {
     cluster
 }
 
-/// Where nothing is written. Istio has no bound: when all backends fail, retries multiply the load on them. Here they add a fifth
-/// to it. Of few requests all may be tried again, also when all of them fail in the same moment, as when one of two endpoints
+/// Where nothing is written. Istio has no bound: when all backends fail, retries multiply the load on them. Here those that fail,
+/// too, add a fifth to it; a retry with a good answer is given back, so that one bad endpoint among good ones fails no request. Of few requests all may be tried again, also when all of them fail in the same moment, as when one of two endpoints
 /// hangs: 100 retries in 10 seconds, which is what Linkerd allows. A limit of retries in flight cannot do both: one that lets 64
 /// requests be tried again at once lets 96 clients of a failing backend send most of their requests again and again; and Envoy's
 /// interval compares retries in flight with requests of the last seconds, which is no bound where answers come fast.

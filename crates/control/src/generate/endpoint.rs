@@ -39,7 +39,8 @@ pub fn of_cluster(
 pub fn local_cluster(world: &World, proxy: &Proxy) -> ClusterLoadAssignment {
     let members = proxy.fleet.iter().zip(world.namespace(&proxy.namespace)).flat_map(|(fleet, namespace)| {
         let all = namespace.workloads.values().chain(namespace.entry_workloads.values());
-        all.filter(|w| w.takes_traffic() && fleet.includes(&w.record))
+        // Whether they take traffic does not matter: they send.
+        all.filter(|w| fleet.includes(&w.record))
     });
     let mut localities: BTreeMap<Locality, Vec<Endpoint>> = BTreeMap::new();
     for workload in members {

@@ -13,6 +13,7 @@ pub mod listener;
 pub mod locality;
 pub mod mesh;
 pub mod mtls;
+pub mod on_demand;
 pub mod proxy;
 mod rate_limit;
 pub mod rbac;
@@ -37,3 +38,5 @@ mod external_tests;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod locality_tests;
+#[cfg(test)]
+mod on_demand_tests;

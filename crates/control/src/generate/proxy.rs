@@ -5,9 +5,11 @@ use lateen_model::dataplane::Locality;
 use lateen_model::mesh_config::{ForwardClientCert, GatewayTopology};
 use lateen_model::resource::{PodPort, PodRecord, StringMap, TransportProtocol};
 use lateen_wire::ProxyFlavor;
+use lateen_xds::on_demand::Question;
 use lateen_xds::{Node, NodeType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 /// A proxy, as generation sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,8 @@ pub struct Proxy {
     pub fleet: Option<Fleet>,
     /// The namespace of its proven identity, whose secrets it may have. `None` on a plaintext port.
     pub verified_namespace: Option<Name>,
+    /// What it has asked for, if it wants an automatic scope (metadata `AUTOMATIC_SCOPE`).
+    pub learned: Option<Arc<BTreeSet<Question>>>,
 }
 
 impl Proxy {
@@ -68,6 +72,7 @@ impl Proxy {
             http10: world.settings().http10 || node.metadata_bool("HTTP10").unwrap_or(false),
             http_proxy_port: http_proxy_port(node),
             verified_namespace: verified_namespace.map(Name::from),
+            learned: wants_automatic_scope(node).then(Arc::default),
         }
     }
 
@@ -75,6 +80,12 @@ impl Proxy {
     pub fn is_supported(node_type: NodeType) -> bool {
         matches!(node_type, NodeType::Sidecar | NodeType::Router)
     }
+}
+
+/// Only Lateen's own sidecars can ask for what they do not hold.
+fn wants_automatic_scope(node: &Node) -> bool {
+    let can = node.node_type == NodeType::Sidecar && node.flavor() == ProxyFlavor::Lateen;
+    can && node.metadata_bool(lateen_xds::on_demand::METADATA).unwrap_or(false)
 }
 
 /// The labels of a workload that registers itself, which its group gives.

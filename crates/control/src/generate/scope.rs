@@ -1,14 +1,16 @@
 //! What a proxy may know: the services and VirtualServices that its Sidecar resource lets it see.
 
 use super::delegate;
+use super::on_demand::Finder;
 use super::proxy::{Proxy, ProxyRole};
 use crate::world::{Entry, Name, Rev, Service, ServicePort, World};
 use lateen_model::resource::{
     Destination, EgressHost, EgressNamespace, IstioEgressListener, MESH_GATEWAY, OutboundTrafficMode, Sidecar, VirtualService,
     host,
 };
+use lateen_xds::on_demand::Question;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Which scope: proxies with equal keys see the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,8 @@ pub struct ScopeKey {
     pub role: ProxyRole,
     /// Namespace and name of the Sidecar; `None` is the default, which sees everything.
     pub sidecar: Option<(Name, Name)>,
+    /// What proxies under an automatic scope have asked for; `None`: they hold everything that they may know.
+    pub learned: Option<Arc<BTreeSet<Question>>>,
 }
 
 /// A service in a scope.
@@ -59,18 +63,23 @@ pub struct Scope {
     /// In the order in which they win a host: private ones, those exported to the namespace, public ones; each oldest first.
     pub virtual_services: Vec<Arc<Entry<VirtualService>>>,
     /// The revisions of the delegates of each.
-    delegates: Vec<Vec<Rev>>,
+    pub(super) delegates: Vec<Vec<Rev>>,
     /// Whether traffic to unknown destinations is dropped.
     pub registry_only: bool,
     /// The cluster that traffic to unknown destinations is sent to instead (`egressProxy`).
     pub egress_proxy: Option<String>,
     /// Ports at which the proxy is its application's HTTP proxy, by its Sidecar, and the hosts that are known there.
     pub proxied: BTreeMap<u16, BTreeSet<Name>>,
+    /// Ports that have HTTP listeners whether or not a service here has them: of an automatic scope those of the whole mesh, so
+    /// that a request to any host can ask for it.
+    pub http_ports: BTreeSet<u16>,
+    /// What learning needs to find, made when it is first needed.
+    pub(super) finder: OnceLock<Finder>,
     /// Stands for the content of the Sidecar, whose inbound listeners count too.
-    sidecar_rev: Rev,
-    by_host: HashMap<Name, usize>,
+    pub(super) sidecar_rev: Rev,
+    pub(super) by_host: HashMap<Name, usize>,
     /// Hosts of `ExternalName` services, by the host that they stand for.
-    aliases: HashMap<Name, Vec<Name>>,
+    pub(super) aliases: HashMap<Name, Vec<Name>>,
 }
 
 /// The Sidecar of a proxy: the oldest in its namespace whose selector matches, else the oldest there without a selector,
@@ -234,7 +243,7 @@ impl Scope {
         let by_host = services.iter().enumerate().map(|(i, s)| (Name::clone(&s.service.host), i)).collect();
         Self {
             aliases: aliases(world, own, &services),
-            key: Self::key(world, proxy),
+            key: ScopeKey { learned: None, ..Self::key(world, proxy) },
             services,
             virtual_services,
             delegates,
@@ -243,13 +252,17 @@ impl Scope {
             proxied,
             sidecar_rev: sidecar.map(|s| s.rev).unwrap_or_default(),
             by_host,
+            http_ports: BTreeSet::new(),
+            finder: OnceLock::new(),
         }
     }
 
     /// Which scope a proxy has, without working it out.
     pub fn key(world: &World, proxy: &Proxy) -> ScopeKey {
         let sidecar = sidecar_of(world, proxy).map(|s| (s.namespace().into(), s.name().into()));
-        ScopeKey { namespace: Name::clone(&proxy.namespace), role: proxy.role, sidecar }
+        // What a Sidecar lets in is held whole.
+        let learned = proxy.learned.clone().filter(|_| sidecar.is_none());
+        ScopeKey { namespace: Name::clone(&proxy.namespace), role: proxy.role, sidecar, learned }
     }
 
     /// The service of this host, if the application may know it.
@@ -282,6 +295,7 @@ impl Scope {
         self.key == other.key
             && self.registry_only == other.registry_only
             && self.egress_proxy == other.egress_proxy
+            && self.http_ports == other.http_ports
             && self.sidecar_rev == other.sidecar_rev
             && self.services.len() == other.services.len()
             && self.services.iter().zip(&other.services).all(|(a, b)| a.same_as(b))
@@ -347,7 +361,7 @@ fn with_delegates(world: &World, roots: &[Arc<Entry<VirtualService>>]) -> (Vec<A
 }
 
 /// Hosts that routes lead to, each with the ports that are named; no port: all.
-fn destinations(world: &World, virtual_services: &[Arc<Entry<VirtualService>>]) -> BTreeMap<String, BTreeSet<u16>> {
+pub(super) fn destinations(world: &World, virtual_services: &[Arc<Entry<VirtualService>>]) -> BTreeMap<String, BTreeSet<u16>> {
     let mut out: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     let mut whole: BTreeSet<String> = BTreeSet::new();
     for entry in virtual_services {
@@ -399,7 +413,7 @@ fn stands_for(world: &World, namespace: &str, target: &Name) -> Name {
     host
 }
 
-fn aliases(world: &World, namespace: &str, services: &[ScopedService]) -> HashMap<Name, Vec<Name>> {
+pub(super) fn aliases(world: &World, namespace: &str, services: &[ScopedService]) -> HashMap<Name, Vec<Name>> {
     let mut out: HashMap<Name, Vec<Name>> = HashMap::new();
     for service in services.iter().filter(|s| !s.cluster_only) {
         if let Some(target) = &service.service.alias {

@@ -1,5 +1,6 @@
 //! Which endpoints and secrets a change can alter, for all proxies alike.
 
+use super::view::shows_endpoints;
 use crate::generate::secret;
 use crate::names;
 use crate::world::{ChangeKey, ChangeSet, Kind, World};
@@ -21,7 +22,8 @@ pub(super) fn shared(old: &World, new: &World, changes: &ChangeSet, generation: 
             change.names[ResourceType::Eds].insert(LOCAL_CLUSTER.into());
         }
     }
-    let services = changes.touches(Kind::Service) || changes.touches(Kind::Endpoints) || changes.touches(Kind::Sidecar);
+    let pods = changes.of(Kind::Endpoints).any(|key| shows_endpoints(old, key) || shows_endpoints(new, key));
+    let services = changes.touches(Kind::Service) || pods || changes.touches(Kind::Sidecar);
     if services || changes.touches(Kind::VirtualService) || changes.touches(Kind::MeshConfig) {
         change.names[ResourceType::Nds] = Names::All;
     }

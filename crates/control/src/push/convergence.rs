@@ -3,74 +3,57 @@
 use crate::metrics::Metrics;
 use lateen_xds::Generation;
 use lateen_xds::server::{ConnectionId, Connections};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How often proxies' progress is looked at while something is under way.
+/// How often whoever waits for proxies looks at their progress.
 const POLL: Duration = Duration::from_millis(5);
 /// A push that no proxy has confirmed by then is no longer measured.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// Pushes that are measured at once; of more the oldest are forgotten.
+const PUSHES: usize = 4096;
 
 /// Watches how far proxies are.
 pub struct Convergence {
     connections: Arc<Connections>,
-    metrics: Arc<Metrics>,
-    pending: Mutex<VecDeque<Push>>,
-    wake: Notify,
+    pushes: Arc<Mutex<VecDeque<Push>>>,
 }
 
+/// One that may not be everywhere yet; they are kept by rising generation.
 struct Push {
     generation: Generation,
     since: Instant,
-    waiting: BTreeSet<ConnectionId>,
+    /// Who connected later got it as a part of everything.
+    last: ConnectionId,
 }
 
 impl Convergence {
     pub(super) fn new(connections: Arc<Connections>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { connections, metrics, pending: Mutex::default(), wake: Notify::new() })
-    }
-
-    /// Notes a push and who is connected.
-    pub(super) fn pushed(&self, generation: Generation, since: Instant) {
-        let waiting = self.connections.list().iter().map(|c| c.client().connection).collect();
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.push_back(Push { generation, since, waiting });
-        drop(pending);
-        self.wake.notify_one();
-    }
-
-    /// Measures every push until each connected proxy has confirmed it; runs for ever.
-    pub async fn run(&self) {
-        loop {
-            while self.measure() {
-                tokio::time::sleep(POLL).await;
+        let pushes: Arc<Mutex<VecDeque<Push>>> = Arc::default();
+        let measured = Arc::clone(&pushes);
+        connections.observe(move |connection, before, now| {
+            let pushes = measured.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = Instant::now();
+            let first = pushes.partition_point(|push| push.generation <= before);
+            for push in pushes.range(first..).take_while(|push| push.generation <= now).filter(|push| connection <= push.last) {
+                metrics.converged(at.duration_since(push.since));
             }
-            self.wake.notified().await;
-        }
+        });
+        Arc::new(Self { connections, pushes })
     }
 
-    /// Whether something is still under way.
-    fn measure(&self) -> bool {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if pending.is_empty() {
-            return false;
-        }
+    /// Notes a push: from now on it is measured when each connected proxy confirms it.
+    pub(super) fn pushed(&self, generation: Generation, since: Instant) {
+        let last = self.connections.last();
         let now = Instant::now();
-        for push in pending.iter_mut() {
-            push.waiting.retain(|id| {
-                let Some(connection) = self.connections.get(*id) else { return false };
-                let done = connection.status().acked_generation >= push.generation;
-                if done {
-                    self.metrics.converged(now.duration_since(push.since));
-                }
-                !done
-            });
+        let mut pushes = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = |push: &Push| now.duration_since(push.since) >= GIVE_UP;
+        while pushes.len() >= PUSHES || pushes.front().is_some_and(old) {
+            pushes.pop_front();
         }
-        pending.retain(|p| !p.waiting.is_empty() && now.duration_since(p.since) < GIVE_UP);
-        !pending.is_empty()
+        pushes.push_back(Push { generation, since, last });
     }
 
     /// Waits until every connected proxy has confirmed all that follows from `generation`; false after `patience`.

@@ -49,7 +49,7 @@ fn gateways() {
             ("mode", "", Nothing("the base has it")),
             ("credentialName", "", Nothing("the base has it")),
             ("serverCertificate", ", serverCertificate: a, privateKey: b", SECRET),
-            ("privateKey", ", serverCertificate: a, privateKey: b", SECRET),
+            ("privateKey", ", privateKey: b", Refused("belong together")),
             ("caCertificates", ", caCertificates: a", Nothing("as a warning says")),
             ("caCrl", ", caCrl: a", SECRET),
             ("credentialNames", ", credentialNames: [d]", SECRET),

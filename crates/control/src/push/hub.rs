@@ -8,7 +8,10 @@ use crate::metrics::Metrics;
 use crate::registration::{Member, Registry};
 use crate::world::{ChangeSet, Kind, World};
 use arc_swap::ArcSwap;
-use lateen_xds::server::{Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Rejection, Watch};
+use lateen_xds::on_demand::Question;
+use lateen_xds::server::{
+    Change, ClientInfo, ConnectionId, Connections, ControlPlane, Generated, Generator, Protocol, Rejection, Watch,
+};
 use lateen_xds::{Generation, ResourceType};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +38,10 @@ struct State {
     ready: bool,
     classes: HashMap<Arc<Proxy>, Class>,
     class_of: HashMap<ConnectionId, Arc<Proxy>>,
+    /// Connections by namespace and name of the pod.
+    of_pod: HashMap<(String, String), BTreeSet<ConnectionId>>,
+    /// Whether classes have gone since what they shared was looked through.
+    left: bool,
 }
 
 /// Proxies that are equal.
@@ -59,6 +66,8 @@ impl Hub {
             ready: false,
             classes: HashMap::new(),
             class_of: HashMap::new(),
+            of_pod: HashMap::new(),
+            left: false,
         };
         let convergence = Convergence::new(Arc::clone(&connections), Arc::clone(&metrics));
         Arc::new(Self {
@@ -150,18 +159,17 @@ impl Hub {
         for class in state.classes.values_mut() {
             let (view, change) = class.view.next(generation, &state.world, changes, &shared);
             class.view = Arc::new(view);
-            for (id, slot) in &class.members {
+            for slot in class.members.values() {
                 slot.view.store(Arc::clone(&class.view));
-                if let Some(connection) = self.connections.get(*id) {
-                    connection.notify(&change);
-                }
             }
+            let change = Arc::new(change);
+            self.connections.notify_each(class.members.keys().map(|id| (*id, &change)));
         }
         if changes.touches(Kind::Workload) || changes.touches(Kind::Service) {
             self.reclassify(state, changes);
         }
-        let in_use: BTreeSet<usize> = state.classes.values().map(|c| memo::address(&c.view.scope)).collect();
-        if changes.touches(Kind::Service) || changes.touches(Kind::Sidecar) {
+        if std::mem::take(&mut state.left) || changes.touches(Kind::Service) || changes.touches(Kind::Sidecar) {
+            let in_use: BTreeSet<usize> = state.classes.values().map(|c| memo::address(&c.view.scope)).collect();
             self.memo.retain(&state.world, &in_use);
         }
         self.metrics.observe_push(started.elapsed(), &self.memo, &state.world);
@@ -172,19 +180,19 @@ impl Hub {
     /// Proxies whose own pod has changed may belong to another class now.
     fn reclassify(&self, state: &mut State, changes: &ChangeSet) {
         for key in changes.of(Kind::Workload) {
-            let moved: Vec<(ConnectionId, Arc<Slot>)> = state
-                .classes
-                .values()
-                .flat_map(|c| &c.members)
-                .filter(|(_, s)| *s.client.node.namespace == *key.namespace && *s.client.node.name == *key.name)
-                .map(|(id, s)| (*id, Arc::clone(s)))
-                .collect();
+            let ids = state.of_pod.get(&(key.namespace.to_string(), key.name.to_string())).cloned().unwrap_or_default();
+            let slot = |id: &ConnectionId| state.classes.get(state.class_of.get(id)?)?.members.get(id).cloned();
+            let moved: Vec<(ConnectionId, Arc<Slot>)> = ids.iter().filter_map(|id| Some((*id, slot(id)?))).collect();
             for (id, slot) in moved {
-                let proxy = Arc::new(proxy_of(&slot.client, &state.world));
+                let mut proxy = proxy_of(&slot.client, &state.world);
+                if let Some(old) = state.class_of.get(&id).filter(|_| proxy.learned.is_some()) {
+                    proxy.learned.clone_from(&old.learned);
+                }
+                let proxy = Arc::new(proxy);
                 if state.class_of.get(&id).is_some_and(|old| *old == proxy) {
                     continue;
                 }
-                leave(state, id);
+                leave(state, id, &slot.client);
                 let view = self.join(state, id, &proxy, &slot);
                 slot.view.store(view);
                 if let Some(connection) = self.connections.get(id) {
@@ -194,12 +202,27 @@ impl Hub {
         }
     }
 
+    /// A proxy under an automatic scope asks for these. Whether that changes what it is to have.
+    fn learn(&self, id: ConnectionId, slot: &Arc<Slot>, questions: BTreeSet<Question>) -> bool {
+        let mut state = self.lock();
+        let Some(old) = state.class_of.get(&id).cloned() else { return false };
+        if old.learned.as_deref().is_none_or(|asked| *asked == questions) {
+            return false;
+        }
+        let proxy = Arc::new(Proxy { learned: Some(Arc::new(questions)), ..Proxy::clone(&old) });
+        leave(&mut state, id, &slot.client);
+        let view = self.join(&mut state, id, &proxy, slot);
+        slot.view.store(view);
+        true
+    }
+
     fn join(&self, state: &mut State, id: ConnectionId, proxy: &Arc<Proxy>, slot: &Arc<Slot>) -> Arc<View> {
         let view = self.class_view(state, proxy);
         if let Some(class) = state.classes.get_mut(proxy) {
             class.members.insert(id, Arc::clone(slot));
         }
         state.class_of.insert(id, Arc::clone(proxy));
+        state.of_pod.entry(pod_of(&slot.client)).or_default().insert(id);
         view
     }
 
@@ -220,16 +243,31 @@ impl Hub {
 }
 
 fn proxy_of(client: &ClientInfo, world: &World) -> Proxy {
-    Proxy::new(&client.node, client.identity.as_ref().map(|id| id.namespace()), world)
+    let mut proxy = Proxy::new(&client.node, client.identity.as_ref().map(|id| id.namespace()), world);
+    // Only delta xDS can say what is asked for.
+    proxy.learned.take_if(|_| client.protocol != Protocol::Delta);
+    proxy
+}
+
+fn pod_of(client: &ClientInfo) -> (String, String) {
+    (client.node.namespace.clone(), client.node.name.clone())
 }
 
 /// Takes a connection out of its class; a class without members is forgotten.
-fn leave(state: &mut State, id: ConnectionId) {
+fn leave(state: &mut State, id: ConnectionId, client: &ClientInfo) {
+    let pod = pod_of(client);
+    if let Some(ids) = state.of_pod.get_mut(&pod) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            state.of_pod.remove(&pod);
+        }
+    }
     let Some(proxy) = state.class_of.remove(&id) else { return };
     if let Some(class) = state.classes.get_mut(&proxy) {
         class.members.remove(&id);
         if class.members.is_empty() {
             state.classes.remove(&proxy);
+            state.left = true;
         }
     }
 }
@@ -276,11 +314,20 @@ impl Generator for ConnectionGenerator {
         self.hub.metrics.pushed(ty, &generated.resources);
         generated
     }
+
+    fn ask(&mut self, questions: &BTreeSet<Arc<str>>) -> bool {
+        let questions = questions.iter().filter_map(|name| Question::parse(name)).collect();
+        self.hub.learn(self.id, &self.slot, questions)
+    }
+
+    fn implied(&mut self, ty: ResourceType) -> Vec<Arc<str>> {
+        self.slot.view.load().implied(ty)
+    }
 }
 
 impl Drop for ConnectionGenerator {
     fn drop(&mut self) {
-        leave(&mut self.hub.lock(), self.id);
+        leave(&mut self.hub.lock(), self.id, &self.slot.client);
         self.hub.registry.leave(self.id, Instant::now());
     }
 }

@@ -2,18 +2,21 @@
 //!
 //! Each entry is kept with a fingerprint of all that it was made from. A request with another fingerprint makes a new one.
 
+use super::shared::Shared;
 use crate::generate::locality::Client;
 use crate::generate::proxy::{Families, ProxyRole};
 use crate::generate::{MergedRule, Proxy, Scope, ScopeKey, ScopedService, cluster, endpoint};
+use crate::metrics::Counter;
 use crate::names::OutboundName;
 use crate::world::{Kind, Name, Rev, World};
 use bytes::Bytes;
 use lateen_model::dataplane::{LOCAL_CLUSTER, Locality};
 use lateen_model::resource::StringMap;
 use lateen_wire::{EncodeOptions, ProxyFlavor, encode};
-use lateen_xds::Resource;
+use lateen_xds::on_demand::{self, Question};
+use lateen_xds::{Resource, Version};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Variants of one resource that are kept: proxies of different namespaces may see it by different rules.
 const VARIANTS: usize = 8;
@@ -25,10 +28,58 @@ type Kept<K, V> = Mutex<HashMap<K, Vec<(Fingerprint, V)>>>;
 /// Shared between all classes of proxies.
 #[derive(Default)]
 pub struct Memo {
-    scopes: Mutex<HashMap<ScopeKey, Arc<Scope>>>,
+    /// Each with the state of the world that it holds for.
+    scopes: Mutex<HashMap<ScopeKey, (Rev, Arc<Scope>)>>,
+    /// Automatic scopes, each with the whole that it was made of.
+    learned: Mutex<HashMap<ScopeKey, (Arc<Scope>, Arc<Scope>)>>,
+    /// Whole scopes of one state of the world, of which automatic scopes are made.
+    wholes: Mutex<(Rev, HashMap<ScopeKey, Arc<Scope>>)>,
+    /// What may be asked for, with what it was made from.
+    indexes: Mutex<HashMap<ScopeKey, (Arc<Scope>, Fingerprint, Index)>>,
     endpoints: Kept<(Arc<str>, Client), Arc<Resource>>,
     clusters: Kept<ClusterKey, ClusterBundle>,
     reads: Mutex<Reads>,
+    interned: Mutex<Interned>,
+    pub(super) shared: Shared,
+    /// What was made so far.
+    pub work: Work,
+}
+
+/// Every content once.
+#[derive(Default)]
+struct Interned {
+    all: HashMap<(Arc<str>, Version), Weak<Resource>>,
+    /// At this size what is gone is forgotten.
+    sweep_at: usize,
+}
+
+/// What was worked out and encoded so far, in numbers of resources, and of scopes: it grows with what changes, not with the
+/// mesh and not with the proxies.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// Scopes worked out.
+    pub scopes: Counter,
+    /// Clusters.
+    pub clusters: Counter,
+    /// Endpoints of one cluster.
+    pub endpoints: Counter,
+    /// Listeners.
+    pub listeners: Counter,
+    /// Route configurations.
+    pub routes: Counter,
+}
+
+impl Work {
+    /// Each by name.
+    pub fn by_name(&self) -> [(&'static str, u64); 5] {
+        [
+            ("scope", self.scopes.get()),
+            ("cds", self.clusters.get()),
+            ("eds", self.endpoints.get()),
+            ("lds", self.listeners.get()),
+            ("rds", self.routes.get()),
+        ]
+    }
 }
 
 /// How often something was there already.
@@ -55,26 +106,99 @@ struct ClusterKey {
     knows_fleet: bool,
 }
 
+/// The shards of what may be asked for, as resources.
+pub(super) type Index = Arc<[Arc<Resource>]>;
+
 type ClusterBundle = Arc<[Arc<Resource>]>;
 
 impl Memo {
     /// The scope of a proxy in this world. An unchanged scope is the same object as before.
     pub fn scope(&self, world: &World, proxy: &Proxy) -> Arc<Scope> {
-        let fresh = Scope::new(world, proxy);
-        let mut scopes = lock(&self.scopes);
-        match scopes.get(&fresh.key) {
-            Some(old) if old.same_as(&fresh) => Arc::clone(old),
-            _ => {
-                let fresh = Arc::new(fresh);
-                scopes.insert(fresh.key.clone(), Arc::clone(&fresh));
-                fresh
-            }
+        let key = Scope::key(world, proxy);
+        if let Some(questions) = &key.learned {
+            return self.learned(world, proxy, &key, questions);
         }
+        let old = lock(&self.scopes).get(&key).cloned();
+        if let Some((_, scope)) = old.as_ref().filter(|(rev, _)| *rev == world.rev()) {
+            return Arc::clone(scope);
+        }
+        let fresh = Scope::new(world, proxy);
+        self.work.scopes.increment();
+        let kept = old.map(|(_, scope)| scope).filter(|old| old.same_as(&fresh)).unwrap_or_else(|| Arc::new(fresh));
+        lock(&self.scopes).insert(key, (world.rev(), Arc::clone(&kept)));
+        kept
+    }
+
+    /// The one object of this content that everybody has who has it.
+    pub(super) fn intern(&self, name: &str, body: Bytes) -> Arc<Resource> {
+        let fresh = Resource::new(name, body);
+        let mut interned = lock(&self.interned);
+        let Interned { all, sweep_at } = &mut *interned;
+        if all.len() >= *sweep_at {
+            all.retain(|_, resource| resource.strong_count() > 0);
+            *sweep_at = all.len() * 2 + 1024;
+        }
+        let key = (Arc::clone(fresh.name()), fresh.version());
+        if let Some(known) = all.get(&key).and_then(Weak::upgrade).filter(|known| **known == fresh) {
+            return known;
+        }
+        let fresh = Arc::new(fresh);
+        all.insert(key, Arc::downgrade(&fresh));
+        fresh
+    }
+
+    /// An automatic scope.
+    fn learned(&self, world: &World, proxy: &Proxy, key: &ScopeKey, questions: &Arc<BTreeSet<Question>>) -> Arc<Scope> {
+        let whole = self.whole(world, proxy, key);
+        let old = lock(&self.learned).get(key).cloned();
+        if let Some((old, _)) = old.as_ref().filter(|(_, of)| Arc::ptr_eq(of, &whole)) {
+            return Arc::clone(old);
+        }
+        let fresh = Arc::new(Scope::learn(world, &whole, questions));
+        // What has not changed stays the same object, also where the rest of the mesh has.
+        let kept = old.map(|(old, _)| old).filter(|old| old.same_as(&fresh)).unwrap_or(fresh);
+        lock(&self.learned).insert(key.clone(), (Arc::clone(&kept), whole));
+        kept
+    }
+
+    /// All that a proxy under an automatic scope can learn: worked out once for a world.
+    pub fn whole(&self, world: &World, proxy: &Proxy, key: &ScopeKey) -> Arc<Scope> {
+        let key = ScopeKey { learned: None, ..key.clone() };
+        let mut wholes = lock(&self.wholes);
+        if wholes.0 != world.rev() {
+            *wholes = (world.rev(), HashMap::new());
+        }
+        if let Some(whole) = wholes.1.get(&key) {
+            return Arc::clone(whole);
+        }
+        let whole = self.scope(world, &Proxy { learned: None, ..proxy.clone() });
+        wholes.1.insert(key, Arc::clone(&whole));
+        whole
+    }
+
+    /// The index of a whole scope; the same object until it differs.
+    pub(super) fn index(&self, world: &World, whole: &Arc<Scope>) -> Index {
+        let print = whole.pods_print(world);
+        let old = lock(&self.indexes).get(&whole.key).cloned();
+        if let Some((_, _, index)) = old.filter(|(of, pods, _)| Arc::ptr_eq(of, whole) && *pods == print) {
+            return index;
+        }
+        let hosts: Vec<String> = whole.known_hosts().collect();
+        let shards = on_demand::shards(hosts.iter().map(String::as_str), whole.known_addresses(world).into_iter());
+        let index: Index = shards.into_iter().map(|(name, body)| resource(&name, body.into())).collect();
+        lock(&self.indexes).insert(whole.key.clone(), (Arc::clone(whole), print, Arc::clone(&index)));
+        index
     }
 
     /// Forgets scopes that no class uses any more, and endpoints and clusters of services that are gone.
     pub fn retain(&self, world: &World, in_use: &BTreeSet<usize>) {
-        lock(&self.scopes).retain(|_, scope| in_use.contains(&address(scope)));
+        lock(&self.learned).retain(|_, (scope, _)| in_use.contains(&address(scope)));
+        // A whole scope is in use as long as a part of it is.
+        let wholes: BTreeSet<usize> = lock(&self.learned).values().map(|(_, whole)| address(whole)).collect();
+        let used = |scope: &Arc<Scope>| in_use.contains(&address(scope)) || wholes.contains(&address(scope));
+        lock(&self.scopes).retain(|_, (_, scope)| used(scope));
+        self.shared.retain(|scope| in_use.contains(&scope));
+        lock(&self.indexes).retain(|_, (whole, ..)| used(whole));
         lock(&self.endpoints).retain(|(name, _), _| OutboundName::parse(name).is_some_and(|n| world.service(n.host).is_some()));
         lock(&self.clusters).retain(|key, _| world.service(&key.host).is_some());
     }
@@ -110,7 +234,9 @@ impl Memo {
         self.get(&self.clusters, key, print, || {
             let options = EncodeOptions { flavor };
             let encode = |c: &lateen_model::dataplane::Cluster| resource(&c.name, encode::cluster(c, options));
-            cluster::of_service(world, proxy, scoped, &rule).iter().map(encode).collect()
+            let made = cluster::of_service(world, proxy, scoped, &rule);
+            self.work.clusters.add(made.len() as u64);
+            made.iter().map(encode).collect()
         })
     }
 
@@ -131,6 +257,7 @@ impl Memo {
         print.extend(rule.revs().map(Rev::get));
         let client = endpoint::preference(world, service, &rule, &parsed).client(proxy);
         self.get(&self.endpoints, (Arc::clone(name), client), print, || {
+            self.work.endpoints.increment();
             let assignment = endpoint::of_cluster(world, (proxy, &rule), Some(service), name);
             resource(name, encode::cluster_load_assignment(&assignment))
         })

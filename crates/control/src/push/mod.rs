@@ -9,11 +9,13 @@ mod convergence;
 mod hub;
 mod memo;
 mod nds;
+mod set;
+mod shared;
 mod view;
 
 pub use convergence::Convergence;
 pub use hub::{Hub, HubControlPlane};
-pub use memo::{Memo, Reads};
+pub use memo::{Memo, Reads, Work};
 pub use view::View;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The table of a view: one resource without a name. A service without any address is left out.
-pub(super) fn table(view: &View) -> Option<Arc<Resource>> {
+pub(super) fn table(view: &View) -> Arc<Resource> {
     let mut table = BTreeMap::new();
     let has = |ip: &IpAddr| view.proxy.families.has(*ip);
     for scoped in view.scope.visible() {
@@ -29,7 +29,7 @@ pub(super) fn table(view: &View) -> Option<Arc<Resource>> {
             }
         }
     }
-    Some(resource("", NameTable { table }.encode_to_vec().into()))
+    resource("", NameTable { table }.encode_to_vec().into())
 }
 
 /// Adds addresses to a name: pods of one name share it.
@@ -98,7 +98,7 @@ spec: {hosts: [hidden.example.com], exportTo: ['.'], resolution: DNS, ports: [{n
         let of = |families| {
             let proxy = crate::generate::Proxy { families, ..proxy(&world, "a", "set-1") };
             let view = View::new(Generation(0), &world, Arc::new(proxy), &Arc::default());
-            let body = table(&view).expect("a table").body().clone();
+            let body = table(&view).body().clone();
             let table = NameTable::decode(body).expect("a table").table;
             table.into_iter().map(|(host, info)| (host, format!("{} {} {:?}", info.registry, info.shortname, info.ips))).collect()
         };

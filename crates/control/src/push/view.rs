@@ -1,6 +1,8 @@
 //! The resources of a class of equal proxies, at one generation of the world.
 
 use super::memo::{self, Memo, resource};
+use super::set::{Part, ResourceSet};
+use super::shared::Outlook;
 use crate::generate::listener::{gateway, inbound, outbound};
 use crate::generate::proxy::ProxyRole;
 use crate::generate::route::{self, RouteContext, Via};
@@ -10,44 +12,13 @@ use crate::world::{ChangeKey, ChangeSet, Kind, World};
 use lateen_model::dataplane::{Cluster, ClusterLoadAssignment, Discovery, Listener, RouteConfiguration};
 use lateen_model::resource::host;
 use lateen_wire::{EncodeOptions, encode};
+use lateen_xds::on_demand::{LookupAnswer, Question};
 use lateen_xds::server::{Change, Generated, Names, Watch};
 use lateen_xds::{Generation, Resource, ResourceType};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// All resources of one type.
-#[derive(Debug, Default)]
-pub(super) struct ResourceSet {
-    ordered: Vec<Arc<Resource>>,
-    by_name: HashMap<Arc<str>, usize>,
-}
-
-impl ResourceSet {
-    fn new(ordered: Vec<Arc<Resource>>) -> Self {
-        let by_name = ordered.iter().enumerate().map(|(i, r)| (Arc::clone(r.name()), i)).collect();
-        Self { ordered, by_name }
-    }
-
-    fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.by_name.get(name).map(|i| &self.ordered[*i])
-    }
-
-    fn select(&self, watch: Watch<'_>) -> Vec<Arc<Resource>> {
-        match watch {
-            Watch::Wildcard => self.ordered.clone(),
-            Watch::Names(names) => names.iter().filter_map(|n| self.get(n)).map(Arc::clone).collect(),
-        }
-    }
-
-    /// Names of which one of the two has something else than the other.
-    fn difference(&self, other: &Self) -> Names {
-        let differs = |a: &Self, b: &Self| {
-            let other = |r: &&Arc<Resource>| b.get(r.name()).is_none_or(|o| !Arc::ptr_eq(o, r) && o.version() != r.version());
-            a.ordered.iter().filter(other).map(|r| Arc::clone(r.name())).collect::<Vec<_>>()
-        };
-        differs(self, other).into_iter().chain(differs(other, self)).collect()
-    }
-}
+use prost::Message;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The resources of a class. Never changes, except that routes and secrets are made when they are first asked for.
 pub struct View {
@@ -60,9 +31,58 @@ pub struct View {
     /// What they may know.
     pub scope: Arc<Scope>,
     memo: Arc<Memo>,
-    cluster_set: Arc<ResourceSet>,
-    listener_set: Arc<ResourceSet>,
-    routes: Mutex<BTreeMap<Arc<str>, Arc<Resource>>>,
+    /// Under an automatic scope, what can be asked for.
+    learning: Option<Learning>,
+    /// What its outbound half depends on.
+    outlook: Outlook,
+    cluster_set: ResourceSet,
+    /// Of a sidecar.
+    inbound: Option<Inbound>,
+    listener_set: ResourceSet,
+    /// Those that were asked for. Shared with the views before and after in which they are the same.
+    routes: Arc<Mutex<BTreeMap<Arc<str>, Arc<Resource>>>>,
+    names: OnceLock<Arc<Resource>>,
+}
+
+/// What proxies under an automatic scope can ask for.
+#[derive(Clone)]
+struct Learning {
+    whole: Arc<Scope>,
+    index: memo::Index,
+}
+
+impl Learning {
+    /// `None` where the scope is not an automatic one.
+    fn new(world: &World, proxy: &Proxy, scope: &Scope, memo: &Memo) -> Option<Self> {
+        scope.key.learned.as_ref()?;
+        let whole = memo.whole(world, proxy, &scope.key);
+        Some(Self { index: memo.index(world, &whole), whole })
+    }
+
+    /// With other endpoints: of headless services the addresses of pods can be asked for.
+    fn with_endpoints(self, world: &World, changes: &ChangeSet, memo: &Memo) -> Self {
+        let is_headless = |key: &ChangeKey| {
+            let service = world.namespace(&key.namespace).and_then(|ns| ns.services.get(&key.name));
+            service.is_some_and(|s| s.headless)
+        };
+        if !changes.of(Kind::Endpoints).any(is_headless) {
+            return self;
+        }
+        Self { index: memo.index(world, &self.whole), ..self }
+    }
+
+    fn difference(old: Option<&Self>, new: Option<&Self>) -> Names {
+        match (old, new) {
+            (None, None) => Names::None,
+            (Some(old), Some(new)) if Arc::ptr_eq(&old.index, &new.index) => Names::None,
+            (Some(old), Some(new)) => {
+                let differs =
+                    |(a, b): (&Arc<Resource>, &Arc<Resource>)| (a.version() != b.version()).then(|| Arc::clone(a.name()));
+                old.index.iter().zip(new.index.iter()).filter_map(differs).collect()
+            }
+            _ => Names::All,
+        }
+    }
 }
 
 /// Which kinds of change can alter a type of a sidecar. Endpoints do so only through headless services; see
@@ -98,21 +118,36 @@ fn concerns(ty: ResourceType, kind: Kind) -> bool {
     }
 }
 
+/// Kinds of change after which other labels may decide.
+fn concerns_outlook(kind: Kind) -> bool {
+    matches!(kind, Kind::Service | Kind::VirtualService | Kind::DestinationRule | Kind::MeshConfig)
+}
+
 impl View {
     /// Makes everything anew.
     pub fn new(generation: Generation, world: &World, proxy: Arc<Proxy>, memo: &Arc<Memo>) -> Self {
         let scope = memo.scope(world, &proxy);
-        let cluster_set = Arc::new(make_clusters(world, &scope, &proxy, memo));
-        let listener_set = Arc::new(make_listeners(world, &scope, &proxy));
+        let learning = Learning::new(world, &proxy, &scope, memo);
+        let outlook = memo.shared.outlook(world, &proxy);
+        let cluster_set = ResourceSet {
+            shared: memo.shared.clusters(memo, world, (&scope, &outlook)),
+            own: own_cluster_part(world, &scope, &proxy, memo),
+        };
+        let inbound = (proxy.role == ProxyRole::Sidecar).then(|| Inbound::new(world, &proxy, memo));
+        let listener_set = listener_set((world, &scope, &proxy), &outlook, inbound.as_ref(), memo);
         Self {
             generation,
             world: world.clone(),
             proxy,
             scope,
             memo: Arc::clone(memo),
+            learning,
+            outlook,
             cluster_set,
+            inbound,
             listener_set,
-            routes: Mutex::default(),
+            routes: Arc::default(),
+            names: OnceLock::new(),
         }
     }
 
@@ -124,34 +159,82 @@ impl View {
             true => self.memo.scope(world, &self.proxy),
             false => Arc::clone(&self.scope),
         };
+        let learning = match kinds(&memo::concerns_scope) {
+            true => Learning::new(world, &self.proxy, &scope, &self.memo),
+            false => self.learning.clone().map(|l| l.with_endpoints(world, changes, &self.memo)),
+        };
         let headless = self.headless_endpoints_changed(changes, &scope);
         let is_router = self.proxy.role == ProxyRole::Router;
         let concerned = |ty| kinds(&|kind| concerns(ty, kind) && (is_router || kind != Kind::Gateway));
         let mut change = shared.clone();
         change.generation = generation;
+        change.names[ResourceType::Index] = Learning::difference(self.learning.as_ref(), learning.as_ref());
+        if !Arc::ptr_eq(&scope, &self.scope) {
+            change.names[ResourceType::Lookup] = Names::All;
+        } else if learning.is_some() && !headless {
+            // The table has what the scope has.
+            change.names[ResourceType::Nds] = Names::None;
+        }
+        let outlook = match kinds(&concerns_outlook) {
+            true => self.memo.shared.outlook(world, &self.proxy),
+            false => Arc::clone(&self.outlook),
+        };
         let cluster_set = match concerned(ResourceType::Cds) || headless {
-            true => Arc::new(make_clusters(world, &scope, &self.proxy, &self.memo)),
-            false => Arc::clone(&self.cluster_set),
+            true => ResourceSet {
+                shared: self.memo.shared.clusters(&self.memo, world, (&scope, &outlook)),
+                own: match is_router || changes.keys().any(|key| self.own_clusters_concerned(key)) {
+                    true => own_cluster_part(world, &scope, &self.proxy, &self.memo),
+                    false => Arc::clone(&self.cluster_set.own),
+                },
+            },
+            false => self.cluster_set.clone(),
         };
-        change.names[ResourceType::Cds] = self.cluster_set.difference_or_same(&cluster_set);
-        let listener_set = match headless || self.listeners_concerned(world, changes, &scope) {
-            true => Arc::new(make_listeners(world, &scope, &self.proxy)),
-            false => Arc::clone(&self.listener_set),
+        change.names[ResourceType::Cds] = self.cluster_set.difference(&cluster_set);
+        let (inbound, listener_set) = match headless || self.listeners_concerned(world, changes, &scope) {
+            true => {
+                let anew = changes.keys().any(|key| self.inbound_concerned(key));
+                let inbound =
+                    self.inbound.clone().map(|old| if anew { Inbound::new(world, &self.proxy, &self.memo) } else { old });
+                let set = listener_set((world, &scope, &self.proxy), &outlook, inbound.as_ref(), &self.memo);
+                (inbound, set)
+            }
+            false => (self.inbound.clone(), self.listener_set.clone()),
         };
-        change.names[ResourceType::Lds] = self.listener_set.difference_or_same(&listener_set);
+        change.names[ResourceType::Lds] = self.listener_set.difference(&listener_set);
+        let routes = concerned(ResourceType::Rds) || self.hashes_changed(world, changes);
         let next = Self {
             generation,
             world: world.clone(),
             proxy: Arc::clone(&self.proxy),
             scope,
             memo: Arc::clone(&self.memo),
+            learning,
+            outlook,
             cluster_set,
+            inbound,
             listener_set,
-            routes: Mutex::default(),
+            routes: if routes { Arc::default() } else { Arc::clone(&self.routes) },
+            names: OnceLock::new(),
         };
-        change.names[ResourceType::Rds] =
-            self.next_routes(&next, concerned(ResourceType::Rds) || self.hashes_changed(world, changes));
+        change.names[ResourceType::Rds] = if routes { self.next_routes(&next) } else { Names::None };
         (next, change)
+    }
+
+    /// Whether a change may concern the clusters that lead to the proxy's own pod.
+    fn own_clusters_concerned(&self, key: &ChangeKey) -> bool {
+        match key.kind {
+            Kind::Service => *key.namespace == *self.proxy.namespace,
+            Kind::DestinationRule | Kind::Sidecar | Kind::PeerAuthentication | Kind::MeshConfig => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a change may concern the listeners for connections to the proxy's own pod.
+    fn inbound_concerned(&self, key: &ChangeKey) -> bool {
+        match key.kind {
+            Kind::Service => *key.namespace == *self.proxy.namespace,
+            kind => concerns(ResourceType::Lds, kind) && kind != Kind::VirtualService,
+        }
     }
 
     /// Policies concern only the listeners of their own namespace, and those of the root namespace everyone's.
@@ -170,11 +253,10 @@ impl View {
     }
 
     fn headless_endpoints_changed(&self, changes: &ChangeSet, scope: &Scope) -> bool {
-        let headless = |s: &ScopedService| s.service.shows_endpoints();
-        let changed = |key: &ChangeKey| {
-            scope.services.iter().any(|s| headless(s) && s.service.namespace == key.namespace && s.service.key() == key.name)
-        };
-        changes.of(Kind::Endpoints).any(changed)
+        changes.of(Kind::Endpoints).filter(|key| shows_endpoints(&self.world, key)).any(|key| {
+            let is = |s: &&ScopedService| s.service.namespace == key.namespace && s.service.key() == key.name;
+            scope.services.iter().any(|s| is(&s) && s.service.shows_endpoints())
+        })
     }
 
     /// Whether a DestinationRule that came, went or changed says what of requests is hashed, which their routes tell.
@@ -186,23 +268,14 @@ impl View {
         changes.of(Kind::DestinationRule).any(|key| hashes(&self.world, key) || hashes(world, key))
     }
 
-    /// Carries the routes over, made anew where they may differ, and says which do.
-    fn next_routes(&self, next: &Self, concerned: bool) -> Names {
+    /// Makes the routes that were asked for anew, and says which differ.
+    fn next_routes(&self, next: &Self) -> Names {
         let current = lock(&self.routes).clone();
-        if !concerned {
-            *lock(&next.routes) = current;
-            return Names::None;
-        }
-        let mut changed = Vec::new();
-        for (name, old) in current {
-            let fresh = next.make_route(&name);
-            let same = fresh.version() == old.version();
-            if !same {
-                changed.push(Arc::clone(&name));
-            }
-            lock(&next.routes).insert(name, if same { old } else { fresh });
-        }
-        changed.into_iter().collect()
+        let differs = |(name, old): (Arc<str>, Arc<Resource>)| {
+            let fresh = next.route(&name);
+            (!Arc::ptr_eq(&fresh, &old) && fresh.version() != old.version()).then_some(name)
+        };
+        current.into_iter().filter_map(differs).collect()
     }
 
     /// The resources of a type that a client asks for.
@@ -212,6 +285,8 @@ impl View {
             Watch::Wildcard => &[],
         };
         let resources = match ty {
+            ResourceType::Index => self.learning.iter().flat_map(|l| l.index.iter().cloned()).collect(),
+            ResourceType::Lookup => names.iter().filter_map(|name| self.answer(name)).collect(),
             ResourceType::Cds => self.cluster_set.select(watch),
             ResourceType::Lds => self.listener_set.select(watch),
             ResourceType::Eds => {
@@ -219,7 +294,7 @@ impl View {
             }
             ResourceType::Rds => names.iter().map(|name| self.route(name)).collect(),
             ResourceType::Sds => names.iter().filter_map(|name| self.secret(name)).collect(),
-            ResourceType::Nds => super::nds::table(self).into_iter().collect(),
+            ResourceType::Nds => vec![Arc::clone(self.names.get_or_init(|| super::nds::table(self)))],
             ResourceType::Address
             | ResourceType::Workload
             | ResourceType::Authorization
@@ -227,6 +302,22 @@ impl View {
             | ResourceType::Pcds => Vec::new(),
         };
         Generated { generation: self.generation, resources }
+    }
+
+    /// The names of endpoints and routes that its clusters and listeners need, as far as they can be told.
+    pub fn implied(&self, ty: ResourceType) -> Vec<Arc<str>> {
+        match ty {
+            ResourceType::Eds => self.scope.endpoint_names(self.cluster_set.iter().map(|c| c.name())),
+            ResourceType::Rds => self.scope.route_names(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn answer(&self, name: &Arc<str>) -> Option<Arc<Resource>> {
+        let whole = self.learning.as_ref().map_or(&self.scope, |l| &l.whole);
+        let hosts = whole.answer(&self.world, &Question::parse(name)?)?;
+        let answer = LookupAnswer { hosts: hosts.iter().map(ToString::to_string).collect() };
+        Some(resource(name, answer.encode_to_vec().into()))
     }
 
     /// All clusters, for people.
@@ -265,13 +356,9 @@ impl View {
         if let Some(made) = lock(&self.routes).get(name) {
             return Arc::clone(made);
         }
-        let made = self.make_route(name);
+        let made = self.memo.shared.route(&self.memo, &self.world, (&self.scope, &self.outlook), name);
         // Two connections may make the same at once; the first one's is kept, so that both share it.
         Arc::clone(lock(&self.routes).entry(Arc::clone(name)).or_insert(made))
-    }
-
-    fn make_route(&self, name: &str) -> Arc<Resource> {
-        resource(name, encode::route_configuration(&self.route_configuration(name)))
     }
 
     fn route_configuration(&self, name: &str) -> RouteConfiguration {
@@ -290,20 +377,12 @@ fn rule_concerns_listeners(world: &World, key: &ChangeKey, scope: &Scope) -> boo
     scope.visible().filter(opaque).any(|s| rule.hosts.iter().any(|h| host::subset_of(&s.service.host, h)))
 }
 
-impl ResourceSet {
-    fn difference_or_same(self: &Arc<Self>, other: &Arc<Self>) -> Names {
-        if Arc::ptr_eq(self, other) { Names::None } else { self.difference(other) }
-    }
-}
-
-fn make_clusters(world: &World, scope: &Scope, proxy: &Proxy, memo: &Memo) -> ResourceSet {
+/// The part of its clusters that a proxy has to itself.
+fn own_cluster_part(world: &World, scope: &Scope, proxy: &Proxy, memo: &Memo) -> Arc<Part> {
     let options = EncodeOptions { flavor: proxy.flavor };
-    let mut all: Vec<Arc<Resource>> = Vec::new();
-    for service in &scope.services {
-        all.extend(memo.clusters(world, proxy, service).iter().cloned());
-    }
-    all.extend(own_clusters(world, scope, proxy).iter().map(|c| resource(&c.name, encode::cluster(c, options))));
-    ResourceSet::new(all)
+    let own = own_clusters(world, scope, proxy);
+    memo.work.clusters.add(own.len() as u64);
+    Arc::new(Part::new(own.iter().map(|c| memo.intern(&c.name, encode::cluster(c, options))).collect()))
 }
 
 /// Clusters that do not lead to services, and those that do so by the server name of clients' TLS.
@@ -334,10 +413,50 @@ fn all_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> Vec<Listener> {
     listeners
 }
 
-fn make_listeners(world: &World, scope: &Scope, proxy: &Proxy) -> ResourceSet {
-    let options = EncodeOptions { flavor: proxy.flavor };
+/// The listeners for connections to a sidecar's own pod.
+#[derive(Clone)]
+struct Inbound {
+    addresses: Arc<[SocketAddr]>,
+    part: Arc<Part>,
+}
+
+impl Inbound {
+    fn new(world: &World, proxy: &Proxy, memo: &Memo) -> Self {
+        let listeners = inbound::listeners(world, proxy);
+        memo.work.listeners.add(listeners.len() as u64);
+        let part = Arc::new(Part::new(encode_listeners(&listeners, proxy, memo)));
+        Self { addresses: listeners.iter().map(|l| l.address).collect(), part }
+    }
+}
+
+/// All listeners. A sidecar's outbound ones are shared, unless one of its own takes the address of one of these.
+fn listener_set(
+    (world, scope, proxy): (&World, &Scope, &Proxy),
+    outlook: &Outlook,
+    inbound: Option<&Inbound>,
+    memo: &Memo,
+) -> ResourceSet {
+    if let Some(inbound) = inbound {
+        let outgoing = memo.shared.listeners(memo, world, (scope, outlook));
+        if !inbound.addresses.iter().any(|own| outgoing.addresses.contains(own)) {
+            return ResourceSet { shared: Arc::clone(&outgoing.part), own: Arc::clone(&inbound.part) };
+        }
+    }
     let listeners = all_listeners(world, scope, proxy);
-    ResourceSet::new(listeners.iter().map(|l| resource(&l.name, encode::listener(l, options))).collect())
+    memo.work.listeners.add(listeners.len() as u64);
+    ResourceSet { shared: Arc::default(), own: Arc::new(Part::new(encode_listeners(&listeners, proxy, memo))) }
+}
+
+/// Encoded, each content once.
+pub(super) fn encode_listeners(listeners: &[Listener], proxy: &Proxy, memo: &Memo) -> Vec<Arc<Resource>> {
+    let options = EncodeOptions { flavor: proxy.flavor };
+    listeners.iter().map(|l| memo.intern(&l.name, encode::listener(l, options))).collect()
+}
+
+/// Whether the endpoints of a service are in more than its endpoints' own resource.
+pub(super) fn shows_endpoints(world: &World, key: &ChangeKey) -> bool {
+    let service = world.namespace(&key.namespace).and_then(|ns| ns.services.get(&key.name));
+    service.is_none_or(|s| s.shows_endpoints())
 }
 
 /// Nothing panics while one of these locks is held, so that a poisoned one holds no half-made state.

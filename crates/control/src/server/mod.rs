@@ -189,8 +189,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.push(tokio::spawn(http::serve_unix(listen_unix(path)?, pages)));
     }
 
-    let convergence = Arc::clone(hub.convergence());
-    tasks.push(tokio::spawn(async move { convergence.run().await }));
     tasks.push(tokio::spawn(analysis::run(core.subjects(), findings)));
     tasks.push(tokio::spawn(core.run(received)));
     let roots = Input::Roots(authority.roots_pem().as_bytes().into());

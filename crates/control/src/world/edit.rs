@@ -90,6 +90,8 @@ impl Edit {
     }
 
     pub(super) fn changed(&mut self, kind: Kind, namespace: &str, name: &str) {
+        // Also where something goes, which leaves no revision of its own.
+        self.next_rev();
         self.changes.insert(ChangeKey::new(kind, namespace, name));
     }
 

@@ -115,6 +115,11 @@ impl World {
         }
     }
 
+    /// Stands for the whole content.
+    pub fn rev(&self) -> Rev {
+        Rev(self.last_rev)
+    }
+
     /// What does not change while a control plane runs.
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -19,6 +19,10 @@ impl AsRawFd for Timer {
 pub(super) struct Alarm(AsyncFd<Timer>);
 
 impl Alarm {
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe; here the descriptor is the timer's own for as long as it is watched"
+    )]
     pub(super) fn new() -> io::Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         Ok(Self(AsyncFd::new(Timer(timer))?))

@@ -1,7 +1,7 @@
 //! What differs between the engines, and which of it is meant.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::observe::{Observation, matches};
-use crate::script::Step;
+use crate::script::{Script, Step};
 use crate::yaml;
 
 /// One thing that is not the same on both engines, or not as the script expects it.
@@ -37,15 +37,29 @@ impl fmt::Display for Difference {
 
 /// All differences of a step.
 pub(crate) fn differences(scenario: &str, step: &Step, lateen: &Observation, envoy: &Observation) -> Vec<Difference> {
-    let paths: BTreeSet<&String> = lateen.keys().chain(envoy.keys()).chain(step.expect.keys()).collect();
+    compare((scenario, &step.title()), &step.expect, lateen, envoy)
+}
+
+/// All differences of what the proxies have counted in a scenario.
+pub(crate) fn counted(scenario: &str, script: &Script, lateen: &Observation, envoy: &Observation) -> Vec<Difference> {
+    compare((scenario, "counters"), &script.counted, lateen, envoy)
+}
+
+fn compare(
+    (scenario, step): (&str, &str),
+    expect: &BTreeMap<String, Value>,
+    lateen: &Observation,
+    envoy: &Observation,
+) -> Vec<Difference> {
+    let paths: BTreeSet<&String> = lateen.keys().chain(envoy.keys()).chain(expect.keys()).collect();
     let mut found = Vec::new();
     for path in paths {
         let value = |of: &Observation| of.get(path).cloned().unwrap_or(Value::Null);
-        let (ours, theirs, expected) = (value(lateen), value(envoy), step.expect.get(path));
+        let (ours, theirs, expected) = (value(lateen), value(envoy), expect.get(path));
         if ours != theirs || expected.is_some_and(|e| *e != ours) {
             found.push(Difference {
                 scenario: scenario.to_owned(),
-                step: step.title(),
+                step: step.to_owned(),
                 field: path.clone(),
                 lateen: ours,
                 envoy: theirs,

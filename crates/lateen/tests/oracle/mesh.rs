@@ -13,6 +13,8 @@ use lateen_testkit::lab::{LateenUp, MeshStatus, PodStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::accounts::Ledger;
+use crate::counters::{self, Counters};
 use crate::credentials;
 use crate::op::{Answer, Exchange, Op};
 use crate::run::keep;
@@ -24,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a pod has for one operation: more than any step asks for.
 const OPERATION: Duration = Duration::from_secs(60);
+
+/// How long lines of a log may take to be written.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// What runs as sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub(crate) struct Mesh {
     /// How many pods the manifests that always stand ask for.
     base_pods: usize,
     generation: u32,
+    /// What the access logs of sidecars say so far.
+    ledgers: BTreeMap<String, Ledger>,
 }
 
 /// The marker that tells which generation of manifests a sidecar follows: a host that answers with its number.
@@ -81,7 +88,7 @@ impl Mesh {
         let up = LateenUp::start(binary, &name, &arguments).map_err(|e| e.to_string())?;
         let base_pods = pods_in(&yaml::documents(base)?);
         let (agents, pods) = (BTreeMap::new(), Vec::new());
-        let mut mesh = Self { engine, up, manifests, logs, agents, pods, base_pods, generation: 0 };
+        let mut mesh = Self { engine, up, manifests, logs, agents, pods, base_pods, generation: 0, ledgers: BTreeMap::new() };
         mesh.settle(0)?;
         Ok(mesh)
     }
@@ -258,17 +265,78 @@ impl Mesh {
         Ok(counts)
     }
 
+    fn injected(&self) -> Vec<PodStatus> {
+        self.pods.iter().filter(|pod| pod.proxy_pid.is_some()).cloned().collect()
+    }
+
+    fn log_of(&self, pod: &PodStatus) -> PathBuf {
+        self.logs.path().join(format!("{}_{}_istio-proxy.log", pod.namespace, pod.name))
+    }
+
+    /// The sidecars' counters.
+    pub(crate) fn counters(&mut self) -> Result<Counters, String> {
+        let injected = self.injected();
+        let page = |pod: PodStatus| {
+            let url = format!("http://127.0.0.1:15000/stats?usedonly&filter={}", counters::FILTER);
+            Ok((pod.name.clone(), counters::read(&self.page(&pod.name, &url)?)))
+        };
+        injected.into_iter().map(page).collect()
+    }
+
+    /// The same as soon as they stay as they are: what a request has caused may go on after its answer.
+    pub(crate) fn steady_counters(&mut self) -> Result<Counters, String> {
+        let start = Instant::now();
+        let mut last = self.counters()?;
+        loop {
+            pause();
+            let now = self.counters()?;
+            if now == last || start.elapsed() > PATIENCE {
+                return Ok(now);
+            }
+            last = now;
+        }
+    }
+
+    /// Whether the metrics of the sidecars say what their access logs say: complaints. Envoy alone has no such metrics.
+    pub(crate) fn check_accounts(&mut self) -> Result<Vec<String>, String> {
+        if self.engine != Engine::Lateen {
+            return Ok(Vec::new());
+        }
+        let mut complaints = Vec::new();
+        for pod in self.injected() {
+            if self.ledgers.get(&pod.name).is_some_and(|ledger| ledger.has_complained) {
+                continue;
+            }
+            let start = Instant::now();
+            let complaint = loop {
+                let page = self.page(&pod.name, "http://127.0.0.1:15090/stats/prometheus")?;
+                let path = self.log_of(&pod);
+                let ledger = self.ledgers.entry(pod.name.clone()).or_default();
+                ledger.read_on(&path)?;
+                let complaint = ledger.disagreement(&page, &pod, &self.pods);
+                // Lines are written a little later than they are made.
+                if complaint.is_none() || start.elapsed() > SETTLING {
+                    ledger.has_complained = complaint.is_some();
+                    break complaint;
+                }
+                pause();
+            };
+            complaints.extend(complaint.map(|c| format!("{}: metrics and access log: {c}", pod.name)));
+        }
+        Ok(complaints)
+    }
+
     /// The access log of each sidecar, when it has all that was until now.
     pub(crate) fn access_logs(&mut self) -> Result<BTreeMap<String, Vec<Value>>, String> {
         let last = format!("/last-{}", self.generation);
-        let injected: Vec<_> = self.pods.iter().filter(|pod| pod.proxy_pid.is_some()).cloned().collect();
+        let injected = self.injected();
         for pod in &injected {
             self.marked(pod, &last)?;
         }
         let start = Instant::now();
         let mut logs = BTreeMap::new();
         for pod in &injected {
-            let path: PathBuf = self.logs.path().join(format!("{}_{}_istio-proxy.log", pod.namespace, pod.name));
+            let path = self.log_of(pod);
             loop {
                 let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
                 let entries: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -309,10 +377,12 @@ pub(crate) fn base_name(pod: &PodStatus) -> String {
     }
 }
 
+/// Pods that documents bring; a Gateway of the Kubernetes Gateway API brings a proxy unless it names the address of another.
 fn pods_in(documents: &[Value]) -> usize {
     let of = |document: &Value| match document["kind"].as_str() {
         Some("Pod") => 1,
         Some("Deployment" | "StatefulSet") => document["spec"]["replicas"].as_u64().unwrap_or(1),
+        Some("Gateway") if !document["spec"]["gatewayClassName"].is_null() => u64::from(document["spec"]["addresses"].is_null()),
         _ => 0,
     };
     usize::try_from(documents.iter().map(of).sum::<u64>()).unwrap_or(usize::MAX)

@@ -34,6 +34,15 @@ pub(crate) struct Script {
     /// Whether it runs again with the DestinationRules' policies in each of the other places that have them.
     #[serde(default)]
     pub(crate) places: bool,
+    /// Whether what the proxies have counted in the end is compared; see counters.rs.
+    #[serde(default)]
+    pub(crate) counters: bool,
+    /// Numbers of them that both have to have, by pod and name.
+    #[serde(default)]
+    pub(crate) counted: BTreeMap<String, Value>,
+    /// Patterns of those that chance decides.
+    #[serde(default)]
+    pub(crate) chance: Vec<String>,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -145,14 +154,14 @@ pub(crate) struct HttpStep {
     #[serde(default)]
     version: Version,
     method: Option<String>,
+    /// Over HTTP/2, the protocol of an extended CONNECT (RFC 8441).
+    protocol: Option<String>,
     /// Instead of the URL's path.
     target: Option<String>,
     /// Instead of the URL's; empty is none.
     host: Option<String>,
     /// One value or a list of them.
     #[serde(default)]
-    /// Over HTTP/2, the protocol of an extended CONNECT (RFC 8441).
-    protocol: Option<String>,
     headers: serde_json::Map<String, Value>,
     body: Option<String>,
     chunks: Option<Vec<String>>,
@@ -201,15 +210,15 @@ pub(crate) struct SendStep {
     hex: Option<String>,
     #[serde(default)]
     finish: bool,
+    /// Whether to reset the connection in the end.
+    #[serde(default)]
+    reset: bool,
     #[serde(default = "quiet")]
     quiet: u64,
     /// So many bytes `x` after the first text.
     #[serde(default)]
     pad: usize,
 }
-    /// Whether to reset the connection in the end.
-    #[serde(default)]
-    reset: bool,
 
 fn quiet() -> u64 {
     400
@@ -309,13 +318,13 @@ fn simple(url: &str) -> Result<Http, String> {
         tls,
         version: Version::Http11,
         method: "GET".to_owned(),
+        protocol: None,
         target: target.to_owned(),
         authority: Some(authority.to_owned()),
         headers: Vec::new(),
         body: Body::None,
         trailers: Vec::new(),
         times: 1,
-        protocol: None,
         parallel: 1,
         stagger: 0,
         keys: 0,
@@ -367,13 +376,13 @@ impl HttpStep {
         if let Some(target) = &self.target {
             http.target.clone_from(target);
         }
+        http.protocol.clone_from(&self.protocol);
         http.trailers = self.trailers.clone().into_iter().collect();
         (http.anew, http.keys, http.cookies) = (self.anew, self.keys, self.cookies);
         http.patience = self.patience.unwrap_or(http.patience);
         Ok(http)
     }
 }
-        http.protocol.clone_from(&self.protocol);
 
 impl GrpcStep {
     /// `lateen.echo.v1.Echo/Unary` with an `EchoRequest`, encoded by hand: five small fields need no code generator.

@@ -280,7 +280,7 @@ pub struct CircuitBreakers {
     pub max_retries: u32,
     /// Retries in flight as a share of requests.
     pub retry_budget: Option<RetryBudget>,
-    /// Retries of an interval as a share of its requests; with it the two limits above have no effect.
+    /// Failed retries of an interval as a share of its requests; with it the two limits above have no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_quota: Option<RetryQuota>,
 }
@@ -311,7 +311,7 @@ pub struct RetryBudget {
     pub interval: Option<Duration>,
 }
 
-/// Retries that begin in an interval, as a share of the requests that begin in it. Envoy has nothing like it: a
+/// Retries that begin in an interval and fail, too, as a share of the requests that begin in it. Envoy has nothing like it: a
 /// [`RetryBudget`] limits how many retries there are at once, which bounds the load on a backend that fails only where retries
 /// last as long as requests, and only with a minimum so small that few requests that fail together are not all tried again. It
 /// travels in the cluster's metadata, where Envoy does not look.

@@ -39,5 +39,7 @@ pub use http_route::{
     PathMatchType, ValueMatchType,
 };
 pub use l4_route::{KubeTcpRoute, KubeTcpRouteSpec, KubeTlsRoute, KubeTlsRouteSpec, L4RouteRule};
-pub use reference::{BackendRef, CORE_GROUP, FilteredBackendRef, GATEWAY_GROUP, ObjectReference, ParentReference};
+pub use reference::{
+    BackendRef, CORE_GROUP, FilteredBackendRef, GATEWAY_GROUP, LocalObjectReference, ObjectReference, ParentReference,
+};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};

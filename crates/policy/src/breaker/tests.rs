@@ -172,6 +172,21 @@ fn a_quota_of_retries() {
     assert_eq!(granted(&breakers, 99, start + 10 * SECOND).len(), 5, "the first five are forgotten");
 }
 
+/// One bad endpoint of three: every third request is tried again, with success, and none is refused that.
+#[test]
+fn retries_with_success_are_given_back() {
+    let breakers = Breakers::new(with_quota(20, 5));
+    for _ in 0..100 {
+        requests(&breakers, 3, SECOND);
+        drop(breakers.try_acquire_retry(false, || SECOND).unwrap());
+        breakers.retry_succeeded(|| SECOND);
+    }
+    // Now all fail: a fifth of what was asked may be tried in vain.
+    assert_eq!(granted(&breakers, 99, SECOND).len(), 60);
+    // What succeeded is forgotten with the retries.
+    assert_eq!(granted(&breakers, 99, 11 * SECOND).len(), 5);
+}
+
 #[test]
 fn a_quota_holds_instead_of_other_limits() {
     let budget = with_budget(1, 1, SECOND).retry_budget;

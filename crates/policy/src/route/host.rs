@@ -1,8 +1,8 @@
 //! From a host name to its virtual host.
 
 use crate::CompileError;
+use foldhash::HashMap;
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// Domains of all virtual hosts. Envoy's order: exact, longest `*suffix`, longest `prefix*`, `*`.
 #[derive(Debug, Default)]
@@ -80,14 +80,14 @@ impl HostIndex {
 
 fn of_length(maps: &mut Vec<(usize, HashMap<Box<str>, usize>)>, len: usize) -> &mut HashMap<Box<str>, usize> {
     let at = maps.iter().position(|(l, _)| *l == len).unwrap_or_else(|| {
-        maps.push((len, HashMap::new()));
+        maps.push((len, HashMap::default()));
         maps.len() - 1
     });
     &mut maps[at].1
 }
 
 /// `host:port` or `[v6]:port` without the port; anything else as it is.
-pub(super) fn without_port(authority: &str) -> &str {
+pub fn without_port(authority: &str) -> &str {
     let Some(colon) = memchr::memrchr(b':', authority.as_bytes()) else {
         return authority;
     };

@@ -13,6 +13,7 @@ use crate::header_match::{HeaderMatcher, Purpose, QueryMatcher};
 use crate::template::HeaderOps;
 use crate::{CompileError, RequestView};
 use host::HostIndex;
+pub use host::without_port;
 use index::PathIndex;
 use lateen_model::dataplane::{
     HeaderMutation, PathMatch, Redirect, RedirectPath, Route, RouteAction, RouteConfiguration, RouteFilters, RouteMatch,
@@ -94,7 +95,7 @@ impl RouteTable {
 
     /// The virtual host of an authority: exact, then the longest suffix wildcard, then the longest prefix wildcard, then `*`.
     pub fn find_host(&self, authority: &str) -> Option<&CompiledVirtualHost> {
-        let host = if self.ignore_port { host::without_port(authority) } else { authority };
+        let host = if self.ignore_port { without_port(authority) } else { authority };
         self.hosts.find(host).map(|i| &self.virtual_hosts[i])
     }
 

@@ -9,6 +9,7 @@ use crate::worker::WorkerHandle;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Appends metric families in Prometheus' text format.
 struct Page<'a>(&'a mut String);
@@ -165,11 +166,33 @@ fn process(page: &mut Page<'_>, shared: &Shared) {
         let help = "DNS questions that none of the pod's own servers has answered.";
         page.single("dns_upstream_failures_total", "counter", help, read(&stats.upstream_failures));
     }
+    if shared.settings.automatic_scope.enabled {
+        on_demand(page, shared);
+    }
     if let Some(credential) = shared.identity.credential().load() {
         let help = "When the certificate in force ends, in seconds since 1970.";
         let end = seconds_since_epoch(credential.leaf().not_after());
         page.single("lateen_certificate_expiry_timestamp_seconds", "gauge", help, end);
     }
+}
+
+fn on_demand(page: &mut Page<'_>, shared: &Shared) {
+    let (on_demand, stats) = (&shared.on_demand, &shared.on_demand.stats);
+    let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    let help = "Hosts and addresses that the mesh has and this proxy can learn.";
+    page.single("lateen_on_demand_index_entries", "gauge", help, on_demand.index().len());
+    let help = "Questions whose answers are held.";
+    page.single("lateen_on_demand_known", "gauge", help, on_demand.known());
+    let help = "Questions to the control plane about what the workload called for the first time.";
+    page.single("lateen_on_demand_lookups_total", "counter", help, read(&stats.asked));
+    let help = "Calls that failed because the control plane did not answer in time.";
+    page.single("lateen_on_demand_lookups_failed_total", "counter", help, read(&stats.failed));
+    let help = "Answers that were forgotten because nothing had used them for long.";
+    page.single("lateen_on_demand_forgotten_total", "counter", help, read(&stats.forgotten));
+    page.family("lateen_on_demand_wait_seconds", "summary", "How long calls waited for an answer.");
+    let seconds = Duration::from_micros(read(&stats.waited_micros)).as_secs_f64();
+    page.plain("lateen_on_demand_wait_seconds_sum", seconds);
+    page.plain("lateen_on_demand_wait_seconds_count", read(&stats.waits));
 }
 
 fn control_plane(page: &mut Page<'_>, subscription: &Subscription) {
@@ -233,6 +256,13 @@ mod tests {
         proxy.ask("nonsense\r\n\r\n").await;
 
         let mut subscription = subscription_of(&proxy.shared);
+        let page = prometheus(&proxy.shared, &subscription);
+        let families = read(std::str::from_utf8(&page.body).expect("UTF-8")).expect("a page");
+        let of_cluster = |label, of| [(label, of), ("cluster_name", "app|\\\"80\"")];
+        assert_eq!(value(&families, "envoy_cluster_upstream_rq", &of_cluster("response_code", "200")), Some(3.0));
+        assert_eq!(value(&families, "envoy_cluster_upstream_rq_xx", &of_cluster("response_code_class", "2xx")), Some(3.0));
+
+        // Clusters that are new take the place of those before.
         subscription.apply(ResourceType::Cds, "1".to_owned(), &[cluster("new", None).encoded()], &[]);
         let page = prometheus(&proxy.shared, &subscription);
         let text = String::from_utf8(page.body.to_vec()).expect("UTF-8");
@@ -241,9 +271,6 @@ mod tests {
         assert_eq!(of("istio_requests_total").kind, Kind::Counter);
         assert_eq!(of("istio_request_duration_milliseconds").kind, Kind::Histogram);
         assert_eq!(value(&families, "lateen_downstream_bad_requests_total", &[("code", "400")]), Some(1.0));
-        let of_cluster = |label, of| [(label, of), ("cluster_name", "app|\\\"80\"")];
-        assert_eq!(value(&families, "envoy_cluster_upstream_rq", &of_cluster("response_code", "200")), Some(3.0), "{text}");
-        assert_eq!(value(&families, "envoy_cluster_upstream_rq_xx", &of_cluster("response_code_class", "2xx")), Some(3.0));
         assert_eq!(value(&families, "lateen_xds_updates_total", &[("type", "CDS")]), Some(1.0));
         assert_eq!(value(&families, "lateen_xds_warming", &[("type", "CDS")]), Some(1.0));
         assert!(families.iter().all(|f| !f.help.is_empty()), "{text}");

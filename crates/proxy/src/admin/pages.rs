@@ -21,6 +21,7 @@ pages of the proxy:
   /config/clusters          clusters                    (JSON)
   /config/endpoints         endpoints and their health  (JSON)
   /config/secrets           certificates, without keys  (JSON)
+  /config/learnt            what was learnt on demand   (JSON)
   /config_dump              all of these, fields left aside, resources refused
   /clusters                 counters and health of each cluster's hosts
   /stats[?filter=REGEX][&usedonly][&format=json|prometheus]
@@ -48,6 +49,7 @@ pub(super) fn admin(shared: &Shared, subscription: &Subscription, ask: &Ask) -> 
         "/config/clusters" => Answer::json(&clusters(shared)),
         "/config/endpoints" => Answer::json(&endpoints(shared)),
         "/config/secrets" | "/certs" => Answer::json(&secrets(shared)),
+        "/config/learnt" => Answer::json(&learnt(subscription)),
         "/config_dump" => Answer::json(&config_dump(shared, subscription)),
         "/clusters" => Answer::json(&cluster_counters(shared)),
         "/stats" => super::stats::page(shared, subscription, &ask.query),
@@ -64,6 +66,12 @@ pub(super) fn admin(shared: &Shared, subscription: &Subscription, ask: &Ask) -> 
         }
         _ => Answer::text(StatusCode::NOT_FOUND, HELP),
     }
+}
+
+/// What is asked for, and what serves it.
+fn learnt(subscription: &Subscription) -> Value {
+    let learnt = subscription.learned.iter();
+    learnt.map(|(question, known, hosts)| json!({"name": question.name(), "known": known, "hosts": hosts})).collect()
 }
 
 fn sorted<'a>(items: impl Iterator<Item = (&'a str, Value)>) -> Value {
@@ -161,6 +169,7 @@ fn config_dump(shared: &Shared, subscription: &Subscription) -> Value {
         "clusters": clusters(shared),
         "endpoints": endpoints(shared),
         "secrets": secrets(shared),
+        "learnt": learnt(subscription),
         "left_aside": ignored,
         "rejected": rejected,
     })

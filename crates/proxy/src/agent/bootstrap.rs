@@ -53,7 +53,9 @@ pub(super) fn bootstrap(settings: &Settings, discovery: &Path, secrets: &Path) -
         // Of the proxies that a cluster manager shares its load with it must know from the start.
         bootstrap["cluster_manager"]["local_cluster_name"] = LOCAL_CLUSTER.into();
         let cluster = json!({"name": LOCAL_CLUSTER, "type": "EDS", "eds_cluster_config": {"eds_config": from_ads}});
-        bootstrap["static_resources"]["clusters"].as_array_mut().map(|clusters| clusters.push(cluster));
+        if let Some(clusters) = bootstrap["static_resources"]["clusters"].as_array_mut() {
+            clusters.push(cluster);
+        }
     }
     if let Some(mark) = settings.mark {
         // So that capture leaves alone what Envoy sends.

@@ -2,8 +2,8 @@
 
 use super::compiled::Listener;
 use crate::upstream::Cluster;
+use foldhash::HashMap;
 use lateen_policy::route::RouteTable;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -31,6 +31,11 @@ impl Snapshot {
         };
         let by_address = listeners.values().filter(|l| !l.model.bind_to_port).flat_map(addresses).collect();
         Self { listeners, by_address, clusters, routes }
+    }
+
+    /// Whether an address has a listener of its own.
+    pub(crate) fn has_listener_of(&self, address: SocketAddr) -> bool {
+        self.by_address.contains_key(&address)
     }
 
     /// The listener that serves a connection which `accepting` accepted: that of the original destination, if connections are

@@ -13,7 +13,7 @@ fn snapshot(listeners: &[dataplane::Listener]) -> Snapshot {
         let compiled = Listener::compile(l.clone(), &mut secrets, &telemetry).expect("right");
         (compiled.name.clone(), Arc::new(compiled))
     });
-    Snapshot::new(compiled.collect(), Clusters::new(), Routes::new())
+    Snapshot::new(compiled.collect(), Clusters::default(), Routes::default())
 }
 
 fn bound(name: &str, address: &str, hands_over: bool) -> dataplane::Listener {

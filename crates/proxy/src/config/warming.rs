@@ -1,7 +1,8 @@
 //! Resources that replace what is in force only when what they refer to is there, and leave only when nothing in force needs
 //! them.
 
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,7 +30,7 @@ pub(super) struct Warming<T> {
 
 impl<T> Default for Warming<T> {
     fn default() -> Self {
-        Self { latest: BTreeMap::new(), active: HashMap::new(), leaving: BTreeMap::new() }
+        Self { latest: BTreeMap::new(), active: HashMap::default(), leaving: BTreeMap::new() }
     }
 }
 

@@ -7,12 +7,16 @@ use crate::config::store::{Applied, Rejection, WarmingCounts};
 use crate::config::{Snapshot, Store};
 use crate::listener::Socket;
 use crate::name_server::Table;
+use crate::on_demand::{self, Learned};
 use crate::shared::Shared;
 use crate::upstream::dns;
 use crate::worker::Job;
 use bytes::Bytes;
+use lateen_policy::breaker::Resource;
 use lateen_xds::client::{Added, ConnectionState, Endpoint, Handle, Options, Update, Updates};
+use lateen_xds::on_demand::{Index, LookupAnswer, Question};
 use lateen_xds::{Node, ResourceType};
+use prost::Message;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -31,6 +35,9 @@ const CAPTURING: [&str; 2] = ["virtualInbound", "virtualOutbound"];
 
 /// The pause before a socket that could not be opened is tried again: its port may be held by a process that is ending.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long what replaces an index may take to come.
+const WARM_UP: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether certificates and roots in files were replaced.
 const REREAD_FILES: Duration = Duration::from_secs(5);
@@ -56,6 +63,13 @@ pub(crate) struct Subscription {
     shared: Arc<Shared>,
     /// Resolves the names of clusters.
     names: dns::Follower,
+    /// What was learnt on demand.
+    pub(crate) learned: Learned,
+    /// Shards of the index that the control plane took back, and when that is believed: what takes their place comes in the
+    /// same push.
+    outdated_shards: Option<(Instant, Vec<String>)>,
+    /// What clusters had carried when it was last looked.
+    carried: BTreeMap<String, u64>,
 }
 
 impl Endpoint for ControlPlane {
@@ -68,8 +82,13 @@ impl Endpoint for ControlPlane {
 
 /// Starts the client on the current `LocalSet`. The subscription lives as long as the process.
 pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Node, store: Store) -> Rc<RefCell<Subscription>> {
-    let (handle, updates, client) = lateen_xds::client::run(node, control_plane, Options::default());
+    let automatic_scope = shared.settings.automatic_scope.enabled;
+    let options = Options { accept_unasked: automatic_scope, ..Options::default() };
+    let (handle, updates, client) = lateen_xds::client::run(node, control_plane, options);
     tokio::task::spawn_local(client);
+    if automatic_scope {
+        handle.subscribe_all(ResourceType::Index);
+    }
     let names = shared.settings.dns_capture.then_some(ResourceType::Nds);
     for ty in [ResourceType::Cds, ResourceType::Lds].into_iter().chain(names) {
         handle.subscribe_all(ty);
@@ -83,6 +102,12 @@ async fn receive(subscription: Rc<RefCell<Subscription>>, mut updates: Updates) 
     let mut connection = subscription.borrow().connection();
     let resolved = subscription.borrow().names.resolved();
     let mut files = tokio::time::interval(REREAD_FILES);
+    let (mut questions, sweep) = {
+        let subscription = subscription.borrow();
+        let shared = &subscription.shared;
+        (shared.on_demand.questions(), on_demand::sweep_interval(&shared.settings.automatic_scope))
+    };
+    let mut sweep = tokio::time::interval(sweep);
     loop {
         let connected = connection.borrow_and_update().connected;
         let due = subscription.borrow().due(connected);
@@ -97,6 +122,8 @@ async fn receive(subscription: Rc<RefCell<Subscription>>, mut updates: Updates) 
                 None => return,
             },
             () = resolved.notified() => subscription.borrow_mut().on_time(),
+            Some(question) = questions.recv() => subscription.borrow_mut().ask(question),
+            _ = sweep.tick() => subscription.borrow_mut().forget_unused(),
             _ = files.tick() => subscription.borrow_mut().store.reread_files(),
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 subscription.borrow_mut().on_time();
@@ -121,6 +148,9 @@ impl Subscription {
             listening: BTreeMap::new(),
             listen_again: None,
             names: dns::Follower::new(shared.settings.mark),
+            learned: Learned::default(),
+            outdated_shards: None,
+            carried: BTreeMap::new(),
             shared,
         }
     }
@@ -152,23 +182,108 @@ impl Subscription {
         added: &[(String, Bytes)],
         removed: &[String],
     ) -> Vec<Rejection> {
-        if ty == ResourceType::Nds {
-            return self.take_names(version, added);
+        match ty {
+            ResourceType::Nds => return self.take_names(version, added),
+            ResourceType::Index => return self.take_index(version, added, removed),
+            ResourceType::Lookup => return self.take_answers(version, added, removed),
+            _ => {}
         }
         let Applied { rejections, changed } = self.store.apply(ty, added, removed, Instant::now());
         // Endpoints and secrets are referred to, and refer to nothing.
         if changed || matches!(ty, ResourceType::Lds | ResourceType::Cds) {
             self.put_in_force();
         }
+        self.note_update(ty, version, &rejections);
+        self.note_readiness();
+        self.note_learnt();
+        rejections
+    }
+
+    /// Asks the control plane.
+    fn ask(&mut self, question: Question) {
+        self.handle.subscribe(ResourceType::Lookup, [question.name()]);
+        self.learned.asked(question, Instant::now());
+    }
+
+    /// Takes what the mesh has. A shard that is taken back, because a Sidecar now says what this proxy holds, counts a while
+    /// longer: until all that has come, calls wait for an answer instead of going where unknown ones go.
+    fn take_index(&mut self, version: String, added: &[(String, Bytes)], removed: &[String]) -> Vec<Rejection> {
+        let on_demand = &self.shared.on_demand;
+        let mut index = Index::clone(&on_demand.index());
+        let mut rejections = Vec::new();
+        for (name, body) in added {
+            match index.with(name, body) {
+                Ok(next) => index = next,
+                Err(reason) => rejections.push(Rejection { name: name.clone(), reason }),
+            }
+        }
+        on_demand.set_index(index);
+        let names = removed.iter().filter(|name| added.iter().all(|(there, _)| there != *name));
+        let removed: Vec<String> = names.cloned().collect();
+        self.outdated_shards = (!removed.is_empty()).then(|| (Instant::now() + WARM_UP, removed));
+        self.note_update(ResourceType::Index, version, &rejections);
+        rejections
+    }
+
+    /// Takes answers: what they have brought came before them.
+    fn take_answers(&mut self, version: String, added: &[(String, Bytes)], removed: &[String]) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        for (name, body) in added {
+            match (Question::parse(name), LookupAnswer::decode(body.clone())) {
+                (Some(question), Ok(answer)) => self.learned.answered(&question, answer.hosts),
+                (None, _) => rejections.push(Rejection { name: name.clone(), reason: "it is no question".to_owned() }),
+                (_, Err(error)) => rejections.push(Rejection { name: name.clone(), reason: error.to_string() }),
+            }
+        }
+        for question in removed.iter().filter_map(|name| Question::parse(name)) {
+            self.learned.answered(&question, Vec::new());
+        }
+        self.note_update(ResourceType::Lookup, version, &rejections);
+        self.note_learnt();
+        rejections
+    }
+
+    /// Calls go on when what they asked for is in force.
+    fn note_learnt(&mut self) {
+        if self.store.warming() == WarmingCounts::default() {
+            self.learned.in_force(&self.shared.on_demand, Instant::now());
+        }
+    }
+
+    /// Unsubscribes from what the workload has not called for long.
+    fn forget_unused(&mut self) {
+        let now = Instant::now();
+        if let Some((_, shards)) = self.outdated_shards.take_if(|(when, _)| *when <= now) {
+            let on_demand = &self.shared.on_demand;
+            on_demand.set_index(shards.iter().fold(Index::clone(&on_demand.index()), |index, name| index.without(name)));
+        }
+        let mut used = BTreeSet::new();
+        let mut carried = BTreeMap::new();
+        for cluster in self.shared.snapshot.load().clusters.values() {
+            let Some(host) = cluster.name.strip_prefix("outbound|").and_then(|name| name.rsplit('|').next()) else { continue };
+            let stats = &cluster.stats;
+            let count = stats.upstream_rq_total.get() + stats.upstream_cx_total.get();
+            let is_open = cluster.breakers.active(Resource::Connections) > 0 || cluster.breakers.active(Resource::Requests) > 0;
+            if is_open || self.carried.get(&*cluster.name).copied().unwrap_or_default() != count {
+                used.insert(host.to_owned());
+            }
+            carried.insert(cluster.name.to_string(), count);
+        }
+        self.carried = carried;
+        let unused = self.learned.forget_unused(&self.shared.on_demand, now, |host| used.contains(host));
+        if !unused.is_empty() {
+            self.handle.unsubscribe(ResourceType::Lookup, unused.iter().map(Question::name));
+        }
+    }
+
+    fn note_update(&mut self, ty: ResourceType, version: String, rejections: &[Rejection]) {
         let status = self.types.entry(ty).or_default();
         status.version = version;
         status.updates += 1;
         if !rejections.is_empty() {
             status.rejected += 1;
-            status.last_rejection = Some(reason(&rejections));
+            status.last_rejection = Some(reason(rejections));
         }
-        self.note_readiness();
-        rejections
     }
 
     /// Takes the table of names, which is one resource.
@@ -180,13 +295,7 @@ impl Subscription {
                 Err(error) => rejections.push(Rejection { name: name.clone(), reason: error.to_string() }),
             }
         }
-        let status = self.types.entry(ResourceType::Nds).or_default();
-        status.version = version;
-        status.updates += 1;
-        if !rejections.is_empty() {
-            status.rejected += 1;
-            status.last_rejection = Some(reason(&rejections));
-        }
+        self.note_update(ResourceType::Nds, version, &rejections);
         self.note_readiness();
         rejections
     }
@@ -197,6 +306,7 @@ impl Subscription {
             self.put_in_force();
         }
         self.note_readiness();
+        self.note_learnt();
     }
 
     /// When [`Self::on_time`] is to be called. Without a control plane nothing can come, so nothing waits in vain.

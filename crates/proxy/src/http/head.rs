@@ -8,7 +8,7 @@
 //! `GET` with `upgrade`, and headers that belong to one hop (`connection` and what it names, `transfer-encoding`,
 //! `keep-alive`) are not in it. The codec that writes it adds its own.
 
-use super::name::{KnownHeader, Name, Value, list};
+use super::name::{KnownHeader, Name, Names, Value, list};
 use super::target;
 use std::cell::RefCell;
 use std::fmt;
@@ -135,6 +135,8 @@ pub struct Head {
     version: Version,
     /// 0 in requests and trailers.
     status: u16,
+    /// The known names that may be among the entries: most that are asked for are not, and need no search.
+    present: Names,
 }
 
 impl Default for Head {
@@ -168,6 +170,7 @@ impl Clone for Head {
         copy.entries.extend_from_slice(&self.entries);
         (copy.method, copy.target, copy.reason) = (self.method, self.target, self.reason);
         (copy.scheme, copy.version, copy.status) = (self.scheme, self.version, self.status);
+        copy.present = self.present;
         copy
     }
 }
@@ -180,7 +183,8 @@ impl Head {
         arena.clear();
         entries.clear();
         let none = Span::default();
-        Self { arena, entries, method: none, target: none, reason: none, scheme: None, version: Version::Http11, status: 0 }
+        let (scheme, version, status, present) = (None, Version::Http11, 0, Names::NONE);
+        Self { arena, entries, method: none, target: none, reason: none, scheme, version, status, present }
     }
 
     /// A request to `path` at `authority`.
@@ -212,6 +216,7 @@ impl Head {
         let none = Span::default();
         (self.method, self.target, self.reason) = (none, none, none);
         (self.scheme, self.version, self.status) = (None, Version::Http11, 0);
+        self.present = Names::NONE;
     }
 
     // --- start line -----------------------------------------------------------------------------------------------------
@@ -349,6 +354,9 @@ impl Head {
     #[must_use]
     pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
         let name = name.into();
+        if !self.present.has(name.known()) {
+            return None;
+        }
         self.entries.iter().find(|e| self.is(e, name)).map(|e| e.value.of(&self.arena))
     }
 
@@ -359,9 +367,10 @@ impl Head {
     }
 
     /// All values of a header, in order.
-    pub fn get_all<'h>(&'h self, name: impl Into<Name<'h>>) -> impl Iterator<Item = &'h [u8]> {
+    pub fn get_all<'h, 'n>(&'h self, name: impl Into<Name<'n>>) -> impl Iterator<Item = &'h [u8]> {
         let name = name.into();
-        self.entries.iter().filter(move |e| self.is(e, name)).map(|e| e.value.of(&self.arena))
+        let entries = if self.present.has(name.known()) { self.entries.as_slice() } else { &[] };
+        entries.iter().filter(move |e| self.is(e, name)).map(|e| e.value.of(&self.arena))
     }
 
     /// Whether there is such a header.
@@ -374,10 +383,12 @@ impl Head {
     #[must_use]
     pub fn list_contains<'n>(&self, name: impl Into<Name<'n>>, element: &[u8]) -> bool {
         let name = name.into();
-        self.entries
-            .iter()
-            .filter(|e| self.is(e, name))
-            .any(|e| list(e.value.of(&self.arena)).any(|x| x.eq_ignore_ascii_case(element)))
+        self.present.has(name.known())
+            && self
+                .entries
+                .iter()
+                .filter(|e| self.is(e, name))
+                .any(|e| list(e.value.of(&self.arena)).any(|x| x.eq_ignore_ascii_case(element)))
     }
 
     /// All headers in order. `host` is among them wherever the sender put it.
@@ -409,7 +420,9 @@ impl Head {
     /// Adds a header after those that are there.
     pub fn append<'n>(&mut self, name: impl Into<Name<'n>>, value: Value<'_>) {
         let name = name.into();
+        self.present.add(name.known());
         let start = self.arena.len();
+        self.arena.reserve(name.as_bytes().len() + value.as_bytes().len() + 4);
         self.arena.extend_from_slice(name.as_bytes());
         let name_end = self.arena.len();
         self.arena.extend_from_slice(b": ");
@@ -433,6 +446,9 @@ impl Head {
     /// Makes a header have this one value, where the first one was, or at the end.
     pub fn set<'n>(&mut self, name: impl Into<Name<'n>>, value: Value<'_>) {
         let name = name.into();
+        if !self.present.has(name.known()) {
+            return self.append(name, value);
+        }
         let first = self.entries.iter().position(|e| self.is(e, name));
         self.remove(name);
         self.append(name, value);
@@ -449,9 +465,22 @@ impl Head {
     /// Takes all values of a header away; says whether there was one.
     pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> bool {
         let name = name.into();
+        if !self.present.has(name.known()) {
+            return false;
+        }
         self.remove_if(|n, _| {
             n.known() == name.known() && (name.known() != KnownHeader::Other || n.as_bytes() == name.as_bytes())
         })
+    }
+
+    /// Whether there may be a header of one of these names.
+    pub(crate) fn may_have(&self, names: Names) -> bool {
+        self.present.intersects(names)
+    }
+
+    /// Takes away all headers of these names; says whether there was one.
+    pub(crate) fn remove_all(&mut self, names: Names) -> bool {
+        self.present.intersects(names) && self.remove_if(|name, _| names.has(name.known()))
     }
 
     /// Takes away the headers that `condition` holds for; says whether there was one.
@@ -535,6 +564,7 @@ impl Head {
         let bytes = &mut self.arena[name.start as usize..name.end as usize];
         bytes.make_ascii_lowercase();
         let known = KnownHeader::of(bytes);
+        self.present.add(known);
         self.entries.push(Entry { name, value, line_end: offset(line_end), known, removed: false });
         known
     }

@@ -16,5 +16,5 @@ pub use name::{InvalidName, InvalidValue, KnownHeader, Name, OwnedName, Value};
 pub(crate) use buffers::{LENT, give_read, give_write, take_read, take_write};
 pub(crate) use convert::{headers_from_h2, headers_to_h2, request_from_h2, request_to_h2, response_from_h2, response_to_h2};
 pub(crate) use head::Span;
-pub(crate) use name::list;
+pub(crate) use name::{Names, list};
 pub(crate) use target::{is_authority, is_origin_form};

@@ -50,10 +50,10 @@ impl<S: Io> ClientConnection<S> {
     /// the writer is given frames, flushed or finished.
     ///
     /// # Errors
-    /// `Closed` if the connection is not [reusable](Self::is_reusable); `Length` if `end` contradicts the `content-length`.
+    /// `Closed` if the connection is not [at rest](Self::is_at_rest); `Length` if `end` contradicts the `content-length`.
     /// Nothing was sent then.
     pub fn send_request(&mut self, head: &Head, end: bool) -> Result<ClientExchange<S>, StreamError> {
-        if !self.is_reusable() {
+        if !self.is_at_rest() {
             return Err(StreamError::Closed);
         }
         let framing = request_framing(head, end)?;
@@ -73,17 +73,25 @@ impl<S: Io> ClientConnection<S> {
         Ok(ClientExchange { writer: AnyWriter::H1(BodyWriter(handle)), response: AnyResponse::H1(response) })
     }
 
-    /// Whether another request can be sent: the last exchange is complete in both directions, neither side wants to close,
-    /// and nothing has come that no request asked for. Also gives the buffers back, so it is to be asked when the connection
-    /// is put into a pool and when it is taken from it.
+    /// Whether another request may follow, as far as was seen: the last exchange is complete in both directions, neither side
+    /// wants to close, and nothing has come that no request asked for. Also gives the buffers back, so it is to be asked when
+    /// the connection is put into a pool.
     #[must_use]
-    pub fn is_reusable(&self) -> bool {
+    pub fn is_at_rest(&self) -> bool {
         let inner = &mut *self.shared.borrow_mut();
         if !(inner.keep_alive && inner.read.is_done() && !inner.read.eof && inner.write.is_finished()) {
             return false;
         }
         inner.read.release();
-        inner.read.buffer.is_empty() && self.poll_idle_inner(inner, &mut Context::from_waker(Waker::noop())).is_pending()
+        inner.read.buffer.is_empty()
+    }
+
+    /// Whether another request can be sent: the connection [is at rest](Self::is_at_rest), and the upstream has neither closed it
+    /// meanwhile nor sent anything. To be asked when it is taken from a pool.
+    #[must_use]
+    pub fn is_reusable(&self) -> bool {
+        self.is_at_rest()
+            && self.poll_idle_inner(&mut self.shared.borrow_mut(), &mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// While the connection is idle: ready when the upstream has closed it or sent something unasked; then it must be dropped.

@@ -1,7 +1,7 @@
 //! Where a body ends, and what else the headers of one hop say (RFC 9112 §6, §9).
 
 use super::parse::HeadError;
-use crate::http::{Head, KnownHeader, Value, Version, list};
+use crate::http::{Head, KnownHeader, Names, Value, Version, list};
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,28 +58,27 @@ impl RequestKind {
     }
 }
 
-/// Which known headers a head has, so that one that is not there is not looked for.
+/// Which known headers a head has as received, and which more than once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    once: u128,
-    twice: u128,
+    once: Names,
+    twice: Names,
 }
-
-const _: () = assert!(KnownHeader::ALL.len() < 128, "a header has a bit of its own");
 
 impl Seen {
     pub(super) fn add(&mut self, known: KnownHeader) {
-        let bit = 1 << known as u8;
-        self.twice |= self.once & bit;
-        self.once |= bit;
+        if self.once.has(known) {
+            self.twice.add(known);
+        }
+        self.once.add(known);
     }
 
     pub(super) fn has(self, known: KnownHeader) -> bool {
-        self.once & (1 << known as u8) != 0
+        self.once.has(known)
     }
 
     pub(super) fn repeats(self, known: KnownHeader) -> bool {
-        self.twice & (1 << known as u8) != 0
+        self.twice.has(known)
     }
 }
 
@@ -230,6 +229,9 @@ impl Declared {
     }
 }
 
+/// What speaks of the connection alone.
+const OF_A_HOP: Names = Names::of(&[KnownHeader::Connection, KnownHeader::KeepAlive, KnownHeader::ProxyConnection]);
+
 /// Names that `connection` may list. Each is compared with every header, so a long list would be an attack.
 const MAX_NAMED: usize = 16;
 
@@ -266,6 +268,10 @@ impl Hop {
     }
 
     fn take_connection(&mut self, head: &mut Head) -> Result<(), HeadError> {
+        if self.take_usual_connection(head) {
+            head.remove_all(OF_A_HOP);
+            return Ok(());
+        }
         let mut named = smallvec::SmallVec::<[smallvec::SmallVec<[u8; 24]>; 2]>::new();
         for option in head.get_all(KnownHeader::Connection).flat_map(list) {
             if option.eq_ignore_ascii_case(b"close") {
@@ -283,13 +289,25 @@ impl Hop {
             }
         }
         head.remove_if(|name, _| match name.known() {
-            KnownHeader::Connection | KnownHeader::KeepAlive | KnownHeader::ProxyConnection => true,
+            known if OF_A_HOP.has(known) => true,
             // A sender that names a header which others rely on wants it to vanish behind their backs; only headers that
             // nobody here knows can be of its own hop.
             KnownHeader::Other => named.iter().any(|n| n.as_slice() == name.as_bytes()),
             _ => false,
         });
         Ok(())
+    }
+
+    /// Reads a `connection` that says no more than whether it persists, as nearly all do.
+    fn take_usual_connection(&mut self, head: &Head) -> bool {
+        let mut values = head.get_all(KnownHeader::Connection);
+        match (values.next(), values.next()) {
+            (Some(only), None) if only.eq_ignore_ascii_case(b"keep-alive") => self.keep = true,
+            (Some(only), None) if only.eq_ignore_ascii_case(b"close") => self.close = true,
+            (None, _) => {}
+            _ => return false,
+        }
+        true
     }
 
     fn keep_alive(&self, version: Version) -> bool {

@@ -18,6 +18,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// Interim responses before the final one; more are an attack or a fault.
 const INTERIM: usize = 32;
@@ -114,6 +115,20 @@ impl ClientConnection {
     /// If the connection is over or takes no further streams; nothing was sent.
     pub async fn ready(&mut self) -> Result<(), StreamError> {
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|e| stream_error(&e))
+    }
+
+    /// Waits until the upstream takes upgrades, which it says in its first frame, if at all; a connection that was opened for
+    /// an upgrade may be faster than that frame.
+    pub async fn await_upgrades(&self) {
+        /// Longer than a round trip; an upstream that takes none makes the client wait as long.
+        const PATIENCE: Duration = Duration::from_millis(200);
+        const LOOK: Duration = Duration::from_millis(2);
+        let taken = async {
+            while !self.accepts_upgrades() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, taken).await;
     }
 
     /// Streams that the upstream allows at a time.

@@ -8,6 +8,7 @@ mod upstream;
 
 pub(crate) use table::Table;
 
+use crate::on_demand::OnDemand;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use lateen_capture::rules::DNS_PROXY_PORT;
@@ -40,6 +41,8 @@ pub(crate) const FORWARDER_PORT: u16 = DNS_PROXY_PORT + 1;
 #[derive(Default)]
 pub(crate) struct Names {
     pub(crate) table: ArcSwap<Table>,
+    /// Learns names that the mesh has and the table has not.
+    pub(crate) on_demand: Arc<OnDemand>,
     pub(crate) stats: Stats,
 }
 
@@ -116,7 +119,7 @@ impl Server {
         let stats = &self.names.stats;
         stats.requests.fetch_add(1, Ordering::Relaxed);
         let limit = query.edns.as_ref().map_or(PLAIN_UDP, |e| e.max_payload().clamp(PLAIN_UDP, EDNS_UDP));
-        let table = self.names.table.load_full();
+        let mut table = self.names.table.load_full();
         if let Some(reply) = table.answer(&query) {
             return Some((reply, limit));
         }
@@ -125,6 +128,17 @@ impl Server {
             reply.metadata.response_code = ResponseCode::ServFail;
             reply
         };
+        let on_demand = &self.names.on_demand;
+        let open = table::asked_name(&query).map(|name| on_demand.open_questions_of_name(&name)).unwrap_or_default();
+        if !open.is_empty() {
+            if on_demand.learn(open).await.is_err() {
+                return Some((failed(), limit));
+            }
+            table = self.names.table.load_full();
+            if let Some(reply) = table.answer(&query) {
+                return Some((reply, limit));
+            }
+        }
         let Ok(_permit) = self.waiting.try_acquire() else { return Some((failed(), limit)) };
         stats.upstream_requests.fetch_add(1, Ordering::Relaxed);
         match self.upstream.ask(bytes, &query, tcp).await {

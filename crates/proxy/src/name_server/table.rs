@@ -96,6 +96,13 @@ impl Table {
     }
 }
 
+/// The name whose addresses a query asks for.
+pub(super) fn asked_name(query: &Message) -> Option<String> {
+    let one = question(query)?;
+    let wants_addresses = matches!(one.query_type(), RecordType::A | RecordType::AAAA | RecordType::ANY);
+    wants_addresses.then(|| one.name().to_ascii())
+}
+
 /// The question, if it is one and an ordinary one.
 fn question(message: &Message) -> Option<&Query> {
     match message.queries.as_slice() {

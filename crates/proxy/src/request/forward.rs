@@ -5,7 +5,7 @@ use super::reply::LocalReply;
 use super::transfer::{Transfer, TransferError};
 use super::view::View;
 use super::{RequestContext, mirror, respond};
-use crate::http::{BodyReader, ClientExchange, Head, KnownHeader, ResetReason, Responder, ResponseReader, StreamError};
+use crate::http::{BodyReader, ClientExchange, Head, KnownHeader, Names, ResetReason, Responder, ResponseReader, StreamError};
 use crate::stream::Stream;
 use crate::upstream::{self, Asked, Cluster, ConnectError, Host, Lease, LeaseError, Purpose};
 use lateen_model::dataplane::{Discovery, Forward};
@@ -18,7 +18,7 @@ use lateen_policy::retry::{self, Decision, Overrides, RetryState};
 use lateen_policy::route::{Action, CompiledRoute};
 use lateen_policy::timeout::{self, Requested, Timeouts};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,6 +26,17 @@ use tokio::time::Sleep;
 
 /// How often another connection is taken for a request of which nothing was sent.
 const MAX_UNSENT: u32 = 8;
+
+/// By what a request tells a proxy how to send it.
+const MEANT_FOR_THIS_PROXY: Names = Names::of(&[
+    KnownHeader::XEnvoyRetryOn,
+    KnownHeader::XEnvoyRetryGrpcOn,
+    KnownHeader::XEnvoyMaxRetries,
+    KnownHeader::XEnvoyRetriableStatusCodes,
+    KnownHeader::XEnvoyRetriableHeaderNames,
+    KnownHeader::XEnvoyUpstreamRqTimeoutMs,
+    KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
+]);
 
 /// How a request is to be forwarded.
 pub(crate) struct Plan {
@@ -54,10 +65,14 @@ impl Plan {
         info: &RequestInfo,
     ) -> Self {
         let istio_alpn = ctx.hcm.istio_alpn;
-        let view = View::of(head);
         // Of these headers, only those that the route has set are still there.
-        let overrides = Overrides::from_headers(&view);
-        let requested = Requested::from_headers(&view);
+        let overrides =
+            if head.may_have(MEANT_FOR_THIS_PROXY) { Overrides::from_headers(&View::of(head)) } else { Overrides::default() };
+        let requested = if head.may_have(MEANT_FOR_THIS_PROXY) || info.grpc {
+            Requested::from_headers(&View::of(head))
+        } else {
+            Requested::default()
+        };
         let (timeouts, retries) = match route.action() {
             Action::Forward(forward) => {
                 let model: &Forward = forward.model();
@@ -67,17 +82,7 @@ impl Plan {
         };
         let purpose = Purpose::of_request(&cluster.config.http.protocol, info.protocol, istio_alpn);
         // What was meant for this proxy is not for the next.
-        for header in [
-            KnownHeader::XEnvoyRetryOn,
-            KnownHeader::XEnvoyRetryGrpcOn,
-            KnownHeader::XEnvoyMaxRetries,
-            KnownHeader::XEnvoyRetriableStatusCodes,
-            KnownHeader::XEnvoyRetriableHeaderNames,
-            KnownHeader::XEnvoyUpstreamRqTimeoutMs,
-            KnownHeader::XEnvoyUpstreamRqPerTryTimeoutMs,
-        ] {
-            head.remove(header);
-        }
+        head.remove_all(MEANT_FOR_THIS_PROXY);
         if let Some(expected) = timeouts.per_try.or(timeouts.global) {
             head.set_number(KnownHeader::XEnvoyExpectedRqTimeoutMs, u64::try_from(expected.as_millis()).unwrap_or(u64::MAX));
         }
@@ -198,7 +203,7 @@ pub(crate) async fn forward(
             info.request_messages = upload.messages();
             info.request_sent = upload.finished_at();
             upload.reset(ResetReason::Cancel);
-            reply.send(ctx, head, responder, info).await;
+            Box::pin(reply.send(ctx, head, responder, info)).await;
         }
         Err(None) => {
             info.request_body_bytes = upload.bytes();
@@ -247,6 +252,7 @@ impl Forwarding<'_, '_> {
                         None => {
                             if had_retry_permit && decision == Decision::NotRetriable {
                                 self.plan.cluster.stats.upstream_rq_retry_success.inc();
+                                self.plan.cluster.breakers.retry_succeeded(upstream::now);
                             }
                             return Ok(answered);
                         }
@@ -289,7 +295,7 @@ impl Forwarding<'_, '_> {
                 Try::ClientGone => return Err(None),
                 Try::BadRequest(details) => return Err(Some(LocalReply::bad_request(details))),
             }
-            if self.pause().await.is_err() {
+            if Box::pin(self.pause()).await.is_err() {
                 return Err(None);
             }
             self.follow_cluster();
@@ -428,16 +434,21 @@ impl Forwarding<'_, '_> {
         let connection = self.ctx.connection;
         let asked = Asked::of_request(&cluster, self.plan.purpose, authority);
         let asked = asked.for_client(&cluster, connection.remote, connection.destination);
-        let leasing = self.ctx.worker.pools.lease(self.ctx.worker, &cluster, host, asked);
-        let mut leasing = Box::pin(leasing);
-        let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);
-        let result = poll_fn(|cx| {
-            if let Poll::Ready(result) = leasing.as_mut().poll(cx) {
-                return Poll::Ready(Ok(result));
+        let pools = &self.ctx.worker.pools;
+        let result = match pools.lease_now(&cluster, &host, &asked) {
+            Some(result) => Ok(result),
+            None => {
+                let mut leasing = Box::pin(pools.lease(self.ctx.worker, &cluster, host, asked));
+                let (clock, upload, responder) = (&mut self.clock, &self.upload, &mut self.responder);
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = leasing.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(result));
+                    }
+                    poll_limits(cx, clock, try_timer, upload, responder).map(Err)
+                })
+                .await
             }
-            poll_limits(cx, clock, try_timer, upload, responder).map(Err)
-        })
-        .await;
+        };
         match result {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(LeaseError::Overflow)) => Err(Try::Failed {
@@ -456,15 +467,18 @@ impl Forwarding<'_, '_> {
     async fn send(&mut self, lease: &mut Lease, try_timer: &mut Option<Pin<Box<Sleep>>>) -> Result<ClientExchange<Stream>, Try> {
         let end = self.upload.is_empty();
         let (head, clock, upload, responder) = (&*self.head, &mut self.clock, &self.upload, &mut self.responder);
-        let result = {
-            let mut sending = pin!(lease.send(head, end));
-            poll_fn(|cx| {
-                if let Poll::Ready(result) = sending.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(result));
-                }
-                poll_limits(cx, clock, try_timer, upload, responder).map(Err)
-            })
-            .await
+        let result = match lease.send_now(head, end) {
+            Some(result) => Ok(result),
+            None => {
+                let mut sending = Box::pin(lease.send(head, end));
+                poll_fn(|cx| {
+                    if let Poll::Ready(result) = sending.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(result));
+                    }
+                    poll_limits(cx, clock, try_timer, upload, responder).map(Err)
+                })
+                .await
+            }
         };
         match result {
             Ok(Ok(exchange)) => Ok(exchange),
@@ -531,7 +545,7 @@ impl Forwarding<'_, '_> {
             })
             .await;
             match event {
-                Ok(Ok(head)) if head.is_interim() => self.hint(&head).await,
+                Ok(Ok(head)) if head.is_interim() => Box::pin(self.hint(&head)).await,
                 Ok(Ok(head)) => {
                     self.info.response_begun = Some(std::time::Instant::now());
                     return Try::Answered(Box::new(Answered { head, reader: response, lease }));

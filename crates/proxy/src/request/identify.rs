@@ -5,7 +5,7 @@ use super::RequestContext;
 use super::info::RequestInfo;
 use super::reply::LocalReply;
 use crate::connection::Connection;
-use crate::http::{Head, KnownHeader, Scheme, Value};
+use crate::http::{Head, KnownHeader, Names, Scheme, Value};
 use lateen_model::dataplane::{Direction, ForwardClientCert, TransportProtocol};
 use lateen_policy::forwarded::{self, Client, Trust};
 use lateen_policy::path;
@@ -71,12 +71,10 @@ fn normalize_path(ctx: &RequestContext<'_>, head: &mut Head) -> Result<(), Local
 /// What would set timeouts, tries and traces is believed from nobody, as with Envoy, the pod's own application included: who
 /// configures the mesh decides on them. From outside of the mesh no `x-envoy-*` comes in at all (CVE-2023-27487 and its like).
 fn remove_what_steers(head: &mut Head, client: &Client) {
-    head.remove_if(|name, _| name.known().steers());
+    head.remove_all(Names::STEERING);
     if !client.envoy_headers_trusted {
         let is_exchange = |known| matches!(known, KnownHeader::XEnvoyPeerMetadata | KnownHeader::XEnvoyPeerMetadataId);
-        head.remove_if(|name, _| {
-            (name.known().is_envoy_internal() || name.as_str().starts_with("x-envoy-")) && !is_exchange(name.known())
-        });
+        head.remove_if(|name, _| name.as_bytes().starts_with(b"x-envoy-") && !is_exchange(name.known()));
         head.remove(KnownHeader::XIstioAttributes);
     }
     if !client.forwarded_headers_trusted {

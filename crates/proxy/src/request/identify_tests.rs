@@ -1,5 +1,6 @@
 //! What the upstream sees of a request.
 
+use crate::http::Names;
 use crate::testing::exchange::{Mesh, Proxy, Upstream, header, serving};
 use crate::testing::{OWN_URI, cluster, hcm, routes};
 use lateen_model::dataplane::{ForwardClientCert, HttpConnectionManager, RouteSource};
@@ -56,7 +57,7 @@ async fn strangers_steer_nothing() {
 async fn peers_of_the_mesh_may_tell_and_not_steer() {
     let steering: String = crate::http::KnownHeader::ALL
         .iter()
-        .filter(|known| known.steers() && **known != crate::http::KnownHeader::XEnvoyExpectedRqTimeoutMs)
+        .filter(|known| Names::STEERING.has(**known) && **known != crate::http::KnownHeader::XEnvoyExpectedRqTimeoutMs)
         .map(|known| format!("{}: 9\r\n", known.as_str()))
         .collect();
     let bench = Bench::new(defaults()).of_the_mesh().await;

@@ -37,6 +37,8 @@ pub(crate) struct RequestContext<'a> {
     pub(crate) hcm: &'a Hcm,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) direction: Direction,
+    /// The mesh knows the request's host, and this proxy could not learn it.
+    pub(crate) not_learnt: bool,
 }
 
 /// Serves one request: whatever happens, it is answered (or its stream reset) and accounted for.
@@ -48,7 +50,7 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
     }
     let admitted = admit(ctx, &mut head, &mut info);
     if let Some(time) = info.hold_up
-        && !hold_up(time, &body, &mut responder).await
+        && !Box::pin(hold_up(time, &body, &mut responder)).await
     {
         forward::note_client_gone(&mut info);
         responder.reset(ResetReason::Cancel);
@@ -56,7 +58,7 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
     }
     match admitted {
         Ok(plan) => Box::pin(forward::forward(ctx, &mut head, &mut info, plan, body, responder)).await,
-        Err(reply) => reply.send(ctx, &head, responder, &mut info).await,
+        Err(reply) => Box::pin(reply.send(ctx, &head, responder, &mut info)).await,
     }
     ctx.worker.telemetry.account_request(ctx, &head, &info);
 }
@@ -65,6 +67,9 @@ pub(crate) async fn serve(ctx: &RequestContext<'_>, exchange: ServerExchange<Str
 fn admit(ctx: &RequestContext<'_>, head: &mut Head, info: &mut RequestInfo) -> Result<Plan, LocalReply> {
     // Identify.
     identify::normalize(ctx, head, info)?;
+    if ctx.not_learnt {
+        return Err(LocalReply::not_learnt());
+    }
     info.trace = ctx.worker.telemetry.begin_trace(ctx, head);
 
     // Route. Filters know it, and may answer before it is followed.

@@ -61,6 +61,11 @@ impl LocalReply {
         Self::new(404, &b""[..], "route_not_found").with_flag(ResponseFlag::NoRouteFound)
     }
 
+    /// The mesh knows the host, and the control plane did not say in time how to get there.
+    pub(crate) fn not_learnt() -> Self {
+        Self::new(503, &b""[..], "on_demand_discovery_timeout").with_flag(ResponseFlag::NoClusterFound)
+    }
+
     /// The route's cluster does not exist.
     pub(crate) fn no_cluster(status: u16) -> Self {
         Self::new(status, &b""[..], "cluster_not_found").with_flag(ResponseFlag::NoClusterFound)

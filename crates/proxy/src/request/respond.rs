@@ -13,9 +13,11 @@ use lateen_observe::ResponseFlag;
 use lateen_policy::cors;
 use lateen_policy::route::Action;
 use lateen_policy::template::HeadersMut;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 
 /// How a relayed response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +77,7 @@ pub(crate) async fn relay(
     info.response_head_bytes = head.byte_size() as u64;
     info.note_grpc_status(&head);
     let Ok(body) = reader.into_body() else {
-        return LocalReply::upstream_protocol_error().send(ctx, request, responder, info).await;
+        return Box::pin(LocalReply::upstream_protocol_error().send(ctx, request, responder, info)).await;
     };
     let mut download = Transfer::new(body, false, info.grpc);
     let end = download.is_empty() && !tunnel;
@@ -111,9 +113,7 @@ pub(crate) async fn relay(
 
 /// Both ways until the response is whole; a tunnel lasts until both ways have ended.
 async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, tunnel: bool, idle: Option<Duration>) -> End {
-    let mut last = (tokio::time::Instant::now(), 0);
-    let timer = tokio::time::sleep(idle.unwrap_or(Duration::from_secs(86_400 * 365)));
-    tokio::pin!(timer);
+    let mut quiet = idle.map(Quiet::new);
     let mut upload_failed = false;
     let mut left = false;
     poll_fn(|cx| {
@@ -143,30 +143,42 @@ async fn run(upload: &mut Transfer, download: &mut Transfer, clock: &mut Clock, 
         if !tunnel && upload.read_all() && download.poll_peer_gone(cx).is_ready() {
             return Poll::Ready(End::Downstream);
         }
-        poll_idle(cx, idle, &mut last, upload.bytes() + download.bytes(), timer.as_mut())
+        let moved = upload.bytes() + download.bytes();
+        quiet.as_mut().map_or(Poll::Pending, |quiet| quiet.poll(cx, moved)).map(|()| End::Idle)
     })
     .await
 }
 
-fn poll_idle(
-    cx: &mut Context<'_>,
-    idle: Option<Duration>,
-    last: &mut (tokio::time::Instant, u64),
+/// For how long nothing has moved. Most responses never wait, and need no timer.
+struct Quiet {
+    limit: Duration,
     moved: u64,
-    mut timer: std::pin::Pin<&mut tokio::time::Sleep>,
-) -> Poll<End> {
-    let Some(idle) = idle else { return Poll::Pending };
-    if moved != last.1 {
-        *last = (tokio::time::Instant::now(), moved);
+    timer: Option<(Pin<Box<Sleep>>, Instant)>,
+}
+
+impl Quiet {
+    fn new(limit: Duration) -> Self {
+        Self { limit, moved: 0, timer: None }
     }
-    while timer.as_mut().poll(cx).is_ready() {
-        let until = last.0 + idle;
-        if until <= tokio::time::Instant::now() {
-            return Poll::Ready(End::Idle);
+
+    /// Ready when nothing more than `moved` bytes has moved for so long. The timer is left running while bytes move, and looked at
+    /// again only when it goes off.
+    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        let limit = self.limit;
+        let (timer, since) = self.timer.get_or_insert_with(|| (Box::pin(tokio::time::sleep(limit)), Instant::now()));
+        if moved != self.moved {
+            self.moved = moved;
+            *since = Instant::now();
         }
-        timer.as_mut().reset(until);
+        while timer.as_mut().poll(cx).is_ready() {
+            let until = *since + limit;
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+        Poll::Pending
     }
-    Poll::Pending
 }
 
 /// The route's idle timeout, else the connection manager's; zero is none, and Envoy's default is 5 minutes.

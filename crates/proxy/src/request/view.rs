@@ -46,7 +46,7 @@ impl RequestView for View<'_> {
 /// All values of a header. A name that cannot be one has none.
 fn values<'h, 'n>(head: &'h Head, name: &'n str) -> impl Iterator<Item = &'h [u8]> + use<'h, 'n> {
     let name = Name::new(name.as_bytes()).ok();
-    head.iter().filter(move |(n, _)| name.is_some_and(|name| name == *n)).map(|(_, value)| value)
+    name.into_iter().flat_map(|name| head.get_all(name))
 }
 
 impl lateen_policy::retry::ResponseView for View<'_> {

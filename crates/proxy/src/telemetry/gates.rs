@@ -95,7 +95,9 @@ mod tests {
     fn counters_are_kept_while_some_configuration_has_the_gate() {
         let gates = Gates::default();
         let first = gates.decisions(Gate::HttpRbac("inbound_0.0.0.0_80".to_owned()));
-        [true, true, false].map(|passes| first.count(passes));
+        for passes in [true, true, false] {
+            first.count(passes);
+        }
         let again = gates.decisions(Gate::HttpRbac("inbound_0.0.0.0_80".to_owned()));
         drop(first);
         let limit = gates.decisions(Gate::RateLimit("a.b".to_owned()));

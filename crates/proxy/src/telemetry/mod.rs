@@ -76,6 +76,8 @@ pub(crate) enum ConnectionOutcome {
     DetectionTimeout,
     /// No filter chain serves it.
     NoFilterChain,
+    /// The mesh knows its destination, and this proxy could not learn it.
+    NotLearned,
     /// TLS failed, for this reason.
     Handshake(&'static str),
 }
@@ -85,18 +87,24 @@ impl ConnectionOutcome {
         match self {
             Self::DetectionTimeout => "detection_timeout",
             Self::NoFilterChain => "no_filter_chain",
+            Self::NotLearned => "not_learned",
             Self::Handshake(reason) => reason,
         }
     }
 
     /// `%RESPONSE_CODE_DETAILS%`.
     fn details(self) -> Option<&'static str> {
-        (self == Self::NoFilterChain).then_some("filter_chain_not_found")
+        match self {
+            Self::NoFilterChain => Some("filter_chain_not_found"),
+            Self::NotLearned => Some("on_demand_discovery_timeout"),
+            Self::DetectionTimeout | Self::Handshake(_) => None,
+        }
     }
 
     fn flag(self) -> Option<ResponseFlag> {
         match self {
             Self::NoFilterChain => Some(ResponseFlag::NoRouteFound),
+            Self::NotLearned => Some(ResponseFlag::NoClusterFound),
             Self::Handshake(_) => Some(ResponseFlag::DownstreamProtocolError),
             Self::DetectionTimeout => None,
         }

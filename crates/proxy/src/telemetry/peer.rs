@@ -4,10 +4,10 @@ use super::WorkerTelemetry;
 use crate::bootstrap::Settings;
 use crate::http::{Head, KnownHeader};
 use crate::upstream::{Cluster, Host};
+use foldhash::HashMap;
 use lateen_observe::istio::{Interned, Interner, Peer, Service};
 use lateen_observe::peer_metadata::{PeerCache, PeerMetadata};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How many peers a worker remembers that nobody holds.
@@ -81,7 +81,7 @@ impl Peers {
             own_verified: peers.intern(Peer::from_metadata(&own.metadata, Some(&own.uri))),
             decoded: PeerCache::new(REMEMBERED),
             services: Interner::new(REMEMBERED),
-            by_cluster: HashMap::new(),
+            by_cluster: HashMap::default(),
             peers,
         }
     }

@@ -1,6 +1,7 @@
 //! What unit tests of the proxy share: a process without threads, and the smallest resources of each type.
 
 pub(crate) mod exchange;
+mod profile;
 
 use crate::bootstrap::{Environment, Role, Settings};
 use crate::shared::Shared;

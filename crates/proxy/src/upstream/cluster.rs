@@ -4,6 +4,7 @@ use super::stats::{ClusterStats, HostStats};
 use crate::config::References;
 use crate::config::secrets::Secrets;
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use lateen_model::dataplane::{
     self, CircuitBreakers, ClusterLoadAssignment, Discovery, Endpoint, EndpointHealth, LocalityEndpoints, TlsMode,
     TransportSocket,
@@ -12,7 +13,6 @@ use lateen_policy::balance::{BalanceSettings, HostGroup, HostSet, HostView, Mome
 use lateen_policy::breaker::Breakers;
 use lateen_policy::outlier::{Detector, HostHealth, Outcome};
 use lateen_tls::ClientTls;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -245,7 +245,7 @@ impl Cluster {
     /// Takes new endpoints. A host that stays keeps what was learnt of it.
     pub(crate) fn set_endpoints(&self, assignment: &ClusterLoadAssignment) {
         let before = self.hosts.load_full();
-        let mut by_address = HashMap::new();
+        let mut by_address = HashMap::default();
         let mut host_of = |endpoint: &Endpoint, priority: u32| {
             let state = before.get(endpoint.address).map(|h| h.state.clone()).unwrap_or_default();
             let host = Arc::new(Host::new(endpoint.clone(), priority, state));
@@ -301,7 +301,7 @@ impl Cluster {
 
 impl Hosts {
     fn empty(settings: BalanceSettings) -> Self {
-        Self { set: Arc::new(HostSet::new(settings, Vec::new())), by_address: HashMap::new() }
+        Self { set: Arc::new(HostSet::new(settings, Vec::new())), by_address: HashMap::default() }
     }
 }
 

@@ -8,11 +8,12 @@ use crate::http::{ClientExchange, Head, StreamError};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::{http1, http2};
+use foldhash::HashMap;
 use lateen_policy::balance::{Picker, Wanted};
 use lateen_policy::breaker::Permit;
 use lateen_tls::PeerInfo;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -242,6 +243,14 @@ impl Pools {
         worker.with_rng(|rng| picker.pick(cluster.moment(), rng, wanted, |h| exclude(h)).map(|p| p.host.clone()))
     }
 
+    /// A connection to `host` that can take a request now; `None` if one has to be opened or waited for.
+    pub(crate) fn lease_now(&self, cluster: &Arc<Cluster>, host: &Arc<Host>, asked: &Asked) -> Option<Result<Lease, LeaseError>> {
+        let pool = self.pool(cluster);
+        let key = (host.address, asked.clone());
+        let kind = pool.take(&key)?;
+        Some(pool.lease(key, host.clone(), kind))
+    }
+
     /// A connection to `host` for one request: an idle one, a shared one, a new one, or one that becomes free.
     pub(crate) async fn lease(
         &self,
@@ -299,10 +308,9 @@ impl ClusterPool {
         if let Some(shared) = host.shared.iter().find(|s| self.may_carry(s.requests.get(), s.opened) && s.has_capacity()) {
             return Some(LeaseKind::H2(shared.clone()));
         }
-        while let Some(Idle { mut connection, since }) = host.idle.pop() {
+        while let Some(Idle { connection, since }) = host.idle.pop() {
             let alive = limit.is_none_or(|limit| since.elapsed() < limit)
                 && connection.connection.is_reusable()
-                && !is_closed(&mut connection)
                 && self.may_carry(connection.connection.requests(), connection.opened);
             if alive {
                 return Some(LeaseKind::H1(Some(connection)));
@@ -461,7 +469,7 @@ impl ClusterPool {
     /// Gives a connection that has ended its exchange to a request that waits, or makes it idle, or closes it.
     fn give_back(&self, key: Key, connection: PooledConnection) {
         // Whoever waits may open one in its place: dropping it wakes them.
-        if !connection.connection.is_reusable()
+        if !connection.connection.is_at_rest()
             || !self.may_carry(connection.connection.requests(), connection.opened)
             || self.is_gone(key.0)
         {
@@ -506,26 +514,41 @@ fn is_closed(connection: &mut PooledConnection) -> bool {
 }
 
 impl Lease {
+    /// Sends the head of a request, where that needs no waiting: on a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) fn send_now(&mut self, head: &Head, end: bool) -> Option<Result<ClientExchange<Stream>, StreamError>> {
+        match &mut self.kind {
+            LeaseKind::H1(Some(connection)) => Some(connection.connection.send_request(head, end)),
+            LeaseKind::H1(None) => Some(Err(StreamError::Closed)),
+            LeaseKind::H2(_) => None,
+        }
+    }
+
     /// Sends the head of a request.
     ///
     /// # Errors
     /// If the connection takes no request any more. Nothing was sent then, and the connection is given to nobody else.
     pub(crate) async fn send(&mut self, head: &Head, end: bool) -> Result<ClientExchange<Stream>, StreamError> {
-        match &mut self.kind {
-            LeaseKind::H1(Some(connection)) => connection.connection.send_request(head, end),
-            LeaseKind::H1(None) => Err(StreamError::Closed),
-            LeaseKind::H2(shared) => {
-                let mut connection = shared.connection.clone();
-                let sent = match connection.ready().await {
-                    Ok(()) => connection.send_request(head, end),
-                    Err(error) => Err(error),
-                };
-                if sent.is_err() {
-                    shared.closed.set(true);
-                }
-                sent
-            }
+        if let Some(sent) = self.send_now(head, end) {
+            return sent;
         }
+        let LeaseKind::H2(shared) = &self.kind else { return Err(StreamError::Closed) };
+        let mut connection = shared.connection.clone();
+        let sent = match connection.ready().await {
+            Ok(()) => {
+                if head.upgrade().is_some() {
+                    connection.await_upgrades().await;
+                }
+                connection.send_request(head, end)
+            }
+            Err(error) => Err(error),
+        };
+        if sent.is_err() {
+            shared.closed.set(true);
+        }
+        sent
     }
 
     /// What is known of the connection.

@@ -79,7 +79,7 @@ fn a_request_is_translated() {
         assert_eq!(head.content_length(), Some(3));
         assert_eq!(head.iter().filter(|(n, _)| n.as_str() == "x-one").count(), 2);
         let (next, read) = tokio::join!(
-            async { tokio::time::timeout(std::time::Duration::from_secs(1), server.next_request()).await.is_err() },
+            async { tokio::time::timeout(Duration::from_secs(1), server.next_request()).await.is_err() },
             collect(&mut exchange.body)
         );
         assert!(next);
@@ -176,7 +176,7 @@ fn header_fields_that_are_not_http2_never_become_http1() {
             peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
             peer.write_all(&headers(&[&good[..], &[bad]].concat())).await.unwrap();
             let mut server = ServerConnection::handshake(far, ServerConfig::default()).await.unwrap();
-            let next = tokio::time::timeout(std::time::Duration::from_secs(1), server.next_request()).await;
+            let next = tokio::time::timeout(Duration::from_secs(1), server.next_request()).await;
             assert!(!matches!(next, Ok(Ok(Some(_)))), "{bad:?} came through: {next:?}");
         }
         for (path, authority) in [("/a b", "a"), ("/\x7f", "a"), ("a", "a"), ("*", "a"), ("/", "a b"), ("/", "a/b")] {
@@ -185,7 +185,7 @@ fn header_fields_that_are_not_http2_never_become_http1() {
             let request = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", authority)];
             peer.write_all(&headers(&request)).await.unwrap();
             let mut server = ServerConnection::handshake(far, ServerConfig::default()).await.unwrap();
-            let next = tokio::time::timeout(std::time::Duration::from_secs(1), server.next_request()).await;
+            let next = tokio::time::timeout(Duration::from_secs(1), server.next_request()).await;
             assert!(!matches!(next, Ok(Ok(Some(_)))), "{path} at {authority} came through: {next:?}");
         }
     });
@@ -231,7 +231,7 @@ fn a_slow_reader_of_the_response_stops_the_writer() {
         let mut body = response.await.unwrap().into_body();
         let mut written = 0;
         while let Ok(result) =
-            tokio::time::timeout(std::time::Duration::from_secs(1), writer.write(Frame::Data(vec![0; 10_000].into()))).await
+            tokio::time::timeout(Duration::from_secs(1), writer.write(Frame::Data(vec![0; 10_000].into()))).await
         {
             result.unwrap();
             written += 10_000;
@@ -291,12 +291,12 @@ async fn held(config: ServerConfig) -> usize {
     });
     let mut uploads = Vec::new();
     let mut total = 0;
-    while let Ok(Ok(next)) = tokio::time::timeout(std::time::Duration::from_secs(1), send.ready()).await {
+    while let Ok(Ok(next)) = tokio::time::timeout(Duration::from_secs(1), send.ready()).await {
         send = next;
         let (_, mut upload) = send.send_request(Request::post("http://a/").body(()).unwrap(), false).unwrap();
         upload.reserve_capacity(1024 * 1024);
         let granted = std::pin::pin!(std::future::poll_fn(|cx| upload.poll_capacity(cx)));
-        if let Ok(Some(Ok(n))) = tokio::time::timeout(std::time::Duration::from_millis(10), granted).await {
+        if let Ok(Some(Ok(n))) = tokio::time::timeout(Duration::from_millis(10), granted).await {
             upload.send_data(vec![0; n].into(), false).unwrap();
             total += n;
         }

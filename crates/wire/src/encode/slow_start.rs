@@ -18,7 +18,7 @@ pub(super) fn config(value: &m::Cluster) -> Option<LbConfig> {
     };
     match value.lb_policy {
         m::LbPolicy::RoundRobin => {
-            let round_robin = RoundRobinLbConfig { slow_start_config: Some(config), ..Default::default() };
+            let round_robin = RoundRobinLbConfig { slow_start_config: Some(config) };
             Some(LbConfig::RoundRobinLbConfig(round_robin))
         }
         m::LbPolicy::LeastRequest => {

@@ -46,6 +46,8 @@ pub struct Options {
     pub queue: usize,
     /// The largest response, in bytes.
     pub max_response_bytes: usize,
+    /// Whether endpoints and routes are taken that were not asked for; see [`Session::accept_unasked`].
+    pub accept_unasked: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(10),
             queue: 4,
             max_response_bytes: 256 << 20,
+            accept_unasked: false,
         }
     }
 }
@@ -143,7 +146,10 @@ pub fn run<E: Endpoint>(node: &Node, endpoint: E, options: Options) -> (Handle, 
     let (commands, commands_rx) = mpsc::unbounded_channel();
     let (updates, updates_rx) = mpsc::channel(options.queue.max(1));
     let (state, state_rx) = watch::channel(ConnectionState::default());
-    let session = Session::new(options.protocol, node.to_proto());
+    let mut session = Session::new(options.protocol, node.to_proto());
+    if options.accept_unasked {
+        session.accept_unasked();
+    }
     let client = Client { session, endpoint, options, commands: commands_rx, updates, state };
     (Handle { commands, state: state_rx }, updates_rx, client.run())
 }

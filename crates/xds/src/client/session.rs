@@ -151,12 +151,13 @@ pub struct Session {
     connected: bool,
     epoch: u64,
     node_sent: bool,
+    unasked: bool,
 }
 
 impl Session {
     /// A client that is not connected yet and subscribes to nothing.
     pub fn new(protocol: Protocol, node: Node) -> Self {
-        Self { protocol, node, types: TypeMap::default(), connected: false, epoch: 0, node_sent: false }
+        Self { protocol, node, types: TypeMap::default(), connected: false, epoch: 0, node_sent: false, unasked: false }
     }
 
     /// Subscribes to everything of a type that the server has for this client.
@@ -165,6 +166,12 @@ impl Session {
         if !std::mem::replace(&mut state.wildcard, true) {
             state.subscribe.insert("*".to_owned());
         }
+    }
+
+    /// Takes also endpoints and routes that it does not subscribe to (yet): a server that answers questions sends them along
+    /// with the clusters and listeners that need them ([`crate::on_demand`]).
+    pub fn accept_unasked(&mut self) {
+        self.unasked = true;
     }
 
     /// Adds names to the subscription.
@@ -221,11 +228,12 @@ impl Session {
     /// Takes a response of the delta protocol; `None` if it holds nothing that this client subscribes to.
     pub fn on_delta_response(&mut self, response: DeltaDiscoveryResponse) -> Option<Update> {
         let ty = ResourceType::from_type_url(&response.type_url)?;
+        let unasked = self.unasked && matches!(ty, ResourceType::Eds | ResourceType::Rds);
         let state = &mut self.types[ty];
-        if !state.introduced {
+        if !state.introduced && !unasked {
             return None;
         }
-        let wanted = |name: &str| state.wildcard || ty.is_wildcard() || state.names.contains(name);
+        let wanted = |name: &str| unasked || state.wildcard || ty.is_wildcard() || state.names.contains(name);
         let mut added: Vec<Added> = Vec::with_capacity(response.resources.len());
         for resource in response.resources {
             if let Some(Any { value, .. }) = resource.resource

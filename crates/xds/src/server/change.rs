@@ -4,6 +4,10 @@ use crate::{Generation, ResourceType, TypeMap};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Names that are told one by one; of more it is only known that there are some, so that what waits for a client that does not
+/// read is bounded.
+const MERGED: usize = 1024;
+
 /// Names of resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Names {
@@ -33,13 +37,18 @@ impl Names {
         }
     }
 
-    /// Adds all names of `other`.
+    /// Adds all names of `other`; too many become [`Self::All`].
     pub fn merge(&mut self, other: &Self) {
         match (&mut *self, other) {
             (_, Self::None) | (Self::All, _) => {}
             (_, Self::All) => *self = Self::All,
             (Self::None, Self::Some(_)) => *self = other.clone(),
-            (Self::Some(mine), Self::Some(theirs)) => mine.extend(theirs.iter().cloned()),
+            (Self::Some(mine), Self::Some(theirs)) => {
+                mine.extend(theirs.iter().cloned());
+                if mine.len() > MERGED {
+                    *self = Self::All;
+                }
+            }
         }
     }
 
@@ -122,6 +131,12 @@ mod tests {
             assert_eq!(merged, expected, "{a:?} + {b:?}");
         }
         assert_eq!(Vec::<String>::new().into_iter().collect::<Names>(), Names::None);
+        let many = |from: usize| (from..from + MERGED).map(|n| n.to_string()).collect::<Names>();
+        let mut merged = many(0);
+        merged.merge(&many(0));
+        assert_eq!(merged, many(0));
+        merged.merge(&many(1));
+        assert_eq!(merged, Names::All, "what waits is bounded");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The gRPC service around [`Session`]: authentication, one task per stream, bounded queues.
 
-use super::connections::{ClientStatus, Connections, OpenGuard};
+use super::connections::{Connections, OpenGuard};
 use super::session::{Limits, Protocol, Response, Session, Violation};
 use super::{ClientInfo, ControlPlane, Rejection};
 use crate::proto::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
@@ -11,12 +11,12 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::{BufferSettings, Codec};
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
@@ -72,7 +72,7 @@ impl Default for ServerOptions {
             // Istio's default: 15 + 5 per processor, at most 100.
             streams_per_second: processors.saturating_mul(5).saturating_add(15).min(100),
             open_timeout: Duration::from_secs(30),
-            queue: 2,
+            queue: 1,
         }
     }
 }
@@ -172,8 +172,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     Box::pin(async move {
-        let codec = tonic_prost::ProstCodec::<F::Response, F::Request>::default();
-        let mut grpc = tonic::server::Grpc::new(codec)
+        let mut grpc = tonic::server::Grpc::new(SmallBuffers::<F>(PhantomData))
             .max_decoding_message_size(shared.options.max_request_bytes)
             .max_encoding_message_size(usize::MAX);
         Ok(grpc.streaming(Method::<F>(shared, PhantomData), request).await)
@@ -233,7 +232,40 @@ impl Form for Delta {
 
 struct Method<F>(Arc<Shared>, PhantomData<F>);
 
-type Outbound<F> = ReceiverStream<Result<<F as Form>::Response, Status>>;
+/// Where a stream's buffers begin, in bytes, and at which size they are sent on. There are thousands of streams, and each is at
+/// rest most of the time.
+const BUFFERS: (usize, usize) = (512, 32 * 1024);
+
+/// Protobuf with [`BUFFERS`].
+struct SmallBuffers<F>(PhantomData<F>);
+
+impl<F: Form> Codec for SmallBuffers<F> {
+    type Encode = F::Response;
+    type Decode = F::Request;
+    type Encoder = tonic_prost::ProstEncoder<F::Response>;
+    type Decoder = tonic_prost::ProstDecoder<F::Request>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        tonic_prost::ProstEncoder::new(BufferSettings::new(BUFFERS.0, BUFFERS.1))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        tonic_prost::ProstDecoder::new(BufferSettings::new(BUFFERS.0, BUFFERS.1))
+    }
+}
+
+type Outcome<F> = Result<<F as Form>::Response, Status>;
+
+/// Responses on their way. Boxed, because a queue has room for dozens of what it holds, however short it may be.
+struct Outbound<F: Form>(mpsc::Receiver<Box<Outcome<F>>>);
+
+impl<F: Form> tokio_stream::Stream for Outbound<F> {
+    type Item = Outcome<F>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|item| item.map(|item| *item))
+    }
+}
 
 impl<F: Form> tonic::server::StreamingService<F::Request> for Method<F> {
     type Response = F::Response;
@@ -251,7 +283,7 @@ impl<F: Form> tonic::server::StreamingService<F::Request> for Method<F> {
                 let stream = Stream::<F> { shared, inbound, outbound };
                 stream.run(peer).await;
             });
-            Ok(tonic::Response::new(ReceiverStream::new(responses)))
+            Ok(tonic::Response::new(Outbound(responses)))
         })
     }
 }
@@ -260,14 +292,14 @@ impl<F: Form> tonic::server::StreamingService<F::Request> for Method<F> {
 struct Stream<F: Form> {
     shared: Arc<Shared>,
     inbound: Streaming<F::Request>,
-    outbound: mpsc::Sender<Result<F::Response, Status>>,
+    outbound: mpsc::Sender<Box<Outcome<F>>>,
 }
 
 impl<F: Form> Stream<F> {
     async fn run(mut self, peer: Peer) {
         if let Err(status) = self.serve(peer).await {
             // A client that is gone is not told.
-            let _ = self.outbound.send(Err(status)).await;
+            let _ = self.outbound.send(Box::new(Err(status))).await;
         }
     }
 
@@ -282,7 +314,9 @@ impl<F: Form> Stream<F> {
         let mut session = Session::new(client, generator, self.shared.options.limits, rand::random());
         apply::<F>(&first, &mut session)?;
         drop(first);
-        self.exchange(&guard, &mut session).await
+        let session = Arc::new(Mutex::new(session));
+        guard.connection.serves(&session);
+        self.exchange(&guard, &session).await
     }
 
     async fn first_request(&mut self) -> Result<Option<F::Request>, Status> {
@@ -305,20 +339,20 @@ impl<F: Form> Stream<F> {
         })
     }
 
-    async fn exchange(&mut self, guard: &OpenGuard, session: &mut Session) -> Result<(), Status> {
+    async fn exchange(&mut self, guard: &OpenGuard, session: &Mutex<Session>) -> Result<(), Status> {
         let connection = &guard.connection;
         loop {
-            connection.set_status(ClientStatus {
-                types: session.status().collect(),
-                acked_generation: session.acked_generation(),
-                expired_nonces: session.expired_nonces(),
-            });
+            let (acked, has_work) = {
+                let session = lock(session);
+                (session.acked_generation(), session.has_work())
+            };
+            guard.acknowledged(acked);
             // In this order: what the client asks for comes before what the world pushes.
             tokio::select! {
                 biased;
                 () = self.outbound.closed() => return Ok(()),
                 request = self.inbound.message() => match request? {
-                    Some(request) => apply::<F>(&request, session)?,
+                    Some(request) => apply::<F>(&request, &mut lock(session))?,
                     None => return Ok(()),
                 },
                 () = connection.woken() => {
@@ -326,18 +360,25 @@ impl<F: Form> Stream<F> {
                         return Err(Status::unavailable(reason));
                     }
                     if let Some(change) = connection.take_change() {
-                        session.on_change(&change);
+                        lock(session).on_change(&change);
                     }
                 }
-                permit = self.outbound.reserve(), if session.has_work() => {
+                permit = self.outbound.reserve(), if has_work => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(response) = session.next_response() {
-                        permit.send(Ok(F::message(&response, &self.shared.options.identifier)));
+                    let response = lock(session).next_response();
+                    if let Some(response) = response {
+                        guard.sends(&response.resources);
+                        permit.send(Box::new(Ok(F::message(&response, &self.shared.options.identifier))));
                     }
                 }
             }
         }
     }
+}
+
+/// A session whose task has panicked is gone with its task.
+fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn apply<F: Form>(request: &F::Request, session: &mut Session) -> Result<(), Status> {

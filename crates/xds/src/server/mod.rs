@@ -16,6 +16,7 @@ pub use watch::{SyncState, TypeStatus};
 
 use crate::{Generation, Node, Resource, ResourceType};
 use lateen_model::identity::SpiffeId;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,6 +76,20 @@ pub struct Generated {
 pub trait Generator: Send {
     /// Makes the resources of a type. Runs on the connection's task: it must not block on anything but the processor.
     fn generate(&mut self, ty: ResourceType, watch: Watch<'_>) -> Generated;
+
+    /// The client's questions are these from now on ([`crate::on_demand`]). Whether that may change what its wildcard
+    /// subscriptions hold.
+    fn ask(&mut self, questions: &BTreeSet<Arc<str>>) -> bool {
+        let _ = questions;
+        false
+    }
+
+    /// Names of endpoints and routes that this client will ask for as soon as it has its clusters and listeners: they are sent
+    /// along with these.
+    fn implied(&mut self, ty: ResourceType) -> Vec<Arc<str>> {
+        let _ = ty;
+        Vec::new()
+    }
 }
 
 /// The control plane, as the server sees it.

@@ -25,6 +25,9 @@ pub enum Protocol {
     Delta,
 }
 
+/// What a question can bring without being asked for by name, in push order.
+const ASKED_FOR: [ResourceType; 4] = [ResourceType::Cds, ResourceType::Lds, ResourceType::Rds, ResourceType::Nds];
+
 /// What a client may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -123,6 +126,8 @@ pub struct Session {
     nonce_prefix: u64,
     responses: u64,
     expired_nonces: u64,
+    /// Types that still have to say what the last questions have brought; before that these are not answered.
+    owed: TypeMap<bool>,
 }
 
 impl Session {
@@ -137,6 +142,7 @@ impl Session {
             nonce_prefix,
             responses: 0,
             expired_nonces: 0,
+            owed: TypeMap::default(),
         }
     }
 
@@ -225,11 +231,29 @@ impl Session {
         } else if !nonce.is_empty() {
             watch.acked();
         }
+        let asks = !subscribe.is_empty() || !request.resource_names_unsubscribe.is_empty();
         delta_names(watch, subscribe, &request.resource_names_unsubscribe);
         if watch.names.len() > self.limits.names_per_type {
             return Err(Violation::TooManyNames(ty, self.limits.names_per_type));
         }
+        if ty == ResourceType::Lookup && asks {
+            self.ask();
+        }
         Ok(())
+    }
+
+    /// The client's questions have changed, and with them what it is to have.
+    fn ask(&mut self) {
+        let Some(questions) = &self.watches[ResourceType::Lookup] else { return };
+        if !self.generator.ask(&questions.names) {
+            return;
+        }
+        for ty in ASKED_FOR {
+            if let Some(watch) = &mut self.watches[ty] {
+                watch.pending.changed = Names::All;
+                self.owed[ty] = true;
+            }
+        }
     }
 
     /// The first request of a type on this connection: what the client says that it has counts as sent.
@@ -256,6 +280,12 @@ impl Session {
         // Envoy holds its start back until it is told that there is nothing.
         watch.pending.must_respond = wildcard && watch.has.is_empty();
         self.watches[ty] = Some(Box::new(watch));
+        if ty == ResourceType::Lookup {
+            self.ask();
+            // On a new connection the questions come before the subscriptions, so that nothing that they hold is taken away.
+            self.owed[ResourceType::Cds] = true;
+            self.owed[ResourceType::Lds] = true;
+        }
         Ok(())
     }
 
@@ -291,7 +321,11 @@ impl Session {
     }
 
     fn next_type(&self) -> Option<ResourceType> {
-        let ready = || self.watches.iter().filter_map(|(ty, w)| Some((ty, w.as_deref()?))).filter(|(_, w)| w.in_flight.is_none());
+        let owed = || self.owed.iter().any(|(_, owed)| *owed);
+        let ready = || {
+            let watches = self.watches.iter().filter_map(|(ty, w)| Some((ty, w.as_deref()?)));
+            watches.filter(|(ty, w)| w.in_flight.is_none() && (*ty != ResourceType::Lookup || !owed()))
+        };
         let requested = ready().find(|(_, w)| w.pending.is_requested());
         requested.or_else(|| ready().find(|(_, w)| !w.pending.is_empty())).map(|(ty, _)| ty)
     }
@@ -299,6 +333,7 @@ impl Session {
     /// Does what is pending of a type; `None` if the client has all of it.
     fn respond(&mut self, ty: ResourceType) -> Option<Response> {
         let watch = self.watches[ty].as_deref_mut()?;
+        self.owed[ty] = false;
         let pending = std::mem::take(&mut watch.pending);
         let mut wanted = pending.requested.clone();
         wanted.merge(&pending.changed);
@@ -327,13 +362,40 @@ impl Session {
         let sent = if full { &generated.resources } else { &changed };
         let names = sent.iter().map(|r| r.name().clone()).collect();
         watch.in_flight = Some(InFlight { nonce: nonce.clone(), generation, names });
-        if ty == ResourceType::Cds {
-            self.warm_endpoints(&changed);
+        match ty {
+            ResourceType::Cds => {
+                self.imply(ResourceType::Eds, |name| changed.iter().any(|c| c.name() == name));
+                self.warm_endpoints(&changed);
+            }
+            ResourceType::Lds => self.imply(ResourceType::Rds, |_| true),
+            _ => {}
         }
         let resources = if full { generated.resources } else { changed };
         // In the state-of-the-world protocol what is missing is gone.
         let removed = if self.client.protocol == Protocol::Delta { removed } else { Vec::new() };
         Some(Response { ty, nonce, generation, resources, removed })
+    }
+
+    /// Sends what the client will ask for next, if its questions have brought it.
+    fn imply(&mut self, ty: ResourceType, concerned: impl Fn(&Arc<str>) -> bool) {
+        if self.watches[ResourceType::Lookup].is_none() {
+            return;
+        }
+        let implied: BTreeSet<Arc<str>> = self.generator.implied(ty).into_iter().collect();
+        let watch = self.watches[ty].get_or_insert_default();
+        let outdated: Vec<_> = watch.implied.iter().filter(|name| !implied.contains(*name)).cloned().collect();
+        for name in outdated {
+            watch.implied.remove(&name);
+            watch.names.remove(&name);
+            watch.forget(&name);
+        }
+        for name in implied.into_iter().filter(concerned) {
+            if watch.names.insert(name.clone()) {
+                watch.implied.insert(name.clone());
+                watch.pending.requested.insert(name);
+                self.owed[ty] = true;
+            }
+        }
     }
 
     /// A client that gets a cluster anew waits for its endpoints anew, also where they have not changed.
@@ -402,9 +464,11 @@ fn delta_names(watch: &mut WatchState, subscribe: BTreeSet<Arc<str>>, unsubscrib
         watch.pending.requested = Names::All;
     }
     for name in without_star(subscribe) {
-        // Whoever asks for a name again wants it again (xDS: "the server must send it").
-        watch.has.remove(&name);
-        watch.pending.requested.insert(name.clone());
+        // Whoever asks for a name again wants it again (xDS: "the server must send it"), unless it is on its way unasked.
+        if !watch.implied.remove(&name) {
+            watch.has.remove(&name);
+            watch.pending.requested.insert(name.clone());
+        }
         watch.names.insert(name);
     }
     for name in unsubscribe {
@@ -413,6 +477,7 @@ fn delta_names(watch: &mut WatchState, subscribe: BTreeSet<Arc<str>>, unsubscrib
             let names = &watch.names;
             watch.has.retain(|name, _| names.contains(name));
         } else if let Some(name) = watch.names.take(name.as_str()) {
+            watch.implied.remove(&name);
             watch.forget(&name);
             if watch.wildcard {
                 // It is still covered by the wildcard, and the client has dropped it.

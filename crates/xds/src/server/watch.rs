@@ -87,6 +87,8 @@ pub(super) struct WatchState {
     /// The newest world of which nothing but these is missing.
     pub(super) refused_generation: Generation,
     pub(super) nacks: u64,
+    /// Those of `names` that the client has not asked for yet; see `Generator::implied`.
+    pub(super) implied: HashSet<Arc<str>>,
 }
 
 impl WatchState {

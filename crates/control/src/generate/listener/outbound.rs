@@ -46,6 +46,13 @@ pub fn listeners(outbound: Outbound<'_>) -> (Vec<Listener>, u64) {
             }
         }
     }
+    for port in &outbound.scope.http_ports {
+        let listener = outbound.http_listener(*port);
+        match made.get_mut(&listener.name) {
+            None => drop(made.insert(listener.name.clone(), listener)),
+            Some(others) => drop(entry::merge(others, listener)),
+        }
+    }
     let mut all: Vec<Listener> = made.into_values().chain(own).chain(outbound.http_proxy()).collect();
     all.push(outbound.virtual_outbound());
     (all, conflicts)

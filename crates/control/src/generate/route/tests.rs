@@ -293,7 +293,7 @@ fn a_proxy_of_its_application_goes_by_host_and_port() {
     assert!(domains("sniffed.b.svc.cluster.local:80").contains(&"sniffed.b:80".to_owned()));
     // Each domain stands once.
     let all: Vec<String> = routes.virtual_hosts.iter().flat_map(|h| h.domains.clone()).collect();
-    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     // To the connection's own destination would be to the proxy itself.
     let last = routes.virtual_hosts.last().unwrap();
     assert!(matches!(&last.routes[0].action, RouteAction::DirectResponse(DirectResponse { status: 502, .. })), "{last:?}");

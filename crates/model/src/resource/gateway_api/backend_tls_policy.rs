@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reference::{CORE_GROUP, ObjectReference, hostname};
+use super::reference::{CORE_GROUP, LocalObjectReference, hostname};
 use crate::resource::check::{report_at, wildcard_host};
 use crate::resource::meta::{Object, StringMap};
 use crate::resource::{FieldIssue, Issues};
@@ -44,7 +44,7 @@ pub struct PolicyTarget {
 pub struct BackendTlsValidation {
     /// ConfigMaps with roots in the key `ca.crt`; excludes `wellKnownCACertificates`.
     #[serde(rename = "caCertificateRefs", skip_serializing_if = "Vec::is_empty")]
-    pub ca_certificate_refs: Vec<ObjectReference>,
+    pub ca_certificate_refs: Vec<LocalObjectReference>,
     /// Roots that are there already.
     #[serde(rename = "wellKnownCACertificates", skip_serializing_if = "Option::is_none")]
     pub well_known_ca_certificates: Option<WellKnownCaCertificates>,
@@ -147,12 +147,7 @@ impl BackendTlsValidation {
         if self.ca_certificate_refs.len() > MAX_REFS {
             issues.error_at("caCertificateRefs", format!("has more than {MAX_REFS} entries"));
         }
-        issues.each("caCertificateRefs", &self.ca_certificate_refs, |issues, reference| {
-            reference.validate(issues);
-            if reference.namespace.is_some() {
-                issues.error_at("namespace", "must not be set: roots are in the policy's own namespace");
-            }
-        });
+        issues.each("caCertificateRefs", &self.ca_certificate_refs, |issues, reference| reference.validate(issues));
         report_at(issues, "hostname", hostname(&self.hostname));
         issues.each("subjectAltNames", &self.subject_alt_names, |issues, name| match (name.type_, &name.hostname, &name.uri) {
             (SubjectAltNameType::Hostname, Some(dns), None) => report_at(issues, "hostname", wildcard_host(dns)),

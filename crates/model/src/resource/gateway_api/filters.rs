@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reference::{BackendRef, ObjectReference};
+use super::reference::{BackendRef, LocalObjectReference};
 use crate::resource::ProtoDuration;
 
 /// One filter of a rule of an `HTTPRoute`: the field that belongs to its type is set, the others are not.
@@ -32,7 +32,7 @@ pub struct HttpRouteFilter {
     pub cors: Option<CorsFilter>,
     /// For `ExtensionRef`: of another project, which the route's status then says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub extension_ref: Option<ObjectReference>,
+    pub extension_ref: Option<LocalObjectReference>,
 }
 
 /// The types of [`HttpRouteFilter`].
@@ -90,7 +90,7 @@ pub struct GrpcRouteFilter {
     pub request_mirror: Option<MirrorFilter>,
     /// For `ExtensionRef`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub extension_ref: Option<ObjectReference>,
+    pub extension_ref: Option<LocalObjectReference>,
 }
 
 /// The types of [`GrpcRouteFilter`].

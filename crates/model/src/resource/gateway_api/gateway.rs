@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::frontend_tls::GatewayTls;
-use super::reference::{GATEWAY_GROUP, ObjectReference, hostname};
+use super::reference::{GATEWAY_GROUP, LocalObjectReference, ObjectReference, hostname};
 use crate::resource::check::{self, report_at};
 use crate::resource::meta::{Object, StringMap};
 use crate::resource::{FieldIssue, Issues, LabelSelector, Passthrough, ServerTlsMode};
@@ -278,7 +278,7 @@ pub struct GatewayInfrastructure {
     pub annotations: StringMap,
     /// A ConfigMap that changes them; not supported, which the status says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parameters_ref: Option<ObjectReference>,
+    pub parameters_ref: Option<LocalObjectReference>,
 }
 
 /// The most listeners of a Gateway.

@@ -177,6 +177,32 @@ impl ObjectReference {
     }
 }
 
+/// An object of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalObjectReference {
+    /// The core group if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl LocalObjectReference {
+    /// The group, as it counts.
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(CORE_GROUP)
+    }
+
+    /// Checks that it names something.
+    pub(super) fn validate(&self, issues: &mut Issues) {
+        issues.require_name(&self.name);
+    }
+}
+
 /// Checks `parentRefs`.
 pub(super) fn check_parents(parents: &[ParentReference], issues: &mut Issues) {
     if parents.len() > MAX_PARENTS {

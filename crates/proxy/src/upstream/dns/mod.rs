@@ -7,9 +7,10 @@ mod resolver;
 mod target;
 
 use super::Cluster;
+use foldhash::HashMap;
 use lateen_model::dataplane::{ClusterLoadAssignment, Discovery, DnsDiscovery, DnsKind, Endpoint, LocalityEndpoints};
 use resolver::Resolver;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -129,7 +130,7 @@ fn assignment(cluster_name: String, dns: &DnsDiscovery, targets: &[Target]) -> C
 /// What a logical name leads to beside its first address, the families in turn, so that one that does not work costs little.
 fn further(dns: &DnsDiscovery, targets: &[Target]) -> HashMap<SocketAddr, Vec<SocketAddr>> {
     if dns.kind != DnsKind::Logical {
-        return HashMap::new();
+        return HashMap::default();
     }
     let endpoints = dns.localities.iter().flat_map(|l| &l.endpoints);
     let of_name = |(target, port): (&Target, u16)| {
