@@ -189,10 +189,11 @@ fn on_demand(page: &mut Page<'_>, shared: &Shared) {
     page.single("lateen_on_demand_lookups_failed_total", "counter", help, read(&stats.failed));
     let help = "Answers that were forgotten because nothing had used them for long.";
     page.single("lateen_on_demand_forgotten_total", "counter", help, read(&stats.forgotten));
-    page.family("lateen_on_demand_wait_seconds", "summary", "How long calls waited for an answer.");
+    page.family("lateen_on_demand_wait_seconds_total", "counter", "How long calls waited for an answer, together.");
     let seconds = Duration::from_micros(read(&stats.waited_micros)).as_secs_f64();
-    page.plain("lateen_on_demand_wait_seconds_sum", seconds);
-    page.plain("lateen_on_demand_wait_seconds_count", read(&stats.waits));
+    page.plain("lateen_on_demand_wait_seconds_total", seconds);
+    page.family("lateen_on_demand_waits_total", "counter", "Calls that waited for an answer.");
+    page.plain("lateen_on_demand_waits_total", read(&stats.waits));
 }
 
 fn control_plane(page: &mut Page<'_>, subscription: &Subscription) {

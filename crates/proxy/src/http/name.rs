@@ -133,17 +133,17 @@ const fn slot_of(name: &[u8]) -> usize {
         % SLOTS
 }
 
-/// The names by [`slot_of`], each in the first free slot from there; `Other` where there is none.
-static TABLE: [KnownHeader; SLOTS] = {
-    let mut table = [KnownHeader::Other; SLOTS];
+/// The names by [`slot_of`], each in the first free slot from there; `Other` and no name where there is none.
+static TABLE: [(KnownHeader, &[u8]); SLOTS] = {
+    let mut table: [(KnownHeader, &[u8]); SLOTS] = [(KnownHeader::Other, b""); SLOTS];
     let mut i = 0;
     while i < KnownHeader::ALL.len() {
         let known = KnownHeader::ALL[i];
         let mut slot = slot_of(known.as_bytes());
-        while !matches!(table[slot], KnownHeader::Other) {
+        while !matches!(table[slot].0, KnownHeader::Other) {
             slot = (slot + 1) % SLOTS;
         }
-        table[slot] = known;
+        table[slot] = (known, known.as_bytes());
         i += 1;
     }
     table
@@ -155,8 +155,8 @@ impl KnownHeader {
     pub fn of(name: &[u8]) -> Self {
         let mut slot = slot_of(name);
         loop {
-            let known = TABLE[slot];
-            if known == Self::Other || known.as_bytes() == name {
+            let (known, bytes) = TABLE[slot];
+            if known == Self::Other || bytes == name {
                 return known;
             }
             slot = (slot + 1) % SLOTS;
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_name_is_found_in_few_steps() {
-        let probes = |name: &[u8]| (0..SLOTS).find(|i| TABLE[(slot_of(name) + i) % SLOTS] == KnownHeader::of(name)).unwrap();
+        let probes = |name: &[u8]| (0..SLOTS).find(|i| TABLE[(slot_of(name) + i) % SLOTS].0 == KnownHeader::of(name)).unwrap();
         let longest = KnownHeader::ALL.iter().map(|k| probes(k.as_bytes())).max();
         assert!(longest <= Some(6), "{longest:?}");
     }

@@ -184,20 +184,22 @@ pub(crate) async fn forward(
     let keep = !plan.tunnel;
     let grpc = info.grpc;
     let global = plan.timeouts.global;
-    let mut upload = Transfer::new(body, keep, grpc);
-    if !plan.tunnel {
-        upload.copy_to(mirror::start(ctx, &plan, head, info, upload.is_empty()));
-    }
+    let upload = Transfer::new(body, keep, grpc);
     let mut forwarding = Forwarding { ctx, head, info, plan, upload, clock: Clock { deadline: None, global }, responder };
+    if !forwarding.plan.tunnel {
+        let Forwarding { head, info, plan, upload, .. } = &mut forwarding;
+        upload.copy_to(mirror::start(ctx, plan, head, info, upload.is_empty()));
+    }
     if forwarding.info.flags.contains(ResponseFlag::DelayInjected) {
         // Much may have changed while it was held up.
         forwarding.follow_cluster();
     }
     forwarding.clock.note(&forwarding.upload, forwarding.info);
     let outcome = forwarding.run().await;
-    let Forwarding { head, info, plan, mut upload, clock, responder, .. } = forwarding;
+    // What is large stays where it is: moving it would cost more than much of what is done with it.
+    let Forwarding { head, info, ref plan, ref mut upload, ref mut clock, responder, .. } = forwarding;
     match outcome {
-        Ok(answered) => respond::relay(ctx, head, info, &plan, *answered, respond::Way { upload, clock, responder }).await,
+        Ok(answered) => respond::relay(ctx, head, info, plan, answered, respond::Way { upload, clock, responder }).await,
         Err(Some(reply)) => {
             info.request_body_bytes = upload.bytes();
             info.request_messages = upload.messages();

@@ -52,10 +52,10 @@ impl End {
 }
 
 /// What is left of a request when its response has come.
-pub(crate) struct Way {
+pub(crate) struct Way<'a> {
     /// The rest of its body.
-    pub(crate) upload: Transfer,
-    pub(crate) clock: Clock,
+    pub(crate) upload: &'a mut Transfer,
+    pub(crate) clock: &'a mut Clock,
     pub(crate) responder: Responder<Stream>,
 }
 
@@ -65,11 +65,11 @@ pub(crate) async fn relay(
     request: &Head,
     info: &mut RequestInfo,
     plan: &Plan,
-    answered: Answered,
-    way: Way,
+    answered: Box<Answered>,
+    way: Way<'_>,
 ) {
-    let Answered { mut head, reader, lease } = answered;
-    let Way { mut upload, mut clock, responder } = way;
+    let Answered { mut head, reader, lease } = *answered;
+    let Way { upload, clock, responder } = way;
     upload.forget();
     let tunnel = plan.tunnel && (head.status() == 101 || (request.is_connect() && (200..300).contains(&head.status())));
     prepare_head(ctx, request, &mut head, info, plan);
@@ -90,7 +90,7 @@ pub(crate) async fn relay(
                 // A tunnel lasts as long as it lasts.
                 clock.deadline = None;
             }
-            run(&mut upload, &mut download, &mut clock, tunnel, idle_timeout(ctx, plan)).await
+            run(upload, &mut download, clock, tunnel, idle_timeout(ctx, plan)).await
         }
         Err(_) => End::Downstream,
     };
@@ -105,7 +105,8 @@ pub(crate) async fn relay(
     }
     conclude(info, result, &mut download);
     let whole = result == End::Whole && upload.is_finished();
-    drop((upload, download));
+    upload.release();
+    drop(download);
     if whole {
         lease.finish();
     }

@@ -159,6 +159,11 @@ impl Transfer {
         self.flushed = false;
     }
 
+    /// Lets the writer go, which has all it was to get.
+    pub(crate) fn release(&mut self) {
+        self.writer = None;
+    }
+
     /// Gives the writer up in a way that its peer can see.
     pub(crate) fn reset(&mut self, reason: ResetReason) {
         if let Some(writer) = self.writer.take() {
