@@ -25,17 +25,20 @@ type Fingerprint = Vec<u64>;
 /// What is kept for each key: variants by fingerprint, oldest first.
 type Kept<K, V> = Mutex<HashMap<K, Vec<(Fingerprint, V)>>>;
 
+/// Something for each scope.
+type ByScope<V> = HashMap<ScopeKey, V>;
+
 /// Shared between all classes of proxies.
 #[derive(Default)]
 pub struct Memo {
     /// Each with the state of the world that it holds for.
     scopes: Mutex<HashMap<ScopeKey, (Rev, Arc<Scope>)>>,
     /// Automatic scopes, each with the whole that it was made of.
-    learned: Mutex<HashMap<ScopeKey, (Arc<Scope>, Arc<Scope>)>>,
+    learned: Mutex<ByScope<(Arc<Scope>, Arc<Scope>)>>,
     /// Whole scopes of one state of the world, of which automatic scopes are made.
     wholes: Mutex<(Rev, HashMap<ScopeKey, Arc<Scope>>)>,
     /// What may be asked for, with what it was made from.
-    indexes: Mutex<HashMap<ScopeKey, (Arc<Scope>, Fingerprint, Index)>>,
+    indexes: Mutex<ByScope<(Arc<Scope>, Fingerprint, Index)>>,
     endpoints: Kept<(Arc<str>, Client), Arc<Resource>>,
     clusters: Kept<ClusterKey, ClusterBundle>,
     reads: Mutex<Reads>,
