@@ -87,7 +87,7 @@ pub struct ControlArgs {
     /// The longest that a change is held back
     #[arg(long, env = "PILOT_DEBOUNCE_MAX", value_name = "DURATION", default_value = "500ms", value_parser = duration)]
     pub debounce_max: Duration,
-    /// Streams accepted per second; 0 goes by the number of processors
+    /// Streams accepted per second, others wait their turn; 0 is 500 for each processor
     #[arg(long, env = "PILOT_MAX_REQUESTS_PER_SECOND", value_name = "N", default_value_t = 0)]
     pub max_requests_per_second: u32,
 }

@@ -142,6 +142,19 @@ impl Core {
                 // Whoever asked may have gone.
                 let _ = done.send(self.world.cluster_generation().unwrap_or(0));
             }
+            Input::ClusterChange { change, done } => {
+                let known = self.world.cluster_generation();
+                if known != Some(change.base) || change.generation <= change.base {
+                    // Whoever asked may have gone.
+                    let _ = done.send(Err(known));
+                    return;
+                }
+                self.metrics.inbound_updates.increment("eds");
+                let generation = change.generation;
+                let changes = self.apply(vec![WorldEvent::ClusterChange(Arc::new(change))], now);
+                self.at_once(changes, now);
+                let _ = done.send(Ok(generation));
+            }
             Input::Show { query, done } => {
                 let _ = done.send(resources::show(&self.store, &self.world, (&self.transitions, &self.registered), &query));
             }

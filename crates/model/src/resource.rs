@@ -78,7 +78,7 @@ pub use pod::{
     ProjectedVolume, ProjectionSource, RestartPolicy, SecretProjection, SecretVolume, ServiceAccountTokenProjection, SleepAction,
     TcpSocketAction, Volume, VolumeMount,
 };
-pub use pod_record::{ClusterState, PodPort, PodRecord, WorkloadRef};
+pub use pod_record::{ClusterChange, ClusterState, PodPort, PodRecord, WorkloadRef};
 pub use scalar::{Base64Bytes, DurationError, IntOrString, Passthrough, ProtoDuration};
 pub use secret::{Secret, SecretText};
 pub use selector::{LabelSelector, LabelSelectorRequirement, SelectorOperator, SidecarSelector, WorkloadSelector, is_subset};

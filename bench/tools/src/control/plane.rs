@@ -46,7 +46,7 @@ impl Plane {
     /// Makes an edit.
     pub(crate) async fn edit(&mut self, kind: EditKind, edit: u16) -> Result<(), Failure> {
         match kind {
-            EditKind::Endpoint => self.tell(edit).await,
+            EditKind::Endpoint => self.change(edit).await,
             EditKind::Route => {
                 // Renamed into place: nobody reads half of it.
                 let manifests = self.directory.path().join("manifests");
@@ -68,7 +68,7 @@ impl Plane {
         let body = serde_json::to_string(&self.size.cluster(edit, self.generation))?;
         let mut reason = "it was not asked".to_owned();
         for _ in 0..600 {
-            match self.put(&body).await {
+            match self.call("PUT", &body).await {
                 Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
                 Ok(answer) if answer.starts_with("HTTP/1.1 4") => return Err(answer.into()),
                 Ok(answer) => reason = answer,
@@ -82,10 +82,19 @@ impl Plane {
         Err(format!("`lateen control` takes no pods: {reason}").into())
     }
 
-    async fn put(&self, body: &str) -> std::io::Result<String> {
+    /// Tells of the one pod that an edit changes.
+    async fn change(&mut self, edit: u16) -> Result<(), Failure> {
+        let base = self.generation;
+        self.generation += 1;
+        let body = serde_json::to_string(&self.size.change(edit, base))?;
+        let answer = self.call("PATCH", &body).await?;
+        if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer.into()) }
+    }
+
+    async fn call(&self, method: &str, body: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(self.directory.path().join("control.sock")).await?;
         let length = body.len();
-        let head = format!("PUT /v1/cluster HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!("{method} /v1/cluster HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(body.as_bytes()).await?;
         let mut answer = String::new();

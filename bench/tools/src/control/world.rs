@@ -1,6 +1,6 @@
 //! The mesh that is made up for the control plane: namespaces, services, pods, and the edits.
 
-use lateen_model::resource::{ClusterState, PodPort, PodRecord, TransportProtocol, WorkloadRef};
+use lateen_model::resource::{ClusterChange, ClusterState, PodPort, PodRecord, TransportProtocol, WorkloadRef};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -87,15 +87,14 @@ impl Size {
         text
     }
 
+    /// What an edit of endpoints changes in the state of this generation.
+    pub(crate) fn change(self, edit: u16, base: u64) -> ClusterChange {
+        ClusterChange { base, generation: base + 1, pods: vec![record(edited(edit))], ..ClusterChange::default() }
+    }
+
     /// All pods, as the platform tells of them after this many edits of endpoints.
     pub(crate) fn cluster(self, edit: u16, generation: u64) -> ClusterState {
-        let edited = Workload {
-            name: EDITED.to_owned(),
-            namespace: SHARED.to_owned(),
-            ip: edit_address(edit),
-            labels: BTreeMap::from([("app".to_owned(), EDITED.to_owned())]),
-        };
-        let workloads = (0..self.workloads()).map(|number| self.workload(number)).chain([edited]);
+        let workloads = (0..self.workloads()).map(|number| self.workload(number)).chain([edited(edit)]);
         let services = (0..self.services).map(|number| format!("{}/service-{number}", self.workload(number).namespace));
         let addresses = services.chain([format!("{SHARED}/{EDITED}")]).zip(0x0a60_0001_u32..);
         ClusterState {
@@ -103,6 +102,16 @@ impl Size {
             cluster_ips: addresses.map(|(name, ip)| (name, vec![Ipv4Addr::from(ip).into()])).collect(),
             generation,
         }
+    }
+}
+
+/// The pod that edits of endpoints change.
+fn edited(edit: u16) -> Workload {
+    Workload {
+        name: EDITED.to_owned(),
+        namespace: SHARED.to_owned(),
+        ip: edit_address(edit),
+        labels: BTreeMap::from([("app".to_owned(), EDITED.to_owned())]),
     }
 }
 

@@ -160,6 +160,23 @@ impl<'a> Egress<'a> {
         (!ports.is_empty()).then_some(Some(ports))
     }
 
+    /// The namespaces of which anything can be known; `None`: all.
+    fn namespaces(&self) -> Option<BTreeSet<&str>> {
+        let mut named = BTreeSet::new();
+        for host in &self.included {
+            match &host.namespace {
+                EgressNamespace::Any => return None,
+                EgressNamespace::Own => drop(named.insert(self.own)),
+                EgressNamespace::Named(name) => drop(named.insert(name)),
+                EgressNamespace::Nothing => {}
+            }
+        }
+        for (_, listener) in self.ports.iter().chain(&self.proxies) {
+            named.extend(listener.namespaces()?);
+        }
+        Some(named)
+    }
+
     fn concerns(&self, host: &EgressHost, namespace: &str) -> bool {
         match &host.namespace {
             EgressNamespace::Any => true,
@@ -194,7 +211,9 @@ impl Scope {
 
         let visible = |s: &Service| s.visibility.includes(own, &s.namespace, &world.mesh().default_service_export_to);
         let mut known: BTreeMap<&Name, ScopedService> = BTreeMap::new();
-        for service in world.services().filter(|s| visible(s)) {
+        let named = egress.namespaces();
+        let concerned = world.namespaces().filter(|(name, _)| named.as_ref().is_none_or(|named| named.contains(&***name)));
+        for service in concerned.flat_map(|(_, ns)| ns.services.values()).filter(|s| visible(s)) {
             let proxied = || egress.proxies.iter().any(|(_, listener)| listener.imports(service));
             let (only_ports, cluster_only) = match egress.ports_of(service) {
                 Some(only_ports) => (only_ports, false),
@@ -290,6 +309,11 @@ impl Scope {
         self.services.iter().filter(|s| !s.cluster_only && s.service.alias.is_none())
     }
 
+    /// Whether both have the same services.
+    pub fn same_services(&self, other: &Self) -> bool {
+        self.services.len() == other.services.len() && self.services.iter().zip(&other.services).all(|(a, b)| a.same_as(b))
+    }
+
     /// Whether all that is made from this scope would be made alike from the other.
     pub fn same_as(&self, other: &Self) -> bool {
         self.key == other.key
@@ -297,8 +321,7 @@ impl Scope {
             && self.egress_proxy == other.egress_proxy
             && self.http_ports == other.http_ports
             && self.sidecar_rev == other.sidecar_rev
-            && self.services.len() == other.services.len()
-            && self.services.iter().zip(&other.services).all(|(a, b)| a.same_as(b))
+            && self.same_services(other)
             && self.virtual_services.len() == other.virtual_services.len()
             && self.virtual_services.iter().zip(&other.virtual_services).all(|(a, b)| a.rev == b.rev)
             && self.delegates == other.delegates

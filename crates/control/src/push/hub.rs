@@ -113,6 +113,12 @@ impl Hub {
         state.classes.get(class).map(|c| Arc::clone(&c.view))
     }
 
+    /// What was worked out so far, by type.
+    #[cfg(test)]
+    pub(super) fn work(&self) -> [(&'static str, u64); 5] {
+        self.memo.work.by_name()
+    }
+
     /// Proxies with equal resources share them: how many different ones there are.
     pub fn classes(&self) -> usize {
         self.lock().classes.len()

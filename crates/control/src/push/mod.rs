@@ -22,3 +22,5 @@ pub use view::View;
 mod effect_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work_tests;

@@ -59,8 +59,12 @@ impl Shared {
         })
     }
 
-    /// Whether anything outbound may depend on the labels of the client: spans tell them, rules select by them, failover follows
-    /// them.
+    /// The same for listeners: what reports spans tells whose they are.
+    pub(super) fn listener_outlook(world: &World, outlook: &Outlook, proxy: &Arc<Proxy>) -> Outlook {
+        Arc::clone(if world.mesh().enable_tracing { proxy } else { outlook })
+    }
+
+    /// Whether clusters or routes may depend on the labels of the client: rules select by them, failover follows them.
     fn labels_decide(&self, world: &World) -> bool {
         if let Some((_, decide)) = lock(&self.labels).filter(|(rev, _)| *rev == world.rev()) {
             return decide;
@@ -143,9 +147,8 @@ fn labels_decide(world: &World) -> bool {
             || spec.tcp.iter().flat_map(|t| &t.matches).any(|m| !m.source_labels.is_empty())
             || spec.tls.iter().flat_map(|t| &t.matches).any(|m| !m.source_labels.is_empty())
     };
-    world.mesh().enable_tracing
-        // Of names that clients resolve the order of the addresses is in the cluster.
-        || world.services().any(|s| s.entry.as_ref().is_some_and(|e| e.is_dns()))
+    // Of names that clients resolve the order of the addresses is in the cluster.
+    world.services().any(|s| s.entry.as_ref().is_some_and(|e| e.is_dns()))
         || world.namespaces().any(|(_, ns)| {
             ns.destination_rules.iter().any(|e| e.resource.spec.workload_selector.is_some())
                 || ns.virtual_services.iter().any(|e| by_route(&e.resource))

@@ -2,7 +2,7 @@
 
 use super::memo::{self, Memo, resource};
 use super::set::{Part, ResourceSet};
-use super::shared::Outlook;
+use super::shared::{Outlook, Shared};
 use crate::generate::listener::{gateway, inbound, outbound};
 use crate::generate::proxy::ProxyRole;
 use crate::generate::route::{self, RouteContext, Via};
@@ -245,7 +245,11 @@ impl View {
                 *key.namespace == *self.proxy.namespace || *key.namespace == *self.world.root_namespace()
             }
             Kind::Service => !same_scope || *key.namespace == *self.proxy.namespace,
-            Kind::VirtualService | Kind::Sidecar => !same_scope,
+            Kind::VirtualService => {
+                let l4 = || [&self.world, world].into_iter().any(|w| has_l4_routes(w, key));
+                !same_scope && (l4() || !scope.same_services(&self.scope))
+            }
+            Kind::Sidecar => !same_scope,
             Kind::Gateway => self.proxy.role == ProxyRole::Router,
             Kind::DestinationRule => [&self.world, world].into_iter().any(|w| rule_concerns_listeners(w, key, scope)),
             _ => true,
@@ -431,13 +435,14 @@ impl Inbound {
 
 /// All listeners. A sidecar's outbound ones are shared, unless one of its own takes the address of one of these.
 fn listener_set(
-    (world, scope, proxy): (&World, &Scope, &Proxy),
+    (world, scope, proxy): (&World, &Scope, &Arc<Proxy>),
     outlook: &Outlook,
     inbound: Option<&Inbound>,
     memo: &Memo,
 ) -> ResourceSet {
     if let Some(inbound) = inbound {
-        let outgoing = memo.shared.listeners(memo, world, (scope, outlook));
+        let outlook = Shared::listener_outlook(world, outlook, proxy);
+        let outgoing = memo.shared.listeners(memo, world, (scope, &outlook));
         if !inbound.addresses.iter().any(|own| outgoing.addresses.contains(own)) {
             return ResourceSet { shared: Arc::clone(&outgoing.part), own: Arc::clone(&inbound.part) };
         }
@@ -451,6 +456,12 @@ fn listener_set(
 pub(super) fn encode_listeners(listeners: &[Listener], proxy: &Proxy, memo: &Memo) -> Vec<Arc<Resource>> {
     let options = EncodeOptions { flavor: proxy.flavor };
     listeners.iter().map(|l| memo.intern(&l.name, encode::listener(l, options))).collect()
+}
+
+/// Whether a VirtualService speaks of connections, which listeners route.
+fn has_l4_routes(world: &World, key: &ChangeKey) -> bool {
+    let entry = world.namespace(&key.namespace).and_then(|ns| ns.virtual_services.get(&key.name));
+    entry.is_some_and(|e| !e.resource.spec.tcp.is_empty() || !e.resource.spec.tls.is_empty())
 }
 
 /// Whether the endpoints of a service are in more than its endpoints' own resource.

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use lateen_model::identity::SpiffeId;
-use lateen_model::resource::ClusterState;
+use lateen_model::resource::{ClusterChange, ClusterState};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -155,15 +155,20 @@ impl Pages {
         }
     }
 
-    /// `PUT /v1/cluster`: all pods and cluster IPs. Answers when proxies have been notified.
+    /// `PUT /v1/cluster`: all pods and cluster IPs; `PATCH`: what is different in them, or 409 if that is told of another state
+    /// than the one that is known. Answers when proxies have been notified.
     async fn cluster(&self, request: Request<Incoming>) -> Answer {
-        if request.method() != Method::PUT {
-            return error(StatusCode::METHOD_NOT_ALLOWED, "only PUT");
+        let patches = request.method() == Method::PATCH;
+        if !patches && request.method() != Method::PUT {
+            return error(StatusCode::METHOD_NOT_ALLOWED, "only PUT and PATCH");
         }
         let body = match Limited::new(request.into_body(), MAX_STATE).collect().await {
             Ok(body) => body.to_bytes(),
             Err(e) => return error(StatusCode::PAYLOAD_TOO_LARGE, &format!("cannot read the state: {e}")),
         };
+        if patches {
+            return self.cluster_change(&body).await;
+        }
         let state: ClusterState = match serde_json::from_slice(&body) {
             Ok(state) => state,
             Err(e) => return error(StatusCode::BAD_REQUEST, &format!("the state is not a ClusterState: {e}")),
@@ -175,6 +180,25 @@ impl Pages {
         }
         match applied.await {
             Ok(generation) => page(&json!({"applied": generation})),
+            Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the control plane is ending"),
+        }
+    }
+
+    async fn cluster_change(&self, body: &[u8]) -> Answer {
+        let change: ClusterChange = match serde_json::from_slice(body) {
+            Ok(change) => change,
+            Err(e) => return error(StatusCode::BAD_REQUEST, &format!("the change is not a ClusterChange: {e}")),
+        };
+        let (done, applied) = oneshot::channel();
+        if self.inputs.send(Input::ClusterChange { change, done }).await.is_err() {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "the control plane is ending");
+        }
+        match applied.await {
+            Ok(Ok(generation)) => page(&json!({"applied": generation})),
+            Ok(Err(known)) => {
+                let known = known.map_or("none".to_owned(), |generation| generation.to_string());
+                error(StatusCode::CONFLICT, &format!("the state that is known is {known}: PUT the whole state"))
+            }
             Err(_) => error(StatusCode::SERVICE_UNAVAILABLE, "the control plane is ending"),
         }
     }

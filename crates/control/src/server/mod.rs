@@ -59,7 +59,7 @@ pub struct Config {
     pub server_names: Vec<String>,
     /// When changes are pushed.
     pub debounce: DebounceConfig,
-    /// Streams accepted per second; `None` is Istio's rule.
+    /// Streams accepted per second; `None` goes by the number of processors.
     pub streams_per_second: Option<u32>,
 }
 

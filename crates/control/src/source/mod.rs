@@ -6,7 +6,7 @@ mod settle;
 
 use crate::resources::Query;
 use crate::store::FileContent;
-use lateen_model::resource::ClusterState;
+use lateen_model::resource::{ClusterChange, ClusterState};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -21,6 +21,14 @@ pub enum Input {
         state: Arc<ClusterState>,
         /// Told the generation that is in force, once proxies have been notified.
         done: oneshot::Sender<u64>,
+    },
+    /// What is different in the platform's pods and cluster IPs.
+    ClusterChange {
+        /// To be made to the state that is in force.
+        change: ClusterChange,
+        /// Told the generation that is in force, once proxies have been notified; or, where the change is one of another state,
+        /// that state's.
+        done: oneshot::Sender<Result<u64, Option<u64>>>,
     },
     /// The roots of trust, PEM.
     Roots(Arc<[u8]>),

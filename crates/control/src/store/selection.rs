@@ -33,7 +33,7 @@ impl Store {
         events.retain(|event| match event {
             WorldEvent::Put(resource) => !now.contains(&resource.metadata().namespace),
             WorldEvent::Remove(key) => !before.contains(&key.namespace),
-            WorldEvent::Cluster(_) | WorldEvent::Mesh(_) | WorldEvent::Roots(_) => true,
+            WorldEvent::Cluster(_) | WorldEvent::ClusterChange(_) | WorldEvent::Mesh(_) | WorldEvent::Roots(_) => true,
         });
         for (key, resource) in &self.in_force {
             match (before.contains(&key.namespace), now.contains(&key.namespace)) {

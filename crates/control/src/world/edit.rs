@@ -6,7 +6,8 @@ use super::service::{Service, ServiceEndpoints, Workload};
 use super::{Rev, World};
 use lateen_model::mesh_config::MeshConfig;
 use lateen_model::resource::{
-    ClusterState, GivenEndpoints, Kind as ResourceKind, Object, PodRecord, Resource, ResourceKey, StringMap, TrafficDistribution,
+    ClusterChange, ClusterState, GivenEndpoints, Kind as ResourceKind, Object, PodRecord, Resource, ResourceKey, StringMap,
+    TrafficDistribution,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub enum WorldEvent {
     Remove(ResourceKey),
     /// The pods and cluster IPs that there are.
     Cluster(Arc<ClusterState>),
+    /// What is different in them.
+    ClusterChange(Arc<ClusterChange>),
     /// The mesh's configuration.
     Mesh(Arc<MeshConfig>),
     /// The roots of trust, PEM.
@@ -67,6 +70,7 @@ impl Edit {
             WorldEvent::Put(resource) => self.put(&resource),
             WorldEvent::Remove(key) => self.remove(&key),
             WorldEvent::Cluster(state) => self.cluster(&state),
+            WorldEvent::ClusterChange(change) => self.cluster_change(&change),
             WorldEvent::Mesh(mesh) => {
                 if *self.world.mesh != *mesh {
                     self.world.mesh = mesh;
@@ -338,25 +342,59 @@ impl Edit {
             }
         }
         for (namespace, name) in gone {
-            if let Some(old) = self.namespace(&namespace).workloads.remove(&name) {
-                self.workload_changed(&namespace, &name, &[&old.record.labels]);
-            }
-            self.forget_if_empty(&namespace);
+            self.remove_pod(&namespace, &name);
         }
-        for ((namespace, name), record) in wanted {
-            let old = self.world.workload(namespace, name).cloned();
-            if old.as_ref().is_some_and(|old| old.record == *record) {
-                continue;
+        for record in wanted.into_values() {
+            self.put_pod(record);
+        }
+    }
+
+    /// The caller has seen to it that this is a change of the state that is known.
+    fn cluster_change(&mut self, change: &ClusterChange) {
+        self.world.cluster_generation = Some(change.generation);
+        if !change.cluster_ips.is_empty() {
+            let mut ips = BTreeMap::clone(&self.world.cluster_ips);
+            for (service, addresses) in &change.cluster_ips {
+                if addresses.is_empty() {
+                    ips.remove(service);
+                } else {
+                    ips.insert(service.clone(), addresses.clone());
+                }
             }
-            let rev = self.next_rev();
-            let workload = Arc::new(Workload { rev, record: record.clone(), entry: None });
-            self.namespace(namespace).workloads.insert(name.into(), workload);
-            let mut labels = vec![&record.labels];
-            labels.extend(old.as_ref().map(|o| &o.record.labels));
-            self.stale_services(namespace, &labels);
-            if old.is_none_or(|old| !same_for_own_proxy(&old.record, record)) {
-                self.changed(Kind::Workload, namespace, name);
-            }
+            self.cluster_ips(&ips);
+        }
+        for (namespace, name) in change.gone.iter().filter_map(|pod| pod.split_once('/')) {
+            self.remove_pod(namespace, name);
+        }
+        for record in &change.pods {
+            self.put_pod(record);
+        }
+    }
+
+    fn remove_pod(&mut self, namespace: &str, name: &str) {
+        if self.world.workload(namespace, name).is_none() {
+            return;
+        }
+        if let Some(old) = self.namespace(namespace).workloads.remove(name) {
+            self.workload_changed(namespace, name, &[&old.record.labels]);
+        }
+        self.forget_if_empty(namespace);
+    }
+
+    fn put_pod(&mut self, record: &PodRecord) {
+        let (namespace, name) = (&*record.namespace, &*record.name);
+        let old = self.world.workload(namespace, name).cloned();
+        if old.as_ref().is_some_and(|old| old.record == *record) {
+            return;
+        }
+        let rev = self.next_rev();
+        let workload = Arc::new(Workload { rev, record: record.clone(), entry: None });
+        self.namespace(namespace).workloads.insert(name.into(), workload);
+        let mut labels = vec![&record.labels];
+        labels.extend(old.as_ref().map(|o| &o.record.labels));
+        self.stale_services(namespace, &labels);
+        if old.is_none_or(|old| !same_for_own_proxy(&old.record, record)) {
+            self.changed(Kind::Workload, namespace, name);
         }
     }
 

@@ -87,3 +87,46 @@ pub struct ClusterState {
     /// Rises with every state, so that a late one is not taken for news.
     pub generation: u64,
 }
+
+/// What is different in a later [`ClusterState`], so that one pod's change costs as much as one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterChange {
+    /// The generation of the state that it is a change of.
+    pub base: u64,
+    /// That of the state after it; more than `base`.
+    pub generation: u64,
+    /// Pods that are new or altered.
+    #[serde(default)]
+    pub pods: Vec<PodRecord>,
+    /// Pods that are gone, as `NAMESPACE/NAME`.
+    #[serde(default)]
+    pub gone: Vec<String>,
+    /// Addresses of services that differ; none: the service has none any more.
+    #[serde(default)]
+    pub cluster_ips: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl ClusterChange {
+    /// What has to be told to whom knows `old`.
+    pub fn between(old: &ClusterState, new: &ClusterState) -> Self {
+        fn by_name(state: &ClusterState) -> BTreeMap<(&str, &str), &PodRecord> {
+            state.pods.iter().map(|pod| ((pod.namespace.as_str(), pod.name.as_str()), pod)).collect()
+        }
+        let (before, after) = (by_name(old), by_name(new));
+        let altered = after.iter().filter(|(name, pod)| before.get(*name) != Some(*pod));
+        let gone = before.keys().filter(|name| !after.contains_key(*name));
+        let fresh = new.cluster_ips.iter().filter(|(name, ips)| old.cluster_ips.get(*name) != Some(*ips));
+        let lost = old.cluster_ips.keys().filter(|name| !new.cluster_ips.contains_key(*name));
+        Self {
+            base: old.generation,
+            generation: new.generation,
+            pods: altered.map(|(_, pod)| PodRecord::clone(pod)).collect(),
+            gone: gone.map(|(namespace, name)| format!("{namespace}/{name}")).collect(),
+            cluster_ips: fresh
+                .map(|(name, ips)| (name.clone(), ips.clone()))
+                .chain(lost.map(|name| (name.clone(), Vec::new())))
+                .collect(),
+        }
+    }
+}
