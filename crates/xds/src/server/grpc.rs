@@ -70,7 +70,7 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             max_request_bytes: 4 << 20,
             // Istio's 15 + 5 per processor protects a control plane that makes everything for each proxy. Here a proxy that
-            // connects costs less than a millisecond (`bench/run control-storm`).
+            // connects costs about a millisecond of a processor (`lateen-bench control`, `connect.cpu_seconds`).
             streams_per_second: processors.saturating_mul(500),
             open_timeout: Duration::from_secs(30),
             queue: 1,
