@@ -130,8 +130,10 @@ fn a_retry_storm_cannot_happen() {
     }
     let [five, none, half, all] = lateen[..] else { unreachable!("as many as settings") };
     assert!((none - 1.0).abs() < f64::EPSILON, "tried again without being told: {none}");
-    // Of the first 100 retries none is refused. What the mesh itself asks meanwhile counts, too.
-    assert!((1.02..=1.22).contains(&five), "more load than the quota of 20 % allows: {five}");
+    // The quota is a fifth of the requests of the last ten seconds, or 100 where that is more: a run that lasts
+    // longer may spend the first 100 and then a fifth of everything. What the mesh itself asks meanwhile counts, too.
+    let most = 1.2 + 150.0 / f64::from(REQUESTS);
+    assert!((1.02..=most).contains(&five), "more load than the quota of 20 % allows: {five}");
     // A budget is a share of all requests in flight, the retries among them.
     assert!(half > five && (half - 1.0) / half <= 0.5, "the budget of 50 % is not kept: {half}");
     assert!(all > 4.0, "a budget without effect limits retries: {all}");
