@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use shop::{Engine, NO_POLICY, Shop, Wish};
 use support::count;
 
+/// Requests of which each is answered with an error, for the measure of a storm.
+const REQUESTS: u32 = 3_000;
+
 const ENGINES: [Engine; 2] = [Engine::Lateen, Engine::Envoy];
 
 /// Runs the same on both engines at once.
@@ -91,7 +94,6 @@ fn no_request_fails_while_pods_and_routes_change() {
 /// How many requests reach the applications for each that is sent when every one fails after a while, with each of these
 /// retries and policies.
 fn tries(engine: Engine, settings: &[(&'static str, &'static str)]) -> Vec<f64> {
-    const REQUESTS: u32 = 3_000;
     // A budget is of a cluster, and each subset is one.
     let mut wish = Wish { weight: 100, ..Wish::first() };
     let mut shop = Shop::start(engine, &wish);
