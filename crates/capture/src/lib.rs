@@ -1,4 +1,4 @@
-//! The one room that talks to the kernel: traffic capture by nftables or eBPF, original destinations, namespaces and sandboxes.
+//! The one room that talks to the kernel: traffic capture by nftables or eBPF, original destinations, namespaces, sandboxes, memory.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -12,12 +12,14 @@
 //! | [`sandbox`] | mounts, capabilities and the file system that a contained process sees |
 //! | [`fdpass`] | file descriptors over Unix sockets |
 //! | [`terminal`] | pseudo-terminals |
+//! | [`memory`] | pages that are resident for nothing |
 //!
 //! `unsafe` is allowed here and nowhere else in the workspace; each block says why it is sound.
 
 pub mod ebpf;
 pub mod fdpass;
 pub mod link;
+pub mod memory;
 pub mod netns;
 pub mod nft;
 pub mod process;

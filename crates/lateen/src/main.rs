@@ -46,8 +46,14 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let done: Result<ExitCode, Box<dyn std::error::Error>> = match Lateen::parse().role {
         Role::Echo(args) => args.run().map_err(Into::into),
-        Role::Control(args) => lateen_control::cli::run(*args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        Role::Proxy(args) => lateen_proxy::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Role::Control(args) => {
+            give_memory_back();
+            lateen_control::cli::run(*args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Role::Proxy(args) => {
+            give_memory_back();
+            lateen_proxy::cli::run(&args).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Role::Up(args) => Ok(args.run()),
         Role::Down(args) => Ok(args.run()),
         Role::Status(args) => Ok(args.run()),
@@ -64,4 +70,12 @@ fn main() -> ExitCode {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Has the allocator give unused memory back also while nothing is allocated. That takes a thread of its own, which those roles
+/// cannot have that start other processes.
+fn give_memory_back() {
+    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
+        tracing::debug!(%error, "unused memory is given back only while memory is used");
+    }
 }

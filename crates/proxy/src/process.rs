@@ -13,8 +13,12 @@ use lateen_model::dataplane::Locality;
 use lateen_xds::{Node, NodeType};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// After the first configuration is in force: what comes with it has been done by then.
+const AFTER_START: Duration = Duration::from_secs(2);
 
 /// Why the process cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,7 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
     }
     let subscription = ads::start(shared.clone(), control_plane, &node, store);
     tokio::task::spawn_local(crate::upstream::sweep_outliers(shared.clone()));
+    tokio::task::spawn_local(give_back_start(shared.clone()));
     admin::serve(&shared, &subscription).await?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -68,6 +73,17 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
     drain(&shared).await;
     shared.telemetry.flush();
     Ok(())
+}
+
+/// When the proxy serves, lets go of what only its start needed.
+async fn give_back_start(shared: Arc<Shared>) {
+    while !shared.configured.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(AFTER_START).await;
+    if let Err(error) = lateen_capture::memory::give_back_code() {
+        tracing::debug!(%error, "the code of the start stays resident");
+    }
 }
 
 fn keep_identity(shared: &Arc<Shared>, control_plane: ControlPlane) {

@@ -117,7 +117,7 @@ async fn prepare(
     chain: &Arc<Chain>,
     route: &TcpRoute,
 ) -> Result<Prepared, Unprepared> {
-    let cluster = worker.shared.snapshot.load().clusters.get(route.cluster(worker.random())).cloned();
+    let cluster = worker.shared.snapshot.load().cluster(route.cluster(worker.random())).cloned();
     let Some(cluster) = cluster else {
         return Err(Unprepared { cluster: None, outcome: TcpOutcome::failed(ResponseFlag::NoClusterFound, None) });
     };

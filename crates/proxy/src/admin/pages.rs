@@ -85,16 +85,18 @@ fn listeners(shared: &Shared) -> Value {
 }
 
 fn routes(subscription: &Subscription) -> Value {
-    sorted(subscription.store.route_models().map(|r| (r.name.as_str(), json::route_configuration(r))))
+    let routes: Vec<_> = subscription.store.route_models().collect();
+    sorted(routes.iter().map(|r| (r.name.as_str(), json::route_configuration(r))))
 }
 
 fn clusters(shared: &Shared) -> Value {
-    sorted(shared.snapshot.load().clusters.values().map(|c| (&*c.name, json::cluster(&c.config))))
+    sorted(shared.snapshot.load().clusters.values().filter_map(|c| Some((&**c.name(), json::cluster(&c.model()?)))))
 }
 
 fn endpoints(shared: &Shared) -> Value {
     let snapshot = shared.snapshot.load();
-    sorted(snapshot.clusters.values().filter(|c| c.hosts().iter().next().is_some()).map(|c| (&*c.name, cluster_endpoints(c))))
+    let clusters: Vec<_> = snapshot.clusters.values().filter_map(|c| c.peek()).collect();
+    sorted(clusters.iter().filter(|c| c.hosts().iter().next().is_some()).map(|c| (&*c.name, cluster_endpoints(c))))
 }
 
 fn cluster_endpoints(cluster: &Cluster) -> Value {
@@ -201,7 +203,8 @@ pub(super) fn numbers(cluster: &Cluster) -> impl Iterator<Item = (&'static str, 
 
 fn cluster_counters(shared: &Shared) -> Value {
     let snapshot = shared.snapshot.load();
-    sorted(snapshot.clusters.values().map(|c| {
+    let clusters: Vec<_> = snapshot.clusters.values().filter_map(|c| c.peek()).collect();
+    sorted(clusters.iter().map(|c| {
         let mut value = cluster_endpoints(c);
         let mut stats: serde_json::Map<_, _> = numbers(c).map(|(name, number)| (name.to_owned(), json!(number))).collect();
         stats.extend(c.stats.answers.all().map(|(status, count)| (format!("upstream_rq_{status}"), json!(count))));
@@ -213,7 +216,7 @@ fn cluster_counters(shared: &Shared) -> Value {
 /// Those that carried traffic, or were to, by name.
 pub(super) fn used_clusters(shared: &Shared) -> Vec<Arc<Cluster>> {
     let used = |c: &&Arc<Cluster>| numbers(c).any(|(_, number)| number > 0);
-    let mut clusters: Vec<_> = shared.snapshot.load().clusters.values().filter(used).cloned().collect();
+    let mut clusters: Vec<_> = shared.snapshot.load().compiled_clusters().filter(used).cloned().collect();
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
     clusters
 }

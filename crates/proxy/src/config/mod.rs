@@ -2,6 +2,7 @@
 
 pub(crate) mod compiled;
 pub(crate) mod files;
+mod lazy_cluster;
 mod references;
 pub(crate) mod secrets;
 pub(crate) mod snapshot;
@@ -9,6 +10,5 @@ pub(crate) mod store;
 mod warming;
 
 pub(crate) use compiled::{Chain, CompiledHttpFilter, CompiledNetworkFilter, Hcm, Listener, RoutesOf, TcpRoute, Terminal};
-pub(crate) use references::References;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use store::Store;

@@ -9,6 +9,23 @@ use lateen_tls::{Credential, CredentialHandle, WorkloadIdentity};
 use lateen_tls::{TrustBundle, TrustHandle};
 use rustls_pki_types::ServerName;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The secrets, for the configuration as it comes and for clusters that are compiled when they are first used.
+#[derive(Clone)]
+pub(crate) struct SharedSecrets(Arc<Mutex<Secrets>>);
+
+impl SharedSecrets {
+    /// Shares them.
+    pub(crate) fn new(secrets: Secrets) -> Self {
+        Self(Arc::new(Mutex::new(secrets)))
+    }
+
+    /// Never held over anything that waits. Each change of them is whole, also where the one who made it failed afterwards.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Secrets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// With how many servers a cluster's sessions are remembered for resumption.
 const SESSION_SERVERS: usize = 1;

@@ -1,6 +1,7 @@
 //! Everything that is in force at one moment. A request loads one snapshot and never sees two.
 
 use super::compiled::Listener;
+use super::lazy_cluster::LazyCluster;
 use crate::upstream::Cluster;
 use foldhash::HashMap;
 use lateen_policy::route::RouteTable;
@@ -8,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Clusters by name.
-pub(crate) type Clusters = HashMap<Arc<str>, Arc<Cluster>>;
+pub(crate) type Clusters = HashMap<Arc<str>, Arc<LazyCluster>>;
 
 /// Route tables by name.
 pub(crate) type Routes = HashMap<Arc<str>, Arc<RouteTable>>;
@@ -31,6 +32,16 @@ impl Snapshot {
         };
         let by_address = listeners.values().filter(|l| !l.model.bind_to_port).flat_map(addresses).collect();
         Self { listeners, by_address, clusters, routes }
+    }
+
+    /// A cluster, compiled if it never was.
+    pub(crate) fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)?.get()
+    }
+
+    /// The clusters that were used, or have something to do without.
+    pub(crate) fn compiled_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values().filter_map(|cluster| cluster.compiled())
     }
 
     /// Whether an address has a listener of its own.

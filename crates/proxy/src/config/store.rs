@@ -6,8 +6,9 @@
 //! whatever order its parts come. (Envoy leaves the wait of routes to the order in which the control plane sends.)
 
 use super::compiled::Listener;
+use super::lazy_cluster::LazyCluster;
 use super::references::References;
-use super::secrets::Secrets;
+use super::secrets::{Secrets, SharedSecrets};
 use super::snapshot::Snapshot;
 use super::warming::Warming;
 use crate::telemetry::Telemetry;
@@ -50,11 +51,14 @@ pub(crate) struct WarmingCounts {
 
 /// All resources that were sent.
 pub(crate) struct Store {
-    secrets: Secrets,
+    secrets: SharedSecrets,
     telemetry: Arc<Telemetry>,
     listeners: Warming<Listener>,
-    clusters: Warming<Cluster>,
-    assignments: HashMap<String, ClusterLoadAssignment>,
+    clusters: Warming<LazyCluster>,
+    /// Endpoints as they came, by the name that clusters know them by.
+    assignments: HashMap<Arc<str>, Arc<[u8]>>,
+    /// Clusters whose endpoints have another name than they (`eds_cluster_config.service_name`), by their own.
+    renamed: BTreeMap<Arc<str>, Arc<str>>,
     routes: Warming<Routes>,
     /// Where this proxy is, and what is told of where those of its workload are.
     own: Option<(Locality, Arc<ArcSwapOption<Origin>>)>,
@@ -73,20 +77,29 @@ struct Moment<'a> {
 
 /// A route configuration, compiled.
 struct Routes {
-    model: dataplane::RouteConfiguration,
+    /// As they came, for people: what requests need is in the table.
+    resource: Box<[u8]>,
     table: Arc<RouteTable>,
     references: References,
+}
+
+impl Routes {
+    /// What they say; there always is something, because they were read before.
+    fn model(&self) -> Option<dataplane::RouteConfiguration> {
+        decode::route_configuration(&self.resource).ok().map(|decoded| decoded.value)
+    }
 }
 
 impl Store {
     /// An empty store.
     pub(crate) fn new(secrets: Secrets, telemetry: Arc<Telemetry>) -> Self {
         Self {
-            secrets,
+            secrets: SharedSecrets::new(secrets),
             telemetry,
             listeners: Warming::default(),
             clusters: Warming::default(),
             assignments: HashMap::new(),
+            renamed: BTreeMap::new(),
             routes: Warming::default(),
             own: None,
             ignored: BTreeMap::new(),
@@ -131,26 +144,27 @@ impl Store {
     /// Puts in force what is ready, or has waited long enough. Whether anything was.
     pub(crate) fn settle(&mut self, now: Instant) -> bool {
         let (assignments, secrets) = (&self.assignments, &self.secrets);
-        let mut changed = self.clusters.settle(now, |c| {
-            let has_endpoints = match &c.config.discovery {
-                Discovery::Eds { service_name } => assignments.contains_key(service_name),
-                Discovery::Static(_) | Discovery::OriginalDst { .. } => true,
-                Discovery::Dns(_) => c.is_resolved(),
+        let is_ready = |cluster: &LazyCluster| {
+            let has_endpoints = match cluster.eds_service_name() {
+                Some(service) => assignments.contains_key(service),
+                None => cluster.compiled().is_none_or(|c| c.is_resolved()),
             };
-            has_endpoints && c.references.secrets.iter().all(|s| secrets.has(s))
-        });
+            has_endpoints && cluster.references().secrets.iter().all(|s| secrets.lock().has(s))
+        };
+        let mut changed = self.clusters.settle(now, is_ready, |before, after| after.take_over(before));
         // A cluster that the control plane does not have holds nothing back: clusters come first in a push, and requests to
         // this one are answered by the status that the route has for it.
         let clusters = &self.clusters;
         let has_clusters = |r: &References| !r.clusters.iter().any(|name| clusters.is_new(name));
-        changed |= self.routes.settle(now, |r| has_clusters(&r.references));
+        changed |= self.routes.settle(now, |r| has_clusters(&r.references), |_, _| ());
         let routes = &self.routes;
-        changed |= self.listeners.settle(now, |l| {
+        let is_ready = |l: &Listener| {
             let references = &l.references;
             has_clusters(references)
                 && references.routes.iter().all(|name| routes.active().contains_key(name))
-                && references.secrets.iter().all(|s| secrets.has(s))
-        });
+                && references.secrets.iter().all(|s| secrets.lock().has(s))
+        };
+        changed |= self.listeners.settle(now, is_ready, |_, _| ());
         changed |= self.listeners.retire(now, |_, _| false);
         changed | self.retire_clusters(now)
     }
@@ -181,36 +195,37 @@ impl Store {
                 same_name(name, &model.name)?;
                 self.check_addresses(&model, &moment.to_come)?;
                 if self.listeners.latest(name).is_none_or(|l| *l.model != model) {
-                    let compiled = Listener::compile(model, &mut self.secrets, &self.telemetry)?;
-                    self.listeners.put(name, compiled, now);
+                    let compiled = Listener::compile(model, &mut self.secrets.lock(), &self.telemetry)?;
+                    self.listeners.put(name.into(), compiled, now);
                 }
                 ignored
             }
             ResourceType::Rds => {
                 let (model, ignored) = decoded(decode::route_configuration(bytes))?;
                 same_name(name, &model.name)?;
-                if self.routes.latest(name).is_none_or(|r| r.model != model) {
+                if self.routes.latest(name).is_none_or(|r| r.model() != Some(model.clone())) {
                     let table = Arc::new(RouteTable::compile(&model).map_err(|e| e.to_string())?);
-                    self.routes.put(name, Routes { references: References::of_routes(&model), table, model }, now);
+                    let routes = Routes { references: References::of_routes(&model), table, resource: bytes.into() };
+                    self.routes.put(name.into(), routes, now);
                 }
                 ignored
             }
             ResourceType::Cds => {
                 let (model, ignored) = decoded(decode::cluster(bytes))?;
                 same_name(name, &model.name)?;
-                self.put_cluster(name, model, now)?;
+                self.put_cluster(name, bytes, model, now)?;
                 ignored
             }
             ResourceType::Eds => {
                 let (assignment, ignored) = decoded(decode::cluster_load_assignment(bytes))?;
                 same_name(name, &assignment.cluster_name)?;
-                self.put_endpoints(name, assignment);
+                self.put_endpoints(name, bytes, &assignment);
                 ignored
             }
             ResourceType::Sds => {
                 let (secret, ignored) = decoded(decode::secret(bytes))?;
                 same_name(name, &secret.name)?;
-                self.secrets.install(&secret)?;
+                self.secrets.lock().install(&secret)?;
                 ignored
             }
             other => return Err(format!("{other:?} was not asked for")),
@@ -230,30 +245,36 @@ impl Store {
         Ok(())
     }
 
-    fn put_cluster(&mut self, name: &str, model: dataplane::Cluster, now: Instant) -> Result<(), String> {
-        let previous = self.clusters.latest(name).or_else(|| self.clusters.active().get(name));
-        if self.clusters.latest(name).is_some_and(|c| c.config == model) {
+    fn put_cluster(&mut self, name: &str, resource: &[u8], model: dataplane::Cluster, now: Instant) -> Result<(), String> {
+        if self.clusters.latest(name).is_some_and(|c| c.is(resource, &model)) {
             return Ok(());
         }
-        let cluster = Cluster::compile(model, &mut self.secrets, previous.map(Arc::as_ref))?;
-        if let Some(assignment) = cluster.eds_service_name().and_then(|s| self.assignments.get(s)) {
-            cluster.set_endpoints(assignment);
+        let previous = self.clusters.latest(name).or_else(|| self.clusters.active().get(name));
+        let cluster = LazyCluster::new(resource, model, &self.secrets, previous.map(Arc::as_ref))?;
+        let name = cluster.name().clone();
+        match cluster.eds_service_name() {
+            Some(service) if **service != *name => self.renamed.insert(name.clone(), service.clone()),
+            _ => self.renamed.remove(&name),
+        };
+        if let Some(assignment) = cluster.eds_service_name().and_then(|service| self.assignments.get(service)) {
+            cluster.set_endpoints(assignment.clone());
         }
         self.clusters.put(name, cluster, now);
         Ok(())
     }
 
-    fn put_endpoints(&mut self, name: &str, assignment: ClusterLoadAssignment) {
+    fn put_endpoints(&mut self, name: &str, resource: &[u8], assignment: &ClusterLoadAssignment) {
         if let Some((own, origin)) = self.own.as_ref().filter(|_| name == LOCAL_CLUSTER) {
             let of_group = |group: &LocalityEndpoints| std::iter::repeat_n(group.locality.clone(), group.endpoints.len());
             origin.store(Some(Arc::new(Origin::new(own.clone(), assignment.localities.iter().flat_map(of_group)))));
         }
-        for cluster in self.clusters.wanted() {
-            if cluster.eds_service_name() == Some(name) {
-                cluster.set_endpoints(&assignment);
-            }
+        let resource: Arc<[u8]> = resource.into();
+        let renamed = self.renamed.iter().filter(|(_, service)| ***service == *name).map(|(cluster, _)| &**cluster);
+        let clusters = std::iter::once(name).chain(renamed).flat_map(|cluster| self.clusters.wanted_of(cluster));
+        for cluster in clusters.filter(|c| c.eds_service_name().is_some_and(|service| **service == *name)) {
+            cluster.set_endpoints(resource.clone());
         }
-        self.assignments.insert(name.to_owned(), assignment);
+        self.assignments.insert(name.into(), resource);
     }
 
     fn remove(&mut self, ty: ResourceType, name: &str, now: Instant) {
@@ -262,7 +283,10 @@ impl Store {
         self.rejected.remove(&key);
         match ty {
             ResourceType::Lds => self.listeners.remove(name, now),
-            ResourceType::Cds => self.clusters.remove(name, now),
+            ResourceType::Cds => {
+                self.renamed.remove(name);
+                self.clusters.remove(name, now);
+            }
             // Routes, endpoints and secrets belong to listeners and clusters, which stop asking for them (see
             // `forget_unwanted`).
             _ => {}
@@ -270,19 +294,17 @@ impl Store {
     }
 
     /// The names that must be subscribed to, as the listeners and clusters refer to them.
-    pub(crate) fn wanted(&self, ty: ResourceType) -> BTreeSet<String> {
+    pub(crate) fn wanted(&self, ty: ResourceType) -> BTreeSet<Arc<str>> {
         match ty {
-            ResourceType::Rds => {
-                self.listeners.wanted().flat_map(|l| &l.references.routes).map(|name| (**name).to_owned()).collect()
-            }
+            ResourceType::Rds => self.listeners.wanted().flat_map(|l| &l.references.routes).cloned().collect(),
             ResourceType::Eds => {
-                let own = self.own.is_some().then_some(LOCAL_CLUSTER);
-                self.clusters.wanted().filter_map(|c| c.eds_service_name()).chain(own).map(str::to_owned).collect()
+                let own = self.own.is_some().then(|| LOCAL_CLUSTER.into());
+                self.clusters.wanted().filter_map(|c| c.eds_service_name()).cloned().chain(own).collect()
             }
             ResourceType::Sds => {
                 let of_listeners = self.listeners.wanted().flat_map(|l| &l.references.secrets);
-                let of_clusters = self.clusters.wanted().flat_map(|c| &c.references.secrets);
-                of_listeners.chain(of_clusters).map(|secret| secret.name().to_owned()).collect()
+                let of_clusters = self.clusters.wanted().flat_map(|c| &c.references().secrets);
+                of_listeners.chain(of_clusters).map(|secret| secret.name().into()).collect()
             }
             _ => BTreeSet::new(),
         }
@@ -292,7 +314,7 @@ impl Store {
     pub(crate) fn forget_unwanted(&mut self) -> bool {
         let [routes, endpoints, secrets] = [ResourceType::Rds, ResourceType::Eds, ResourceType::Sds].map(|ty| self.wanted(ty));
         self.assignments.retain(|name, _| endpoints.contains(name));
-        self.secrets.retain(|name| secrets.contains(name));
+        self.secrets.lock().retain(|name| secrets.contains(name));
         let is_gone = |ty: ResourceType, name: &str| match ty {
             ResourceType::Rds => !routes.contains(name),
             ResourceType::Eds => !endpoints.contains(name),
@@ -306,12 +328,13 @@ impl Store {
 
     /// The clusters whose names are to be resolved.
     pub(crate) fn named_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters.wanted().filter(|c| matches!(c.config.discovery, Discovery::Dns(_)))
+        let compiled = self.clusters.wanted().filter_map(|c| c.compiled());
+        compiled.filter(|c| matches!(c.config.discovery, Discovery::Dns(_)))
     }
 
     /// Reads certificates and roots from files again, where those have changed.
     pub(crate) fn reread_files(&mut self) {
-        self.secrets.reread_files();
+        self.secrets.lock().reread_files();
     }
 
     /// What is in force now.
@@ -338,8 +361,8 @@ impl Store {
     }
 
     /// Route configurations in force, for people.
-    pub(crate) fn route_models(&self) -> impl Iterator<Item = &dataplane::RouteConfiguration> {
-        self.routes.active().values().map(|routes| &routes.model)
+    pub(crate) fn route_models(&self) -> impl Iterator<Item = dataplane::RouteConfiguration> {
+        self.routes.active().values().filter_map(|routes| routes.model())
     }
 
     /// Fields that were left aside because they change nothing.

@@ -67,7 +67,7 @@ impl Bench {
     }
 
     fn hosts(&self, name: &str) -> usize {
-        self.store.snapshot().clusters[name].hosts().iter().count()
+        self.store.snapshot().cluster(name).unwrap().hosts().iter().count()
     }
 
     /// Everything is there: listener `0.0.0.0_80`, routes `80`, cluster `v1`.
@@ -83,13 +83,26 @@ impl Bench {
     }
 }
 
+/// TLS whose roots the control plane has.
+fn with_roots(name: &str) -> TransportSocket {
+    TransportSocket::Tls(Box::new(UpstreamTls {
+        params: TlsParams::default(),
+        alpn: Vec::new(),
+        sni: String::new(),
+        certificate: None,
+        roots: Some(SecretRef { name: name.to_owned(), source: SecretSource::Ads }),
+        sans: Vec::new(),
+        crl_file: None,
+    }))
+}
+
 #[test]
 fn the_first_configuration_is_in_force_when_all_of_it_is_there() {
     let mut bench = Bench::new();
     bench.send(Cds, &[&cluster("v1", None)]);
     bench.send(Lds, &[&listener("0.0.0.0_80", "0.0.0.0:80", http("80"))]);
-    assert_eq!(bench.store.wanted(Eds), ["v1".to_owned()].into());
-    assert_eq!(bench.store.wanted(Rds), ["80".to_owned()].into());
+    assert_eq!(bench.store.wanted(Eds), ["v1".into()].into());
+    assert_eq!(bench.store.wanted(Rds), ["80".into()].into());
     bench.send(Rds, &[&routes("80", &["v1"])]);
     assert_eq!(bench.store.warming(), WarmingCounts { listeners: 1, clusters: 1, routes: 1 });
     let nothing = bench.store.snapshot();
@@ -110,6 +123,53 @@ fn a_weight_on_a_new_subset_waits_for_its_endpoints() {
     assert!(bench.send(Eds, &[&assignment("v2", &["10.0.0.2:80"])]));
     assert_eq!(bench.routed("80"), ["v1", "v2"]);
     assert!(bench.has_cluster("v2"));
+}
+
+#[test]
+fn a_cluster_is_compiled_when_it_is_used() {
+    let mut bench = Bench::serving();
+    bench.send(Cds, &[&cluster("unused", None)]);
+    bench.send(Eds, &[&assignment("unused", &["10.0.0.3:80"])]);
+    let snapshot = bench.store.snapshot();
+    assert_eq!(snapshot.compiled_clusters().count(), 0);
+    let lazy = &snapshot.clusters["unused"];
+    assert_eq!(lazy.peek().unwrap().hosts().iter().count(), 1);
+    assert!(lazy.compiled().is_none(), "a look is no use");
+    bench.send(Eds, &[&assignment("unused", &["10.0.0.3:80", "10.0.0.4:80"])]);
+    let used = snapshot.cluster("unused").unwrap();
+    assert_eq!(used.hosts().iter().count(), 2, "the newest endpoints");
+    bench.send(Eds, &[&assignment("unused", &["10.0.0.5:80"])]);
+    assert_eq!(used.hosts().iter().count(), 1, "and those that come later");
+    assert!(Arc::ptr_eq(used, snapshot.cluster("unused").unwrap()), "once");
+    let compiled: Vec<_> = snapshot.compiled_clusters().map(|c| c.name.clone()).collect();
+    assert_eq!(compiled, ["unused".into()]);
+}
+
+#[test]
+fn a_cluster_goes_on_with_what_was_learnt_while_its_newer_version_waited() {
+    let mut bench = Bench::serving();
+    bench.send(Cds, &[&dataplane::Cluster { transport: with_roots("roots"), ..cluster("v1", None) }]);
+    assert_eq!(bench.store.warming().clusters, 1, "its roots have not come");
+    let before = bench.store.snapshot();
+    before.cluster("v1").unwrap().stats.upstream_rq_total.inc();
+    bench.pass(PATIENCE);
+    let after = bench.store.snapshot();
+    assert!(matches!(after.cluster("v1").unwrap().config.transport, TransportSocket::Tls(_)));
+    assert_eq!(after.cluster("v1").unwrap().stats.upstream_rq_total.get(), 1);
+}
+
+#[test]
+fn endpoints_may_have_a_name_of_their_own() {
+    let mut bench = Bench::new();
+    let with = |name: &str, service: &str| {
+        let discovery = Discovery::Eds { service_name: service.to_owned() };
+        dataplane::Cluster { discovery, ..cluster(name, None) }
+    };
+    bench.send(Cds, &[&with("a", "shared"), &with("b", "shared"), &with("c", "a")]);
+    bench.send(Eds, &[&assignment("shared", &["10.0.0.1:80"]), &assignment("a", &["10.0.0.2:80", "10.0.0.3:80"])]);
+    assert_eq!([bench.hosts("a"), bench.hosts("b"), bench.hosts("c")], [1, 1, 2]);
+    bench.send(Eds, &[&assignment("shared", &["10.0.0.1:80", "10.0.0.4:80", "10.0.0.5:80"])]);
+    assert_eq!([bench.hosts("a"), bench.hosts("b"), bench.hosts("c")], [3, 3, 2]);
 }
 
 #[test]
@@ -212,12 +272,12 @@ fn a_removed_cluster_that_nothing_names_is_gone_at_once() {
 #[test]
 fn a_cluster_that_comes_back_while_it_leaves_keeps_its_hosts_state() {
     let mut bench = Bench::serving();
-    let before = bench.store.snapshot().clusters["v1"].hosts().get("10.0.0.1:80".parse().unwrap()).unwrap().state.clone();
+    let before = bench.store.snapshot().cluster("v1").unwrap().hosts().get("10.0.0.1:80".parse().unwrap()).unwrap().state.clone();
     bench.remove(Cds, "v1");
     bench.send(Cds, &[&cluster("v1", None)]);
     bench.send(Eds, &[&assignment("v1", &["10.0.0.1:80"])]);
     bench.pass(LINGER * 2);
-    let after = bench.store.snapshot().clusters["v1"].hosts().get("10.0.0.1:80".parse().unwrap()).unwrap().state.clone();
+    let after = bench.store.snapshot().cluster("v1").unwrap().hosts().get("10.0.0.1:80".parse().unwrap()).unwrap().state.clone();
     assert!(Arc::ptr_eq(&before, &after));
 }
 
@@ -227,12 +287,12 @@ fn a_changed_cluster_replaces_the_old_one_when_it_is_warm() {
     let mut changed = cluster("v1", None);
     changed.discovery = Discovery::Eds { service_name: "other".to_owned() };
     bench.send(Cds, &[&changed]);
-    assert_eq!(bench.store.wanted(Eds), ["other".to_owned(), "v1".to_owned()].into(), "the old one is fed meanwhile");
+    assert_eq!(bench.store.wanted(Eds), ["other".into(), "v1".into()].into(), "the old one is fed meanwhile");
     bench.send(Eds, &[&assignment("v1", &["10.0.0.1:80", "10.0.0.2:80"])]);
     assert_eq!((bench.hosts("v1"), bench.store.warming().clusters), (2, 1));
     bench.send(Eds, &[&assignment("other", &["10.0.0.3:80"])]);
     assert_eq!((bench.hosts("v1"), bench.store.warming().clusters), (1, 0));
-    assert_eq!(bench.store.wanted(Eds), ["other".to_owned()].into());
+    assert_eq!(bench.store.wanted(Eds), ["other".into()].into());
 }
 
 #[test]
@@ -241,7 +301,7 @@ fn listeners_wait_for_routes_and_clusters() {
     bench.send(Cds, &[&cluster("db", None)]);
     bench.send(Lds, &[&listener("0.0.0.0_80", "0.0.0.0:80", http("81")), &listener("db", "10.0.0.9:5432", tcp("db"))]);
     assert!(!bench.has_listener("db"));
-    assert_eq!(bench.store.wanted(Rds), ["80".to_owned(), "81".to_owned()].into(), "the old listener is served meanwhile");
+    assert_eq!(bench.store.wanted(Rds), ["80".into(), "81".into()].into(), "the old listener is served meanwhile");
     bench.send(Eds, &[&assignment("db", &["10.0.0.5:5432"])]);
     assert!(bench.has_listener("db"));
     bench.send(Rds, &[&routes("81", &["v1"])]);
@@ -257,18 +317,10 @@ fn listeners_wait_for_routes_and_clusters() {
 fn clusters_wait_for_the_secrets_of_the_control_plane() {
     let mut bench = Bench::serving();
     let mut secure = cluster("secure", Some(&["10.0.0.2:443"]));
-    secure.transport = TransportSocket::Tls(Box::new(UpstreamTls {
-        params: TlsParams::default(),
-        alpn: Vec::new(),
-        sni: String::new(),
-        certificate: None,
-        roots: Some(SecretRef { name: "roots".to_owned(), source: SecretSource::Ads }),
-        sans: Vec::new(),
-        crl_file: None,
-    }));
+    secure.transport = with_roots("roots");
     bench.send(Cds, &[&secure]);
     assert!(!bench.has_cluster("secure"));
-    assert_eq!(bench.store.wanted(Sds), ["roots".to_owned()].into());
+    assert_eq!(bench.store.wanted(Sds), ["roots".into()].into());
     let ca = lateen_testkit::certificates::TestCa::new();
     let kind = SecretKind::Roots { trusted_ca_pem: ca.root_pem().as_bytes().to_vec(), crl_pem: Vec::new() };
     let secret = Secret { name: "roots".to_owned(), kind };
@@ -445,8 +497,9 @@ mod hostile {
             assert_eq!(**name, *listener.model.name);
         }
         for (name, cluster) in &snapshot.clusters {
-            assert_eq!(**name, *cluster.config.name);
-            let _ = cluster.hosts().iter().count();
+            let used = snapshot.cluster(name).unwrap();
+            assert_eq!((&**name, used.config.name.as_str()), (&**cluster.name(), &**name));
+            let _ = used.hosts().iter().count();
         }
         for address in snapshot.listeners.values().map(|l| l.model.address) {
             let at_address = snapshot.listeners.values().filter(|l| l.model.address == address && !l.model.bind_to_port);

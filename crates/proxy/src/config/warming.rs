@@ -22,7 +22,7 @@ struct Latest<T> {
 
 /// The resources of one type.
 pub(super) struct Warming<T> {
-    latest: BTreeMap<String, Latest<T>>,
+    latest: BTreeMap<Arc<str>, Latest<T>>,
     active: HashMap<Arc<str>, Arc<T>>,
     /// Those in force that were removed, and when.
     leaving: BTreeMap<String, Instant>,
@@ -36,9 +36,9 @@ impl<T> Default for Warming<T> {
 
 impl<T> Warming<T> {
     /// Takes a new version.
-    pub(super) fn put(&mut self, name: &str, value: T, now: Instant) {
-        self.leaving.remove(name);
-        self.latest.insert(name.to_owned(), Latest { value: Arc::new(value), since: now });
+    pub(super) fn put(&mut self, name: Arc<str>, value: T, now: Instant) {
+        self.leaving.remove(&*name);
+        self.latest.insert(name, Latest { value: Arc::new(value), since: now });
     }
 
     /// The newest good version, in force or not.
@@ -48,12 +48,19 @@ impl<T> Warming<T> {
 
     /// The newest good version of each.
     pub(super) fn all_latest(&self) -> impl Iterator<Item = (&str, &Arc<T>)> {
-        self.latest.iter().map(|(name, latest)| (name.as_str(), &latest.value))
+        self.latest.iter().map(|(name, latest)| (&**name, &latest.value))
     }
 
     /// What is in force.
     pub(super) fn active(&self) -> &HashMap<Arc<str>, Arc<T>> {
         &self.active
+    }
+
+    /// The newest version of a resource, and the one that is still in force in its stead.
+    pub(super) fn wanted_of(&self, name: &str) -> impl Iterator<Item = &Arc<T>> {
+        let latest = self.latest(name);
+        let outdated = self.active.get(name).filter(|active| latest.is_some_and(|latest| !Arc::ptr_eq(latest, active)));
+        latest.into_iter().chain(outdated)
     }
 
     /// Newest versions and those that are still in force in their stead; none of what was removed.
@@ -68,7 +75,7 @@ impl<T> Warming<T> {
     /// What is in force although a newer version is there.
     pub(super) fn outdated(&self) -> impl Iterator<Item = &Arc<T>> {
         let waiting = self.latest.iter().filter(|(name, latest)| !self.is_active(name, latest));
-        waiting.filter_map(|(name, _)| self.active.get(name.as_str()))
+        waiting.filter_map(|(name, _)| self.active.get(name))
     }
 
     /// Whether there is such a resource, none of which is in force yet.
@@ -91,12 +98,15 @@ impl<T> Warming<T> {
         self.active.len() != before
     }
 
-    /// Puts in force what is ready, or has waited long enough. Whether anything was.
-    pub(super) fn settle(&mut self, now: Instant, ready: impl Fn(&T) -> bool) -> bool {
+    /// Puts in force what is ready, or has waited long enough. Whether anything was. `replace` gets what a version takes the
+    /// place of, and the version.
+    pub(super) fn settle(&mut self, now: Instant, ready: impl Fn(&T) -> bool, replace: impl Fn(&T, &T)) -> bool {
         let mut changed = false;
         for (name, latest) in &self.latest {
             if !self.is_active(name, latest) && (latest.since + PATIENCE <= now || ready(&latest.value)) {
-                self.active.insert(name.as_str().into(), latest.value.clone());
+                if let Some(before) = self.active.insert(name.clone(), latest.value.clone()) {
+                    replace(&before, &latest.value);
+                }
                 changed = true;
             }
         }

@@ -56,7 +56,7 @@ pub(crate) struct Subscription {
     pub(crate) store: Store,
     pub(crate) types: BTreeMap<ResourceType, TypeStatus>,
     handle: Handle,
-    subscribed: BTreeMap<ResourceType, BTreeSet<String>>,
+    subscribed: BTreeMap<ResourceType, BTreeSet<Arc<str>>>,
     listening: BTreeMap<SocketAddr, Arc<str>>,
     /// When sockets that could not be opened are tried again.
     listen_again: Option<Instant>,
@@ -259,7 +259,7 @@ impl Subscription {
         }
         let mut used = BTreeSet::new();
         let mut carried = BTreeMap::new();
-        for cluster in self.shared.snapshot.load().clusters.values() {
+        for cluster in self.shared.snapshot.load().compiled_clusters() {
             let Some(host) = cluster.name.strip_prefix("outbound|").and_then(|name| name.rsplit('|').next()) else { continue };
             let stats = &cluster.stats;
             let count = stats.upstream_rq_total.get() + stats.upstream_cx_total.get();
@@ -365,8 +365,8 @@ impl Subscription {
         for ty in REFERRED {
             let wanted = self.store.wanted(ty);
             let subscribed = self.subscribed.entry(ty).or_default();
-            let new: Vec<String> = wanted.difference(subscribed).cloned().collect();
-            let gone: Vec<String> = subscribed.difference(&wanted).cloned().collect();
+            let new: Vec<String> = wanted.difference(subscribed).map(|name| (**name).to_owned()).collect();
+            let gone: Vec<String> = subscribed.difference(&wanted).map(|name| (**name).to_owned()).collect();
             if !new.is_empty() {
                 self.handle.subscribe(ty, new);
             }

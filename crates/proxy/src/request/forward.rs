@@ -386,7 +386,7 @@ impl Forwarding<'_, '_> {
     /// A request that waits or retries sees the hosts of the moment, also when the cluster was replaced meanwhile: the old one
     /// is told no endpoints any more.
     fn follow_cluster(&mut self) {
-        if let Some(current) = self.ctx.worker.shared.snapshot.load().clusters.get(&self.plan.cluster.name)
+        if let Some(current) = self.ctx.worker.shared.snapshot.load().cluster(&self.plan.cluster.name)
             && !Arc::ptr_eq(current, &self.plan.cluster)
         {
             self.plan.cluster = current.clone();

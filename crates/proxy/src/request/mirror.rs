@@ -57,7 +57,7 @@ fn start_one(
     info: &RequestInfo,
     bodiless: bool,
 ) -> Option<Copy> {
-    let cluster = ctx.snapshot.clusters.get(mirror.cluster.as_str())?.clone();
+    let cluster = ctx.snapshot.cluster(&mirror.cluster)?.clone();
     let mut head = head.clone();
     ctx.worker.telemetry.inject_untraced(info, &mut head);
     head.remove(KnownHeader::Expect);

@@ -204,7 +204,7 @@ fn choose_target(ctx: &RequestContext<'_>, route: &Arc<CompiledRoute>, info: &mu
     let chosen = forward.choose_index(ctx.worker.random());
     info.target = Some(chosen);
     let name = forward.targets()[chosen].name();
-    match ctx.snapshot.clusters.get(name) {
+    match ctx.snapshot.cluster(name) {
         Some(cluster) => info.cluster = Some(cluster.clone()),
         None => info.missing_cluster = Some(name.to_owned()),
     }

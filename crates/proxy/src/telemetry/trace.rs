@@ -124,7 +124,7 @@ pub(crate) async fn run_exporter(worker: Rc<Worker>, provider: TracingProvider, 
 async fn export(worker: &Rc<Worker>, provider: &TracingProvider, body: Bytes) -> Result<(), ExportError> {
     let unavailable = |reason: String| ExportError::Unavailable(format!("{}: {reason}", provider.cluster));
     let snapshot = worker.shared.snapshot.load_full();
-    let cluster = snapshot.clusters.get(provider.cluster.as_str()).ok_or_else(|| unavailable("no such cluster".to_owned()))?;
+    let cluster = snapshot.cluster(&provider.cluster).ok_or_else(|| unavailable("no such cluster".to_owned()))?;
     let host =
         worker.pools.pick(worker, cluster, Avoid::NOTHING, |_| false).ok_or_else(|| unavailable("no endpoint".to_owned()))?;
     let lease = worker.pools.lease(worker, cluster, host, Purpose::Http2 { istio_alpn: true }).await;

@@ -1,7 +1,6 @@
 //! Clusters and their hosts: shared by all workers, immutable but for atomics and the set of hosts, which is replaced whole.
 
 use super::stats::{ClusterStats, HostStats};
-use crate::config::References;
 use crate::config::secrets::Secrets;
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
@@ -23,7 +22,6 @@ use tokio::sync::Notify;
 pub(crate) struct Cluster {
     pub(crate) name: Arc<str>,
     pub(crate) config: dataplane::Cluster,
-    pub(crate) references: References,
     pub(crate) transport: Transport,
     pub(crate) breakers: Breakers,
     pub(crate) stats: Arc<ClusterStats>,
@@ -181,21 +179,12 @@ impl Cluster {
             changed: Notify::new(),
             resolved: AtomicBool::new(same_names),
             further: ArcSwap::new(further),
-            references: References::of_cluster(&config),
             config,
         };
         if let Discovery::Static(assignment) = &cluster.config.discovery {
             cluster.set_endpoints(&assignment.clone());
         }
         Ok(cluster)
-    }
-
-    /// The name under which EDS has its endpoints.
-    pub(crate) fn eds_service_name(&self) -> Option<&str> {
-        match &self.config.discovery {
-            Discovery::Eds { service_name } => Some(service_name),
-            Discovery::Static(_) | Discovery::OriginalDst { .. } | Discovery::Dns(_) => None,
-        }
     }
 
     /// Whether its hosts are known as far as they can be: for names, once they were asked for.

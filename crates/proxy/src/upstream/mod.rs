@@ -47,9 +47,9 @@ pub(crate) async fn sweep_outliers(shared: Arc<Shared>) {
         tokio::time::sleep(SWEEP_TICK).await;
         let snapshot = shared.snapshot.load_full();
         let now = Instant::now();
-        for (name, cluster) in &snapshot.clusters {
+        for cluster in snapshot.compiled_clusters() {
             let Some(detector) = cluster.detector() else { continue };
-            let last = swept.entry(name.clone()).or_insert(now);
+            let last = swept.entry(cluster.name.clone()).or_insert(now);
             if now.duration_since(*last) >= detector.interval() {
                 *last = now;
                 cluster.sweep();

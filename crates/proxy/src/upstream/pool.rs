@@ -291,7 +291,7 @@ impl Pools {
         let snapshot = worker.shared.snapshot.load();
         let mut clusters = self.clusters.borrow_mut();
         clusters.retain(|name, pool| {
-            let current = snapshot.clusters.get(name).is_some_and(|c| Arc::ptr_eq(c, &pool.cluster));
+            let current = snapshot.clusters.get(name).and_then(|c| c.compiled()).is_some_and(|c| Arc::ptr_eq(c, &pool.cluster));
             current || Rc::strong_count(pool) > 1
         });
         clusters.values().for_each(|pool| pool.reap());
