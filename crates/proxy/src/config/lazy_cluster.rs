@@ -1,8 +1,9 @@
 //! Clusters that are compiled when they first carry something.
 //!
 //! A proxy that sees the whole mesh is sent every cluster in it and uses a few. One that nobody uses is kept as it came, which is
-//! a tenth of what it takes when compiled: with its hosts, what is learnt of each, its TLS and its counters.
+//! a small part of what it takes when compiled: with its hosts, what is learnt of each, its TLS and its counters.
 
+use super::compact::Compact;
 use super::references::References;
 use super::secrets::SharedSecrets;
 use crate::upstream::Cluster;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub(crate) struct LazyCluster {
     name: Arc<str>,
     /// As it came.
-    resource: Box<[u8]>,
+    resource: Compact,
     /// The name of its endpoints.
     eds_service_name: Option<Arc<str>>,
     references: References,
@@ -22,7 +23,7 @@ pub(crate) struct LazyCluster {
     compiled: OnceLock<Arc<Cluster>>,
     /// The newest endpoints as they came. Locked while they are given to the compiled cluster and while that is made, so that
     /// it never stays without the newest ones.
-    endpoints: Mutex<Option<Arc<[u8]>>>,
+    endpoints: Mutex<Option<Arc<Compact>>>,
 }
 
 impl LazyCluster {
@@ -30,7 +31,7 @@ impl LazyCluster {
     /// compiled that has something to do before it is used (names to resolve), or that carries over what was learnt by the
     /// `previous` one.
     pub(crate) fn new(
-        resource: &[u8],
+        resource: Compact,
         model: dataplane::Cluster,
         secrets: &SharedSecrets,
         previous: Option<&Self>,
@@ -49,12 +50,12 @@ impl LazyCluster {
             compiled.get_or_init(|| Arc::new(cluster));
         }
         let endpoints = Mutex::default();
-        Ok(Self { name, resource: resource.into(), eds_service_name, references, secrets: secrets.clone(), compiled, endpoints })
+        Ok(Self { name, resource, eds_service_name, references, secrets: secrets.clone(), compiled, endpoints })
     }
 
     /// Whether it is the same as this resource, or says the same.
     pub(crate) fn is(&self, resource: &[u8], model: &dataplane::Cluster) -> bool {
-        *self.resource == *resource || self.model().as_ref() == Some(model)
+        self.resource.is(resource) || self.model().as_ref() == Some(model)
     }
 
     /// Its name.
@@ -74,7 +75,7 @@ impl LazyCluster {
 
     /// What it says; there always is something, because it was read before.
     pub(crate) fn model(&self) -> Option<dataplane::Cluster> {
-        decode::cluster(&self.resource).ok().map(|decoded| decoded.value)
+        decode::cluster(&self.resource.bytes()).ok().map(|decoded| decoded.value)
     }
 
     /// The cluster, if it was used.
@@ -91,7 +92,7 @@ impl LazyCluster {
     /// The cluster as it is or would be if it was used; for people, who use nothing by looking.
     pub(crate) fn peek(&self) -> Option<Arc<Cluster>> {
         let endpoints = self.endpoints();
-        self.compiled.get().cloned().or_else(|| Some(Arc::new(self.made(&endpoints, None)?)))
+        self.compiled.get().cloned().or_else(|| Some(Arc::new(self.made(endpoints.as_ref(), None)?)))
     }
 
     /// Takes the place of another version: goes on with what was learnt by that.
@@ -102,7 +103,7 @@ impl LazyCluster {
     }
 
     /// Takes new endpoints, which are good.
-    pub(crate) fn set_endpoints(&self, resource: Arc<[u8]>) {
+    pub(crate) fn set_endpoints(&self, resource: Arc<Compact>) {
         let mut endpoints = self.endpoints();
         if let Some(cluster) = self.compiled.get() {
             give(cluster, &resource);
@@ -115,12 +116,12 @@ impl LazyCluster {
         let endpoints = self.endpoints();
         if self.compiled.get().is_none() {
             // Nobody else can be here: it is set while the endpoints are locked only.
-            let _ = self.compiled.set(Arc::new(self.made(&endpoints, previous)?));
+            let _ = self.compiled.set(Arc::new(self.made(endpoints.as_ref(), previous)?));
         }
         self.compiled.get()
     }
 
-    fn made(&self, endpoints: &Option<Arc<[u8]>>, previous: Option<&Cluster>) -> Option<Cluster> {
+    fn made(&self, endpoints: Option<&Arc<Compact>>, previous: Option<&Cluster>) -> Option<Cluster> {
         let cluster = Cluster::compile(self.model()?, &mut self.secrets.lock(), previous);
         let cluster =
             cluster.inspect_err(|error| tracing::error!(cluster = %self.name, %error, "is not usable any more")).ok()?;
@@ -131,14 +132,14 @@ impl LazyCluster {
     }
 
     /// Endpoints are replaced whole: there is nothing half done after a failure.
-    fn endpoints(&self) -> MutexGuard<'_, Option<Arc<[u8]>>> {
+    fn endpoints(&self) -> MutexGuard<'_, Option<Arc<Compact>>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Gives a cluster its endpoints, which were read before.
-fn give(cluster: &Cluster, resource: &[u8]) {
-    if let Ok(decoded) = decode::cluster_load_assignment(resource) {
+fn give(cluster: &Cluster, resource: &Compact) {
+    if let Ok(decoded) = decode::cluster_load_assignment(&resource.bytes()) {
         cluster.set_endpoints(&decoded.value);
     }
 }

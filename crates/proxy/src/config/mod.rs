@@ -1,5 +1,6 @@
 //! Configuration: from the bytes that the control plane sends to the tables that requests consult.
 
+mod compact;
 pub(crate) mod compiled;
 pub(crate) mod files;
 mod lazy_cluster;

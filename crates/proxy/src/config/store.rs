@@ -5,6 +5,7 @@
 //! and secrets, a route configuration for its clusters, a listener for all of these. So no request meets half of a change, in
 //! whatever order its parts come. (Envoy leaves the wait of routes to the order in which the control plane sends.)
 
+use super::compact::{Compact, Compactor};
 use super::compiled::Listener;
 use super::lazy_cluster::LazyCluster;
 use super::references::References;
@@ -56,10 +57,11 @@ pub(crate) struct Store {
     listeners: Warming<Listener>,
     clusters: Warming<LazyCluster>,
     /// Endpoints as they came, by the name that clusters know them by.
-    assignments: HashMap<Arc<str>, Arc<[u8]>>,
+    assignments: HashMap<Arc<str>, Arc<Compact>>,
     /// Clusters whose endpoints have another name than they (`eds_cluster_config.service_name`), by their own.
     renamed: BTreeMap<Arc<str>, Arc<str>>,
     routes: Warming<Routes>,
+    compactors: Compactors,
     /// Where this proxy is, and what is told of where those of its workload are.
     own: Option<(Locality, Arc<ArcSwapOption<Origin>>)>,
     /// Fields that are not supported and change nothing, by resource.
@@ -75,10 +77,18 @@ struct Moment<'a> {
     to_come: HashSet<&'a str>,
 }
 
+/// Make small what is kept as it came, by type.
+#[derive(Default)]
+struct Compactors {
+    clusters: Compactor,
+    endpoints: Compactor,
+    routes: Compactor,
+}
+
 /// A route configuration, compiled.
 struct Routes {
     /// As they came, for people: what requests need is in the table.
-    resource: Box<[u8]>,
+    resource: Compact,
     table: Arc<RouteTable>,
     references: References,
 }
@@ -86,7 +96,7 @@ struct Routes {
 impl Routes {
     /// What they say; there always is something, because they were read before.
     fn model(&self) -> Option<dataplane::RouteConfiguration> {
-        decode::route_configuration(&self.resource).ok().map(|decoded| decoded.value)
+        decode::route_configuration(&self.resource.bytes()).ok().map(|decoded| decoded.value)
     }
 }
 
@@ -101,6 +111,7 @@ impl Store {
             assignments: HashMap::new(),
             renamed: BTreeMap::new(),
             routes: Warming::default(),
+            compactors: Compactors::default(),
             own: None,
             ignored: BTreeMap::new(),
             rejected: BTreeMap::new(),
@@ -205,7 +216,8 @@ impl Store {
                 same_name(name, &model.name)?;
                 if self.routes.latest(name).is_none_or(|r| r.model() != Some(model.clone())) {
                     let table = Arc::new(RouteTable::compile(&model).map_err(|e| e.to_string())?);
-                    let routes = Routes { references: References::of_routes(&model), table, resource: bytes.into() };
+                    let resource = self.compactors.routes.keep(bytes);
+                    let routes = Routes { references: References::of_routes(&model), table, resource };
                     self.routes.put(name.into(), routes, now);
                 }
                 ignored
@@ -250,6 +262,7 @@ impl Store {
             return Ok(());
         }
         let previous = self.clusters.latest(name).or_else(|| self.clusters.active().get(name));
+        let resource = self.compactors.clusters.keep(resource);
         let cluster = LazyCluster::new(resource, model, &self.secrets, previous.map(Arc::as_ref))?;
         let name = cluster.name().clone();
         match cluster.eds_service_name() {
@@ -268,7 +281,7 @@ impl Store {
             let of_group = |group: &LocalityEndpoints| std::iter::repeat_n(group.locality.clone(), group.endpoints.len());
             origin.store(Some(Arc::new(Origin::new(own.clone(), assignment.localities.iter().flat_map(of_group)))));
         }
-        let resource: Arc<[u8]> = resource.into();
+        let resource = Arc::new(self.compactors.endpoints.keep(resource));
         let renamed = self.renamed.iter().filter(|(_, service)| ***service == *name).map(|(cluster, _)| &**cluster);
         let clusters = std::iter::once(name).chain(renamed).flat_map(|cluster| self.clusters.wanted_of(cluster));
         for cluster in clusters.filter(|c| c.eds_service_name().is_some_and(|service| **service == *name)) {
