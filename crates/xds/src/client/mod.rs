@@ -4,6 +4,7 @@ mod run;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod stream;
 
 pub use run::{Connected, ConnectionState, Endpoint, Handle, Options, Updates, run};
 pub use session::{Added, Request, Session, Update, UpdateId};

@@ -1,16 +1,19 @@
 //! Keeps a [`Session`] connected.
 
 use super::session::{Request, Session, Update, UpdateId};
+use super::stream::{self, Answers};
 use crate::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use crate::server::{BoxFuture, Protocol};
 use crate::{Node, ResourceType};
 use rand::Rng;
+use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{Status, Streaming};
+use tower_service::Service;
 
 /// A channel to a server and the token for one stream on it.
 #[derive(Debug)]
@@ -270,8 +273,9 @@ impl<E: Endpoint> Client<E> {
 
 /// A stream whose response head has not come yet: a server may send it only with its first message.
 struct Opening<F: Form> {
-    pending: Option<BoxFuture<'static, Result<Streaming<F::Response>, Status>>>,
-    open: Option<Streaming<F::Response>>,
+    pending: Option<BoxFuture<'static, Result<Answers, Status>>>,
+    open: Option<Answers>,
+    form: PhantomData<F>,
 }
 
 impl<F: Form> Opening<F> {
@@ -283,7 +287,7 @@ impl<F: Form> Opening<F> {
             self.open = Some(opened?);
         }
         match &mut self.open {
-            Some(stream) => stream.message().await,
+            Some(answers) => answers.message().await,
             None => Ok(None),
         }
     }
@@ -294,19 +298,10 @@ async fn open<F: Form, E: Endpoint>(
     options: &Options,
     outbound: mpsc::Receiver<F::Request>,
 ) -> Result<Opening<F>, String> {
-    let Connected { channel, authorization } = endpoint.connect().await?;
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(options.max_response_bytes);
-    grpc.ready().await.map_err(|error| format!("cannot connect: {error}"))?;
-    let mut request = tonic::Request::new(ReceiverStream::new(outbound));
-    if let Some(value) = authorization {
-        request.metadata_mut().insert("authorization", value);
-    }
-    let path = http::uri::PathAndQuery::from_static(F::PATH);
-    let pending = async move {
-        let codec = tonic_prost::ProstCodec::<F::Request, F::Response>::default();
-        Ok(grpc.streaming(request, path, codec).await?.into_inner())
-    };
-    Ok(Opening { pending: Some(Box::pin(pending)), open: None })
+    let Connected { mut channel, authorization } = endpoint.connect().await?;
+    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(|error| format!("cannot connect: {error}"))?;
+    let pending = stream::call::<F::Request, F::Response>(channel, F::PATH, authorization, outbound, options.max_response_bytes);
+    Ok(Opening { pending: Some(Box::pin(pending)), open: None, form: PhantomData })
 }
 
 /// What the two forms of the protocol differ in.
