@@ -45,14 +45,15 @@ def memory(target, role="client"):
 
 
 def settled_memory(target, _):
-    """Memory of the client's proxy once it does not change any more."""
-    last = memory(target)
-    for _ in range(20):
+    """Memory of the client's proxy once it has not changed for three seconds: some give back what only their start needed."""
+    last, still = memory(target), 0
+    for _ in range(40):
         time.sleep(1)
         now = memory(target)
-        if abs(now["own_mb"] - last["own_mb"]) <= 0.02 * last["own_mb"]:
+        same = all(abs(now[key] - last[key]) <= 0.02 * last[key] for key in now)
+        last, still = now, still + 1 if same else 0
+        if still >= 3:
             return now
-        last = now
     raise Failure(f"{target.name}: memory does not settle")
 
 
