@@ -183,8 +183,7 @@ mod tests {
     #[test]
     fn the_end_tells_what_went_wrong() {
         let one = encoded(&["a".to_owned()]);
-        let nonces = vec!["a".to_owned()];
-        assert_eq!(all(answers(&one, 9, "14", 100)), (nonces.clone(), Some(Code::Unavailable)));
+        assert_eq!(all(answers(&one, 9, "14", 100)), (vec!["a".to_owned()], Some(Code::Unavailable)));
         assert_eq!(all(answers(&one[..one.len() - 1], 9, "0", 100)), (Vec::new(), Some(Code::Internal)));
         assert_eq!(all(answers(&one, 9, "0", 1)), (Vec::new(), Some(Code::ResourceExhausted)), "too long");
         assert_eq!(all(answers(&[1, 0, 0, 0, 0], 9, "0", 100)), (Vec::new(), Some(Code::Unimplemented)), "compressed");
