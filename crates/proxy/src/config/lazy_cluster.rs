@@ -28,8 +28,8 @@ pub(crate) struct LazyCluster {
 
 impl LazyCluster {
     /// Takes a resource, and the same decoded. What cannot be compiled is refused now, not when it is used. A cluster stays
-    /// compiled that has something to do before it is used (names to resolve), or that carries over what was learnt by the
-    /// `previous` one.
+    /// compiled that has something to do before it is used (names to resolve, the age of hosts to know), or that carries over
+    /// what was learnt by the `previous` one.
     pub(crate) fn new(
         resource: Compact,
         model: dataplane::Cluster,
@@ -44,9 +44,10 @@ impl LazyCluster {
         };
         let references = References::of_cluster(&model);
         let previous = previous.and_then(Self::compiled);
+        let has_to_do = eds_service_name.is_none() || model.slow_start.is_some();
         let cluster = Cluster::compile(model, &mut secrets.lock(), previous.map(Arc::as_ref))?;
         let compiled = OnceLock::new();
-        if eds_service_name.is_none() || previous.is_some() {
+        if has_to_do || previous.is_some() {
             compiled.get_or_init(|| Arc::new(cluster));
         }
         let endpoints = Mutex::default();

@@ -5,8 +5,8 @@ use crate::config::warming::{LINGER, PATIENCE};
 use crate::testing::{self, Encode, assignment, cluster, http, listener, routes, tcp};
 use ResourceType::{Cds, Eds, Lds, Rds, Sds};
 use lateen_model::dataplane::{
-    ClusterSpecifier, Mirror, RouteAction, Secret, SecretKind, SecretRef, SecretSource, Share, TlsParams, TransportSocket,
-    UpstreamTls,
+    ClusterSpecifier, Mirror, RouteAction, Secret, SecretKind, SecretRef, SecretSource, Share, SlowStart, TlsParams,
+    TransportSocket, UpstreamTls,
 };
 use lateen_tls::WorkloadIdentity;
 use std::time::Duration;
@@ -143,6 +143,15 @@ fn a_cluster_is_compiled_when_it_is_used() {
     assert!(Arc::ptr_eq(used, snapshot.cluster("unused").unwrap()), "once");
     let compiled: Vec<_> = snapshot.compiled_clusters().map(|c| c.name.clone()).collect();
     assert_eq!(compiled, ["unused".into()]);
+}
+
+#[test]
+fn a_cluster_that_counts_the_age_of_its_hosts_does_so_before_it_is_used() {
+    let mut bench = Bench::new();
+    let slow_start = SlowStart::try_new(Duration::from_secs(10), 10.0, 1.0).ok();
+    bench.send(Cds, &[&dataplane::Cluster { slow_start, ..cluster("v1", None) }]);
+    bench.send(Eds, &[&assignment("v1", &["10.0.0.1:80"])]);
+    assert_eq!(bench.store.snapshot().compiled_clusters().count(), 1);
 }
 
 #[test]
