@@ -93,6 +93,9 @@ pub(crate) struct Meant {
     /// It is not meant, and known: a fault that waits for its repair.
     #[serde(default)]
     pub(crate) fault: bool,
+    /// Which engine is faster decides whether it shows: a run in which it does not is no reason to take it out.
+    #[serde(default)]
+    sometimes: bool,
     #[serde(skip)]
     used: Cell<bool>,
 }
@@ -145,6 +148,6 @@ impl List {
 
     /// Entries that no difference has needed.
     pub(crate) fn unused(&self) -> impl Iterator<Item = &Meant> {
-        self.0.iter().filter(|meant| !meant.used.get())
+        self.0.iter().filter(|meant| !meant.used.get() && !meant.sometimes)
     }
 }
