@@ -58,6 +58,8 @@ struct Outcome {
     requests: u64,
     failed: u64,
     reports: Vec<Value>,
+    /// If one failed: entries of access logs, so far, of such.
+    failures: Vec<String>,
 }
 
 fn changes(engine: Engine) -> Vec<Outcome> {
@@ -73,7 +75,9 @@ fn changes(engine: Engine) -> Vec<Outcome> {
         let sum = |pointer: &str| reports.iter().map(|r| count(r, pointer)).sum::<u64>();
         let requests = sum("/requests");
         assert!(requests >= 20, "{engine:?}: {what}: too few requests: {reports:?}");
-        Outcome { requests, failed: requests - sum("/statuses/200"), reports }
+        let failed = requests - sum("/statuses/200");
+        let failures = if failed > 0 { shop.failures() } else { Vec::new() };
+        Outcome { requests, failed, reports, failures }
     };
     CHANGES.iter().map(outcome).collect()
 }
@@ -87,7 +91,7 @@ fn no_request_fails_while_pods_and_routes_change() {
         println!("{what:40} {ours:>16} {theirs:>16}");
     }
     for ((what, _), ours) in CHANGES.iter().zip(&lateen) {
-        assert_eq!(ours.failed, 0, "{what}: {:#?}", ours.reports);
+        assert_eq!(ours.failed, 0, "{what}: {:#?}\naccess logs:\n{}", ours.reports, ours.failures.join("\n"));
     }
 }
 

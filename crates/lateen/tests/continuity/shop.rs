@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::process::id;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -101,7 +102,13 @@ impl Wish {
 pub(crate) struct Shop {
     up: LateenUp,
     files: TempDir,
+    logs: TempDir,
     generation: u32,
+}
+
+/// Whether a line is an entry of a request that was not answered 200.
+fn failed(line: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|entry| entry.get("response_code").is_some_and(|code| code != 200))
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -110,11 +117,12 @@ impl Shop {
     pub(crate) fn start(engine: Engine, wish: &Wish) -> Self {
         let files = TempDir::with_prefix("lateen-continuity-").unwrap();
         fs::write(files.path().join("shop.yaml"), wish.manifests(0)).unwrap();
-        let mut arguments = vec![files.path().into()];
+        let logs = TempDir::with_prefix("lateen-continuity-logs-").unwrap();
+        let mut arguments = vec![files.path().into(), "--log-dir".into(), logs.path().into()];
         arguments.extend(engine.arguments());
         let name = format!("c{}-{}", id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let up = LateenUp::start(&lateen(), &name, &arguments).unwrap_or_else(|e| panic!("{e}"));
-        let shop = Self { up, files, generation: 0 };
+        let shop = Self { up, files, logs, generation: 0 };
         shop.in_force(wish);
         shop
     }
@@ -158,6 +166,17 @@ impl Shop {
             let reply = curl(&self.up, SHOP, CLIENT, &["http://web/"]);
             reply.head.contains(&header).then_some(())
         });
+    }
+
+    /// What the access logs of all sidecars, of pods that have ended too, say of requests that were not answered 200.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let log = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        let files = fs::read_dir(self.logs.path()).unwrap().map(|entry| entry.unwrap().path());
+        let failures = files.flat_map(|path| {
+            let pod = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            log(&path).lines().filter(|line| failed(line)).map(|line| format!("{pod}: {line}")).collect::<Vec<_>>()
+        });
+        failures.collect()
     }
 
     /// Starts a load that goes on until it is ended; see `lateen echo get`.
