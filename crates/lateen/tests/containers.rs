@@ -6,6 +6,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Mesh, eventually};
@@ -372,4 +375,48 @@ fn a_stopped_pod_leaves_the_endpoints_then_runs_its_hook_then_ends() {
     mesh.write(STOPPED.split("---\n").next().unwrap());
     mesh.wait("the stubborn one", |pods| pod(pods, "stubborn").is_none());
     assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
+const LEAVING: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: shop}
+spec: {containers: [{name: app, command: [sleep, \"1000\"]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {sidecar.istio.io/inject: \"true\"}}
+spec:
+  containers:
+  - name: app
+    command: [lateen, echo, --port, \"8080\"]
+    readinessProbe: {httpGet: {path: /healthz, port: 8080}}
+";
+
+#[test]
+fn a_pod_that_leaves_serves_whom_it_has_let_in() {
+    // Opens a connection, and asks only when it is told to.
+    const SLOW_CLIENT: &str = "exec 3<>/dev/tcp/$0/8080; echo open; read go; \
+        printf 'GET / HTTP/1.1\\r\\nhost: web\\r\\nconnection: close\\r\\n\\r\\n' >&3; cat <&3";
+    let mut mesh = Mesh::start(LEAVING);
+    let status = mesh.wait_ready(2);
+    let ip = pod(status["pods"].as_array().unwrap(), "web").unwrap()["ip"].as_str().unwrap();
+    let mut client = mesh.command(&["exec", "-n", "shop", "client", "--", "bash", "-c", SLOW_CLIENT, ip]);
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(client.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "open\n");
+
+    mesh.write(LEAVING.split("---\n").next().unwrap());
+    mesh.wait("the end of the pod to begin", |pods| pod(pods, "web").is_none_or(|_| phase(pods, "web") == "Terminating"));
+    // Longer than what a pod waits without anyone who may still ask.
+    thread::sleep(Duration::from_secs(2));
+    writeln!(client.stdin.take().unwrap(), "go").unwrap();
+    let mut answer = String::new();
+    said.read_to_string(&mut answer).unwrap();
+    client.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    mesh.wait("the end of the pod", |pods| pod(pods, "web").is_none());
 }

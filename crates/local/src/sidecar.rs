@@ -308,6 +308,10 @@ async fn request(pod: &Pod, ip: std::net::IpAddr, port: u16, call: Call<'_>) -> 
     over_stream(stream.map_err(io::Error::other)?, &address.to_string(), call).await
 }
 
+/// How long nothing may have come before a sidecar's clients count as gone: a request that was sent just before they learnt that
+/// the pod leaves is still on its way.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Asks the sidecar to send its clients away, and waits until none is left or its time is over.
 pub(crate) async fn drain(mesh: &Mesh, pod: &Pod) {
     if pod.state().proxy.is_none() {
@@ -318,19 +322,33 @@ pub(crate) async fn drain(mesh: &Mesh, pod: &Pod) {
         return;
     }
     let deadline = Instant::now() + drain_time(mesh, pod);
+    let (mut quiet_since, mut came) = (Instant::now(), 0);
     while Instant::now() < deadline {
-        match active_requests(pod).await {
-            Some(0) | None => return,
-            Some(_) => tokio::time::sleep(Duration::from_millis(25)).await,
+        // One that does not say is another proxy, or has ended.
+        let Some(work) = work(pod).await else { return };
+        if work.active + work.opening > 0 || work.late != came {
+            (quiet_since, came) = (Instant::now(), work.late);
+        } else if quiet_since.elapsed() >= QUIET {
+            return;
         }
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
-/// Requests and connections in flight, as the sidecar counts them; `None` if it does not say.
-async fn active_requests(pod: &Pod) -> Option<u64> {
+/// What a sidecar has to do, as it counts it itself.
+#[derive(serde::Deserialize)]
+struct Work {
+    /// Requests and TCP connections in flight.
+    active: u32,
+    /// Connections whose first request has not come.
+    opening: u32,
+    /// What has come since it drains.
+    late: u32,
+}
+
+async fn work(pod: &Pod) -> Option<Work> {
     let answer = admin(pod, Method::GET, "/server_info").await.ok()?;
-    let body: serde_json::Value = serde_json::from_slice(answer.body()).ok()?;
-    body.get("active")?.as_u64()
+    serde_json::from_slice(answer.body()).ok()
 }
 
 /// Ends the sidecar, after its containers have ended.

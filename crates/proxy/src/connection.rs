@@ -3,6 +3,7 @@
 
 use crate::config::{Chain, Listener, Snapshot, Terminal};
 use crate::detect::{Detected, detect};
+use crate::drain::Opening;
 use crate::listener::Accepted;
 use crate::serve_http::serve_http;
 use crate::sniff::{ClientHello, Spoken};
@@ -14,6 +15,7 @@ use lateen_policy::filter_chain::ConnectionFacts;
 use lateen_policy::{ConnectionView, Peer};
 use lateen_tls::PeerInfo;
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<PeerInfo>,
     /// The peer's element of `x-forwarded-client-cert`, made when first needed.
     pub(crate) forwarded_client_cert: std::cell::OnceCell<String>,
+    /// Until the first request, or until its bytes are forwarded.
+    pub(crate) opening: RefCell<Option<Opening>>,
 }
 
 impl Connection {
@@ -120,6 +124,7 @@ async fn begin(
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let stream = TcpStream::from_std(stream)?;
+    let opening = worker.shared.drain.opening();
     let mut snapshot = worker.shared.snapshot.load_full();
 
     // Addresses and the listener of the destination.
@@ -146,6 +151,7 @@ async fn begin(
         protocols: Vec::new(),
         tls: None,
         forwarded_client_cert: std::cell::OnceCell::new(),
+        opening: RefCell::new(Some(opening)),
     };
     if !learnt {
         worker.telemetry.connection_failed(&connection, &listener, ConnectionOutcome::NotLearned);

@@ -1,5 +1,6 @@
 //! Leaving in order: first no new work is asked for, then what is in flight ends, then the process.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::Notify;
 
@@ -8,6 +9,10 @@ use tokio::sync::Notify;
 pub(crate) struct Drain {
     draining: AtomicBool,
     active_requests: AtomicU32,
+    /// Connections that are being opened: nothing of theirs is counted as a request yet.
+    opening: AtomicU32,
+    /// What has begun since it drains: requests, and connections.
+    late: AtomicU32,
     started: Notify,
     quit: Notify,
 }
@@ -38,14 +43,39 @@ impl Drain {
     }
 
     /// Counts a request (or TCP connection) that draining waits for, until the guard is dropped.
-    pub(crate) fn in_flight(self: &std::sync::Arc<Self>) -> InFlight {
+    pub(crate) fn in_flight(self: &Arc<Self>) -> InFlight {
         self.active_requests.fetch_add(1, Ordering::Relaxed);
+        self.note_late();
         InFlight(self.clone())
+    }
+
+    /// Counts a connection of which it is not known yet what it will ask, until the guard is dropped: a handshake may last, and
+    /// a request be on its way behind it.
+    pub(crate) fn opening(self: &Arc<Self>) -> Opening {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        self.note_late();
+        Opening(self.clone())
+    }
+
+    fn note_late(&self) {
+        if self.is_draining() {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Requests and TCP connections in flight.
     pub(crate) fn active(&self) -> u32 {
         self.active_requests.load(Ordering::Relaxed)
+    }
+
+    /// Connections whose first request has not come.
+    pub(crate) fn opening_now(&self) -> u32 {
+        self.opening.load(Ordering::Relaxed)
+    }
+
+    /// Requests and connections that came since [`Self::start`]: who waits for the end of all sees whether there are still any.
+    pub(crate) fn late(&self) -> u32 {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Asks the process to end, as SIGTERM does.
@@ -61,10 +91,20 @@ impl Drain {
 
 /// One unit of work in flight.
 #[derive(Debug)]
-pub(crate) struct InFlight(std::sync::Arc<Drain>);
+pub(crate) struct InFlight(Arc<Drain>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.active_requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection that is being opened.
+#[derive(Debug)]
+pub(crate) struct Opening(Arc<Drain>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::Relaxed);
     }
 }

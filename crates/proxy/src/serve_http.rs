@@ -63,6 +63,7 @@ impl HttpConnection {
     async fn serve(&self, exchange: ServerExchange<Stream>) -> bool {
         let Some(mut in_force) = self.current() else { return false };
         let _in_flight = self.worker.shared.drain.in_flight();
+        drop(self.connection.opening.take());
         let on_demand = &self.worker.shared.on_demand;
         let authority = exchange.head.authority().unwrap_or_default();
         let open = on_demand.of_request(&in_force.snapshot, &in_force.hcm, authority);

@@ -84,6 +84,7 @@ pub(crate) async fn serve(
 ) {
     let Terminal::Tcp(route) = &chain.terminal else { return };
     let _in_flight = worker.shared.drain.in_flight();
+    drop(connection.opening.take());
     let mut account = TcpAccount::open(&connection, &chain);
     let upstream = match prepared.filter(|p| Arc::ptr_eq(&p.chain, &chain)) {
         Some(prepared) => Ok(prepared),

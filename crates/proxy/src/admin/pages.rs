@@ -250,6 +250,8 @@ fn server_info(shared: &Shared, subscription: &Subscription) -> Value {
         "uptime_seconds": shared.started.elapsed().as_secs(),
         "draining": shared.drain.is_draining(),
         "active": shared.drain.active(),
+        "opening": shared.drain.opening_now(),
+        "late": shared.drain.late(),
         "workers": shared.workers().iter().map(crate::worker::WorkerHandle::connections).collect::<Vec<_>>(),
         "warming": {"listeners": warming.listeners, "clusters": warming.clusters, "routes": warming.routes},
         "control_plane": {

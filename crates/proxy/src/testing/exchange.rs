@@ -66,6 +66,7 @@ impl Proxy {
             protocols: Vec::new(),
             tls: self.peer.clone(),
             forwarded_client_cert: std::cell::OnceCell::new(),
+            opening: std::cell::RefCell::default(),
         });
         let listener = self.listener();
         let chosen = lateen_policy::filter_chain::ChainChoice::Chain(0);

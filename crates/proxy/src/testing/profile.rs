@@ -118,6 +118,7 @@ fn a_hop() {
         protocols: Vec::new(),
         tls: None,
         forwarded_client_cert: std::cell::OnceCell::new(),
+        opening: std::cell::RefCell::default(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(LocalSet::new().run_until(async {
