@@ -413,16 +413,14 @@ fn clients_show_certificates(edge: &Edge) {
 fn certificates_are_replaced_while_it_runs(edge: &Edge) {
     let next = TestCa::new();
     fs::write(edge.files.path().join("next.pem"), next.root_pem()).unwrap();
-    let both = edge.ca.root_pem().to_owned() + next.root_pem();
-    fs::write(edge.files.path().join("both.pem"), both).unwrap();
     let fresh = secret("a-cert", &next.leaf().dns("a.example.com").issue(), None, false);
     let before = edge.manifest.find("metadata: {name: a-cert").unwrap();
     let start = edge.manifest[..before].rfind("---\n").unwrap() + 4;
     let end = before + edge.manifest[before..].find("---\n").unwrap() + 4;
     edge.mesh.write(&format!("{}{fresh}{}", &edge.manifest[..start], &edge.manifest[end..]));
     eventually("the new certificate is shown", || {
-        // Whichever it has, the port stays open.
-        let (status, text) = edge.https("a.example.com", "/", &["--cacert", "both.pem"]);
+        // Whichever it has, the port stays open. (Of two roots of one name, OpenSSL tries one.)
+        let (status, text) = edge.https("a.example.com", "/", &["--insecure"]);
         assert_eq!(status, 200, "{text}");
         (edge.https("a.example.com", "/", &["--cacert", "next.pem"]).0 == 200).then_some(())
     });
