@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Choice {
     /// eBPF where it works, else nftables
+    #[default]
     Auto,
     /// eBPF: no address translation, no connection tracking; needs root
     Ebpf,
     /// Address translation by nftables, as Istio does it
-    #[default]
     Nftables,
 }
 
@@ -38,8 +38,8 @@ pub struct CaptureStatus {
     pub reason: String,
 }
 
-/// Why a mesh that was not told to use eBPF does not.
-const NOT_ASKED: &str = "`--capture auto` takes eBPF where it works";
+/// Why a mesh that was told to use nftables does.
+const NOT_ASKED: &str = "asked for by `--capture nftables`";
 
 /// The mesh's means of capture.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ pub struct Up {
     #[arg(long, value_name = "ENGINE", default_value = "lateen")]
     sidecar: Engine,
     /// How pods' traffic reaches their sidecars; `lateen status` tells what each pod has, and why
-    #[arg(long, env = "LATEEN_CAPTURE", value_enum, default_value = "nftables", value_name = "METHOD")]
+    #[arg(long, env = "LATEEN_CAPTURE", value_enum, default_value = "auto", value_name = "METHOD")]
     capture: Choice,
     /// `json`: print the status as JSON when the mesh is ready, and everything else on standard error
     #[arg(short, long, value_enum, default_value = "table")]
