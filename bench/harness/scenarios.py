@@ -117,4 +117,7 @@ ALL = [
     *(Scenario(f"services-{count}", f"Memory of a sidecar that sees {count:,} services", MEMORY, settled_memory,
                world=f"services-{count}", targets=tuple(worlds.ENGINES), once=True,
                note="Two subsets and ten endpoints each, unscoped; both sidecars have the same configuration.") for count in (500, 2000)),
+    Scenario("automatic-500", "Memory of a sidecar that may know 500 services, by an automatic scope", MEMORY, settled_memory,
+             world="services-500-automatic", targets=("lateen",), once=True,
+             note="The same services. What is held is the server that was called, and an index of the others."),
 ]

@@ -146,9 +146,13 @@ class Manifests:
                  resource("Service", "v1", "istio-system", "collector", {"selector": {"app": "collector"}, "ports": ports}),
                  resource("AuthorizationPolicy", "security.istio.io/v1", "pair", "server", allow))
 
-    def services(self, count):
-        """Services with two subsets and ten endpoints each, which every sidecar sees."""
+    def services(self, count, automatic):
+        """Services with two subsets and ten endpoints each, which every sidecar may know, and holds if the scope is not automatic."""
         self.add(resource("Namespace", "v1", None, "many"))
+        if not automatic:
+            config = "defaultConfig: {proxyMetadata: {LATEEN_AUTOMATIC_SCOPE: 'false'}}"
+            mesh = resource("ConfigMap", "v1", "istio-system", "istio", data={"mesh": config})
+            self.add(resource("Namespace", "v1", None, "istio-system"), mesh)
         for number in range(count):
             host, high, low = f"service-{number}.many.example", number // 250, number % 250 + 1
             endpoints = [{"address": f"10.{100 + e}.{high}.{low}", "labels": {"version": f"v{e % 2 + 1}"}} for e in range(10)]
@@ -332,7 +336,7 @@ class World:
         if self.kind == "observed":
             manifests.observe()
         elif self.kind.startswith("services"):
-            manifests.services(int(self.kind.split("-")[1]))
+            manifests.services(int(self.kind.split("-")[1]), automatic=self.kind.endswith("-automatic"))
         mesh = Mesh(self.kit, engine, f"bench-{engine}-{os.getpid()}", manifests)
         self.meshes.append(mesh)
         self.targets += [Target(name, shape, mesh, namespace) for name, shape, namespace, _ in layout]

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// Services that nobody calls.
+/// Services that nobody calls; more than a sidecar holds without being asked.
 const OTHERS: usize = 220;
 
 /// Clients, and servers of HTTP, of HTTP whose port does not say so, of TCP and of TLS; of each pod one of a set without an
@@ -28,7 +28,6 @@ kind: Pod
 metadata:
   name: client
   namespace: shop
-  annotations: {proxy.istio.io/config: '{proxyMetadata: {LATEEN_AUTOMATIC_SCOPE: "true"}}'}
 spec: {containers: [{name: app, command: ["sleep", "1000000"]}]}
 ---
 apiVersion: v1
@@ -107,9 +106,9 @@ spec:
 ---
 "#;
 
-fn manifest(dir: &str) -> String {
+fn manifest(dir: &str, others: usize) -> String {
     let mut text = PODS.replace("DIR", dir);
-    for number in 0..OTHERS {
+    for number in 0..others {
         let port = 80 + number % 3;
         write!(
             text,
@@ -124,19 +123,24 @@ fn manifest(dir: &str) -> String {
 struct Shop {
     mesh: Mesh,
     manifest: String,
-    _certificates: tempfile::TempDir,
+    certificates: tempfile::TempDir,
 }
 
 impl Shop {
     fn start() -> Self {
+        Self::with(OTHERS)
+    }
+
+    /// A mesh of so many other services.
+    fn with(others: usize) -> Self {
         let files = tempfile::tempdir().unwrap();
         let server = TestCa::new().leaf().dns("secure.shop.svc.cluster.local").issue();
         std::fs::write(files.path().join("server.pem"), server.chain_pem).unwrap();
         std::fs::write(files.path().join("server.key"), server.key_pem).unwrap();
-        let manifest = manifest(files.path().to_str().unwrap());
+        let manifest = manifest(files.path().to_str().unwrap(), others);
         let mut mesh = Mesh::start(&manifest);
         mesh.wait_ready(5);
-        Self { mesh, manifest, _certificates: files }
+        Self { mesh, manifest, certificates: files }
     }
 
     fn sh(&self, pod: &str, script: &str) -> String {
@@ -279,4 +283,23 @@ fn without_the_control_plane_what_is_known_works_and_what_the_mesh_knows_is_not_
     });
     eventually("learnt from it", || (shop.get("client", "http://other-3/") == "200").then_some(()));
     assert_eq!(shop.held("client"), ["later", "other-3", "web"]);
+}
+
+#[test]
+fn a_small_mesh_is_held_from_the_start_also_when_it_grows() {
+    let shop = Shop::with(3);
+    assert_eq!(shop.held("client"), shop.held("eager"));
+    assert!(shop.held("client").len() > 3);
+    // Only who wants to learn in any mesh does.
+    assert_eq!(shop.held("forgetful"), Vec::<String>::new());
+
+    shop.mesh.write(&manifest(shop.certificates.path().to_str().unwrap(), OTHERS));
+    eventually("the services that are new", || (shop.held("client").len() > OTHERS).then_some(()));
+    assert_eq!(shop.metric("client", "lateen_on_demand_lookups_total"), 0.0);
+
+    // One that comes to the mesh as it is now learns. What it held is not in the way, and nothing fails.
+    kill(shop.control(), Signal::SIGKILL).unwrap();
+    eventually("the new control plane's answer", || (shop.held("client").len() < OTHERS).then_some(()));
+    assert_eq!(shop.get("client", "http://web/"), "200");
+    assert_eq!(shop.held("client"), ["web"]);
 }

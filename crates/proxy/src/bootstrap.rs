@@ -110,7 +110,8 @@ pub(crate) struct Settings {
 /// Learning services on demand (`LATEEN_AUTOMATIC_SCOPE`).
 #[derive(Clone, Debug)]
 pub(crate) struct AutomaticScope {
-    pub(crate) enabled: bool,
+    /// In meshes of more services than this; `None`: never.
+    pub(crate) above: Option<u32>,
     /// How long a call waits for the control plane's answer (`LATEEN_AUTOMATIC_SCOPE_TIMEOUT`).
     pub(crate) patience: Duration,
     /// After how long without use it is forgotten (`LATEEN_AUTOMATIC_SCOPE_FORGET_AFTER`).
@@ -119,7 +120,7 @@ pub(crate) struct AutomaticScope {
 
 impl Default for AutomaticScope {
     fn default() -> Self {
-        Self { enabled: false, patience: Duration::from_secs(5), forget_after: Duration::from_secs(3600) }
+        Self { above: None, patience: Duration::from_secs(5), forget_after: Duration::from_secs(3600) }
     }
 }
 
@@ -127,12 +128,16 @@ impl AutomaticScope {
     /// Gateways serve everybody: they hold everything.
     fn from_environment(env: &Env<'_>, role: Role) -> Result<Self, BootstrapError> {
         let default = Self::default();
-        let truth = |v: &str| v.parse::<bool>().ok();
-        let enabled = env.parse("LATEEN_AUTOMATIC_SCOPE", "true or false", truth)?.unwrap_or(AUTOMATIC_SCOPE);
+        let above = |v: &str| match v {
+            "true" => Some(Some(0)),
+            "false" => Some(None),
+            number => number.parse().ok().map(Some),
+        };
+        let above = env.parse("LATEEN_AUTOMATIC_SCOPE", "true, false, or a number of services", above)?;
         let positive = |v: &str| parse_go_duration(v).filter(|d| !d.is_zero());
         let expected = "a duration above zero, such as 5s";
         Ok(Self {
-            enabled: enabled && role == Role::Sidecar,
+            above: above.unwrap_or(Some(AUTOMATIC_SCOPE_ABOVE)).filter(|_| role == Role::Sidecar),
             patience: env.parse("LATEEN_AUTOMATIC_SCOPE_TIMEOUT", expected, positive)?.unwrap_or(default.patience),
             forget_after: env.parse("LATEEN_AUTOMATIC_SCOPE_FORGET_AFTER", expected, positive)?.unwrap_or(default.forget_after),
         })
@@ -163,8 +168,9 @@ impl<'a> Env<'a> {
     }
 }
 
-/// Whether sidecars learn on demand where nothing is said.
-const AUTOMATIC_SCOPE: bool = false;
+/// In meshes of more services than this sidecars learn on demand, where nothing else is said: to hold fewer costs next to nothing,
+/// and a first call that waits for nobody is worth more.
+const AUTOMATIC_SCOPE_ABOVE: u32 = 100;
 const DEFAULT_DISCOVERY: &str = "istiod.istio-system.svc:15012";
 const DEFAULT_TOKEN: &str = "/var/run/secrets/tokens/istio-token";
 const DEFAULT_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";

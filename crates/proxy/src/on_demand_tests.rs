@@ -6,7 +6,7 @@ use lateen_xds::on_demand::shards;
 const ORDER: &str = "order.shop.svc.cluster.local";
 
 fn on_demand() -> Arc<OnDemand> {
-    let settings = AutomaticScope { enabled: true, ..AutomaticScope::default() };
+    let settings = AutomaticScope { above: Some(0), ..AutomaticScope::default() };
     let on_demand = OnDemand::new(&settings, "shop");
     let hosts = [ORDER, "cart.shop.svc.cluster.local", "api.example.com"];
     let shards = shards(hosts.into_iter(), [[10, 96, 0, 1].into()].into_iter());

@@ -50,9 +50,10 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
     let control_plane = ControlPlane::new(settings);
     keep_identity(&shared, control_plane.clone());
     let mut node = node(settings);
-    if settings.automatic_scope.enabled {
+    if let Some(above) = settings.automatic_scope.above {
         // Not that of an agent beside an Envoy, which holds everything.
         node.metadata.insert(lateen_xds::on_demand::METADATA.to_owned(), "true".into());
+        node.metadata.insert(lateen_xds::on_demand::METADATA_ABOVE.to_owned(), above.into());
     }
     let mut store = Store::new(Secrets::new(shared.identity.clone()), shared.telemetry.clone());
     if shared.settings.self_discovery {

@@ -20,6 +20,10 @@ use std::net::IpAddr;
 /// The metadata by which a sidecar asks for it (`StringBool`).
 pub const METADATA: &str = "AUTOMATIC_SCOPE";
 
+/// The metadata with the number of services up to which it does not: a sidecar that may know no more than so many when it connects
+/// holds them all.
+pub const METADATA_ABOVE: &str = "AUTOMATIC_SCOPE_ABOVE";
+
 /// Into how many resources the index is divided.
 pub const SHARDS: usize = 64;
 

@@ -82,6 +82,12 @@ impl Proxy {
     }
 }
 
+/// Up to how many services a sidecar holds them all, rather than learn them (metadata `AUTOMATIC_SCOPE_ABOVE`).
+pub fn holds_up_to(node: &Node) -> usize {
+    let number = node.metadata.get(lateen_xds::on_demand::METADATA_ABOVE).and_then(serde_json::Value::as_u64);
+    number.and_then(|n| usize::try_from(n).ok()).unwrap_or_default()
+}
+
 /// Only Lateen's own sidecars can ask for what they do not hold.
 fn wants_automatic_scope(node: &Node) -> bool {
     let can = node.node_type == NodeType::Sidecar && node.flavor() == ProxyFlavor::Lateen;

@@ -3,7 +3,8 @@
 use super::memo::{self, Memo};
 use super::view::View;
 use super::{affected, convergence::Convergence};
-use crate::generate::Proxy;
+use crate::generate::proxy::holds_up_to;
+use crate::generate::{Proxy, Scope};
 use crate::metrics::Metrics;
 use crate::registration::{Member, Registry};
 use crate::world::{ChangeSet, Kind, World};
@@ -191,7 +192,7 @@ impl Hub {
             let moved: Vec<(ConnectionId, Arc<Slot>)> = ids.iter().filter_map(|id| Some((*id, slot(id)?))).collect();
             for (id, slot) in moved {
                 let mut proxy = proxy_of(&slot.client, &state.world);
-                if let Some(old) = state.class_of.get(&id).filter(|_| proxy.learned.is_some()) {
+                if let Some(old) = state.class_of.get(&id) {
                     proxy.learned.clone_from(&old.learned);
                 }
                 let proxy = Arc::new(proxy);
@@ -220,6 +221,19 @@ impl Hub {
         let view = self.join(&mut state, id, &proxy, slot);
         slot.view.store(view);
         true
+    }
+
+    /// A proxy that may know few services is given them all, whatever it wants. Decided when it connects, so that nothing is taken
+    /// from a proxy because the mesh has grown.
+    fn hold_a_small_mesh(&self, world: &World, client: &ClientInfo, proxy: &mut Proxy) {
+        let enough = holds_up_to(&client.node);
+        if enough == 0 || proxy.learned.is_none() {
+            return;
+        }
+        let whole = self.memo.whole(world, proxy, &Scope::key(world, proxy));
+        if whole.services.len() <= enough {
+            proxy.learned = None;
+        }
     }
 
     fn join(&self, state: &mut State, id: ConnectionId, proxy: &Arc<Proxy>, slot: &Arc<Slot>) -> Arc<View> {
@@ -296,7 +310,9 @@ impl ControlPlane for HubControlPlane {
         }
         let member = Member::of(client, &state.world).map_err(Rejection::Denied)?;
         let id = client.connection;
-        let proxy = Arc::new(proxy_of(client, &state.world));
+        let mut proxy = proxy_of(client, &state.world);
+        hub.hold_a_small_mesh(&state.world, client, &mut proxy);
+        let proxy = Arc::new(proxy);
         let view = hub.class_view(&mut state, &proxy);
         let slot = Arc::new(Slot { client: Arc::clone(client), view: ArcSwap::new(view) });
         hub.join(&mut state, id, &proxy, &slot);

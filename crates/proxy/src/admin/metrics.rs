@@ -166,7 +166,7 @@ fn process(page: &mut Page<'_>, shared: &Shared) {
         let help = "DNS questions that none of the pod's own servers has answered.";
         page.single("dns_upstream_failures_total", "counter", help, read(&stats.upstream_failures));
     }
-    if shared.settings.automatic_scope.enabled {
+    if shared.settings.automatic_scope.above.is_some() {
         on_demand(page, shared);
     }
     if let Some(credential) = shared.identity.credential().load() {

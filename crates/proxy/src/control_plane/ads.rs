@@ -82,7 +82,7 @@ impl Endpoint for ControlPlane {
 
 /// Starts the client on the current `LocalSet`. The subscription lives as long as the process.
 pub(crate) fn start(shared: Arc<Shared>, control_plane: ControlPlane, node: &Node, store: Store) -> Rc<RefCell<Subscription>> {
-    let automatic_scope = shared.settings.automatic_scope.enabled;
+    let automatic_scope = shared.settings.automatic_scope.above.is_some();
     let options = Options { accept_unasked: automatic_scope, ..Options::default() };
     let (handle, updates, client) = lateen_xds::client::run(node, control_plane, options);
     tokio::task::spawn_local(client);
