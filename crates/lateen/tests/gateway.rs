@@ -208,7 +208,6 @@ fn secret(name: &str, leaf: &Leaf, roots: Option<&str>, generic: bool) -> String
 struct Edge {
     mesh: Mesh,
     files: tempfile::TempDir,
-    ca: TestCa,
     manifest: String,
 }
 
@@ -239,7 +238,7 @@ impl Edge {
         open_to_all(files.path());
         let mut mesh = Mesh::start(&manifest);
         mesh.wait_ready(5);
-        let edge = Self { mesh, files, ca, manifest };
+        let edge = Self { mesh, files, manifest };
         eventually("all ports are open", || (edge.ports().len() == 4).then_some(()));
         edge
     }
