@@ -1,6 +1,7 @@
 //! What Kubernetes says of containers, on one machine: how they are made, probed, started again and stopped.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests do")]
+#![allow(clippy::disallowed_methods, reason = "a test may sleep")]
 
 mod common;
 
