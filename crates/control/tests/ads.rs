@@ -6,6 +6,7 @@ mod support;
 
 use lateen_control::debounce::DebounceConfig;
 use lateen_xds::ResourceType;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::{Mesh, PATIENCE, SCENARIO, pods};
 
@@ -86,6 +87,61 @@ async fn endpoints_are_not_held_back() {
     assert_eq!(names, ["outbound|80||payment-service.production.svc.cluster.local"]);
     let (status, body) = mesh.owner("GET", "/v1/propagated?generation=2&timeout=20s", "").await;
     assert_eq!(status, 200, "{body}");
+}
+
+/// What was worked out and encoded so far, by kind.
+async fn work(mesh: &Mesh) -> BTreeMap<String, f64> {
+    let (_, page) = mesh.page("/metrics").await;
+    let of_kind = |line: &str| {
+        let (kind, value) = line.strip_prefix("lateen_xds_generated_resources{type=\"")?.split_once("\"} ")?;
+        Some((kind.to_owned(), value.parse().ok()?))
+    };
+    page.lines().filter_map(of_kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_one_endpoint_costs_the_same_in_any_mesh() {
+    let mut costs = Vec::new();
+    for services in [5, 500] {
+        let mesh = scenario(DebounceConfig::default()).await;
+        let service = |number| {
+            format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: other-{number}, namespace: other}}\nspec: {{clusterIP: 10.97.{}.{}, ports: [{{name: http, port: 80}}]}}\n---\n",
+                number / 250,
+                number % 250 + 1
+            )
+        };
+        mesh.write("others.yaml", &(0..services).map(service).collect::<String>());
+        let mut first = mesh.client("production", "frontend-0");
+        first.sync().await;
+        let last = format!("outbound|80||other-{}.other.svc.cluster.local", services - 1);
+        first.until(|c| c.names("CDS").contains(&last)).await;
+        // From here on there is no other news than what the test makes.
+        let mut clients = ["frontend-1", "frontend-2", "batch-0"].map(|pod| mesh.client("production", pod));
+        for client in &mut clients {
+            client.sync().await;
+        }
+        let mut bytes = 0;
+        let mut made = BTreeMap::new();
+        // The pages are as of the last change: of two changes the second is looked at.
+        for (generation, ready) in [(2, false), (3, true)] {
+            let before = work(&mesh).await;
+            let mut changed = pods();
+            changed[4].ready = ready;
+            mesh.pods(generation, &changed).await;
+            for client in &mut clients {
+                let update = client.next().await;
+                assert_eq!((update.ty, update.added.len(), update.removed.len()), (ResourceType::Eds, 1, 0));
+                bytes += update.added[0].body.len();
+                assert!(client.updates.try_recv().is_err());
+            }
+            made = work(&mesh).await.into_iter().map(|(kind, made)| (kind.clone(), made - before[&kind])).collect();
+        }
+        // What proxies share is made once, or by some of them at the same moment.
+        assert!(made.iter().all(|(kind, made)| *made <= if kind == "eds" { 3.0 } else { 0.0 }), "{made:?}");
+        costs.push(bytes);
+    }
+    assert_eq!(costs[0], costs[1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
