@@ -6,6 +6,7 @@
 mod common;
 
 use std::fmt::Write as _;
+use std::process::Stdio;
 
 use common::{Mesh, eventually};
 use lateen_testkit::certificates::TestCa;
@@ -297,9 +298,14 @@ fn a_small_mesh_is_held_from_the_start_also_when_it_grows() {
     eventually("the services that are new", || (shop.held("client").len() > OTHERS).then_some(()));
     assert_eq!(shop.metric("client", "lateen_on_demand_lookups_total"), 0.0);
 
-    // One that comes to the mesh as it is now learns. What it held is not in the way, and nothing fails.
+    // One that comes to the mesh as it is now learns. What it held goes, and nothing fails that is called meanwhile.
+    let load = ["exec", "-n", "shop", "client", "--", "lateen", "echo", "get", "http://web/", "-n", "800", "--rate", "100"];
+    let load =
+        shop.mesh.command(&load).args(["-c", "4", "--timeout", "20s", "-o", "json"]).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("a request of the load", || (shop.metric("client", "lateen_requests_active") > 0.0).then_some(()));
     kill(shop.control(), Signal::SIGKILL).unwrap();
     eventually("the new control plane's answer", || (shop.held("client").len() < OTHERS).then_some(()));
-    assert_eq!(shop.get("client", "http://web/"), "200");
+    let report: Value = serde_json::from_slice(&load.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!((&report["requests"], &report["statuses"]["200"]), (&800.into(), &800.into()), "{report:#}");
     assert_eq!(shop.held("client"), ["web"]);
 }

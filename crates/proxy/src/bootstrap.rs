@@ -355,6 +355,19 @@ mod tests {
     }
 
     #[test]
+    fn an_automatic_scope_is_for_large_meshes_unless_something_else_is_said() {
+        let above = |value| settings(&[("LATEEN_AUTOMATIC_SCOPE", value)]).map(|s| s.automatic_scope.above);
+        assert_eq!(settings(&[]).unwrap().automatic_scope.above, Some(AUTOMATIC_SCOPE_ABOVE));
+        assert_eq!(above("true").unwrap(), Some(0));
+        assert_eq!(above("false").unwrap(), None);
+        assert_eq!(above("2000").unwrap(), Some(2000));
+        let error = above("yes").unwrap_err().to_string();
+        assert!(error.contains("LATEEN_AUTOMATIC_SCOPE") && error.contains("a number of services"), "{error}");
+        let gateway = Settings::from_environment(Role::Gateway, &environment(&[]), Path::new("/nonexistent")).unwrap();
+        assert_eq!(gateway.automatic_scope.above, None, "it serves everybody");
+    }
+
+    #[test]
     fn errors_name_the_variable() {
         let mut env = environment(&[]);
         env.remove("POD_NAME");

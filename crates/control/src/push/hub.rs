@@ -223,14 +223,16 @@ impl Hub {
         true
     }
 
-    /// A proxy that may know few services is given them all, whatever it wants. Decided when it connects, so that nothing is taken
-    /// from a proxy because the mesh has grown.
+    /// A proxy that may know no more services than it wants to learn from is given them all. Decided when it connects, so that
+    /// nothing is taken from a proxy because the mesh has grown. Where a Sidecar scopes it there is nothing to decide: should that
+    /// go, the mesh may be large.
     fn hold_a_small_mesh(&self, world: &World, client: &ClientInfo, proxy: &mut Proxy) {
         let enough = holds_up_to(&client.node);
-        if enough == 0 || proxy.learned.is_none() {
+        let key = Scope::key(world, proxy);
+        if enough == 0 || key.learned.is_none() {
             return;
         }
-        let whole = self.memo.whole(world, proxy, &Scope::key(world, proxy));
+        let whole = self.memo.whole(world, proxy, &key);
         if whole.services.len() <= enough {
             proxy.learned = None;
         }
