@@ -1,7 +1,6 @@
 //! What Kubernetes says of containers, on one machine: how they are made, probed, started again and stopped.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests do")]
-#![allow(clippy::disallowed_methods, reason = "a test may sleep")]
 
 mod common;
 
@@ -412,6 +411,7 @@ fn a_pod_that_leaves_serves_whom_it_has_let_in() {
     mesh.write(LEAVING.split("---\n").next().unwrap());
     mesh.wait("the end of the pod to begin", |pods| pod(pods, "web").is_none_or(|_| phase(pods, "web") == "Terminating"));
     // Longer than what a pod waits without anyone who may still ask.
+    #[expect(clippy::disallowed_methods, reason = "there is no worker to block")]
     thread::sleep(Duration::from_secs(2));
     writeln!(client.stdin.take().unwrap(), "go").unwrap();
     let mut answer = String::new();

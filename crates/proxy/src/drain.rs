@@ -68,6 +68,11 @@ impl Drain {
         self.active_requests.load(Ordering::Relaxed)
     }
 
+    /// All that draining waits for.
+    pub(crate) fn pending(&self) -> u32 {
+        self.active() + self.opening_now()
+    }
+
     /// Connections whose first request has not come.
     pub(crate) fn opening_now(&self) -> u32 {
         self.opening.load(Ordering::Relaxed)

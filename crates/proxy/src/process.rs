@@ -120,11 +120,15 @@ async fn drain(shared: &Shared) {
     shared.drain.start();
     shared.workers().iter().for_each(|w| w.send(Job::CloseIdle));
     let deadline = tokio::time::Instant::now() + shared.settings.termination_drain;
-    while shared.drain.active() + shared.drain.opening_now() > 0 && tokio::time::Instant::now() < deadline {
+    while shared.drain.pending() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    match shared.drain.active() {
+    match shared.drain.pending() {
         0 => tracing::info!("drained"),
-        left => tracing::warn!(left, "ending with requests in flight, after {:?} of draining", shared.settings.termination_drain),
+        left => tracing::warn!(
+            left,
+            "ending with requests or connections in flight, after {:?} of draining",
+            shared.settings.termination_drain
+        ),
     }
 }

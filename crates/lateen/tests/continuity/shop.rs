@@ -106,9 +106,9 @@ pub(crate) struct Shop {
     generation: u32,
 }
 
-/// Whether a line is an entry of a request that was not answered 200.
+/// Whether a line is an entry of a request (not of a TCP connection) that was not answered 200.
 fn failed(line: &str) -> bool {
-    serde_json::from_str::<Value>(line).is_ok_and(|entry| entry.get("response_code").is_some_and(|code| code != 200))
+    serde_json::from_str::<Value>(line).is_ok_and(|entry| entry["method"].is_string() && entry["response_code"] != 200)
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
