@@ -12,12 +12,7 @@
  *
  * The programs see every process of the cgroup they are attached to; a network namespace that is not in `pods` is left alone.
  */
-#include "kernel.h"
-
-/* An IP address, of version 4 as ::ffff:a.b.c.d; network order. */
-struct address {
-	__u32 w[4];
-};
+#include "flow.h"
 
 #define BY_MARK 1       /* the proxy's sockets have the mark `mark`; else its users or groups are in `values` */
 #define ALL_OUTBOUND 2  /* every destination is captured */
@@ -48,13 +43,6 @@ struct range {
 	struct address to;
 };
 
-/* A connection as its accepting end sees it; ports in host order. */
-struct flow {
-	__u64 netns;
-	struct address local, remote;
-	__u32 local_port, remote_port;
-};
-
 enum { CAPTURED = 1, ACCEPTED, OWN_CALL, DNS };
 struct note {
 	struct address to;
@@ -67,19 +55,6 @@ struct listener {
 	__u32 family, pad;
 };
 
-/* A word of a context by its fixed offset: clang would merge the loads of two branches into one through a pointer, which the
- * kernel does not allow. */
-#define WORD(ctx, field) \
-	({ \
-		__u64 word_; \
-		asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(word_) : "r"(ctx), "i"(__builtin_offsetof(typeof(*(ctx)), field))); \
-		(__u32)word_; \
-	})
-
-#define MAP(name_, type_, entries_, flags_, key_, value_) \
-	struct { UINT(type, type_); UINT(max_entries, entries_); UINT(map_flags, flags_); TYPE(key, key_); TYPE(value, value_); } \
-		name_ SEC(".maps")
-
 MAP(pods, MAP_HASH, 4096, NO_PREALLOC, __u64, struct pod);
 MAP(addresses, MAP_HASH, 65536, NO_PREALLOC, struct address, __u64);
 MAP(values, MAP_HASH, 1048576, NO_PREALLOC, struct value, __u8);
@@ -88,16 +63,6 @@ MAP(notes, MAP_SK_STORAGE, 0, NO_PREALLOC, int, struct note);
 MAP(flows, MAP_LRU_HASH, 65536, 0, struct flow, struct note);
 MAP(own_calls, MAP_LRU_HASH, 16384, 0, struct flow, __u8);
 MAP(listeners, MAP_SOCKHASH, 8192, 0, struct listener, __u32);
-
-INLINE struct address v4(__u32 ip)
-{
-	return (struct address){{0, 0, htonl(0xffff), ip}};
-}
-
-INLINE int is_v4(const struct address *a)
-{
-	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == htonl(0xffff);
-}
 
 INLINE int is_loopback(const struct address *a)
 {
@@ -109,14 +74,6 @@ INLINE int is_loopback(const struct address *a)
 INLINE int is_unspecified(const struct address *a)
 {
 	return a->w[0] == 0 && a->w[1] == 0 && (a->w[2] == 0 || is_v4(a)) && a->w[3] == 0;
-}
-
-/* The address from which the sidecar calls its own application: 127.0.0.6 or ::6. */
-INLINE int is_inbound_source(const struct address *a)
-{
-	if (is_v4(a))
-		return a->w[3] == htonl(0x7f000006);
-	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == 0 && a->w[3] == htonl(6);
 }
 
 INLINE int has(__u64 netns, __u32 kind, __u32 number)
@@ -430,34 +387,6 @@ SEC("cgroup/getsockopt") int original_destination(struct bpf_sockopt *ctx)
 
 /* ---- connections as they come about ---- */
 
-/* The connection as the other end has it. */
-INLINE struct flow reversed(const struct flow *f)
-{
-	return (struct flow){f->netns, f->remote, f->local, f->remote_port, f->local_port};
-}
-
-INLINE void ends_of(struct bpf_sock_ops *ctx, struct flow *f)
-{
-	f->local_port = ctx->local_port;
-	f->remote_port = ntohl(ctx->remote_port);
-	if (ctx->family == AF_INET6) {
-		f->remote.w[0] = WORD(ctx, remote_ip6[0]);
-		f->remote.w[1] = WORD(ctx, remote_ip6[1]);
-		f->remote.w[2] = WORD(ctx, remote_ip6[2]);
-		f->remote.w[3] = WORD(ctx, remote_ip6[3]);
-		if (!is_v4(&f->remote)) {
-			f->local.w[0] = WORD(ctx, local_ip6[0]);
-			f->local.w[1] = WORD(ctx, local_ip6[1]);
-			f->local.w[2] = WORD(ctx, local_ip6[2]);
-			f->local.w[3] = WORD(ctx, local_ip6[3]);
-			return;
-		}
-	}
-	/* Also of IPv4 on an IPv6 socket, whose own IPv6 address is filled in later. */
-	f->remote = v4(WORD(ctx, remote_ip4));
-	f->local = v4(WORD(ctx, local_ip4));
-}
-
 SEC("sockops") int established(struct bpf_sock_ops *ctx)
 {
 	__u32 op = ctx->op;
@@ -473,7 +402,7 @@ SEC("sockops") int established(struct bpf_sock_ops *ctx)
 	pod = map_lookup(&pods, &f.netns);
 	if (!pod)
 		return 1;
-	ends_of(ctx, &f);
+	ENDS_OF(ctx, &f);
 	if (op == TCP_LISTEN_CB) {
 		struct listener key = {f.netns, ctx->family, 0};
 		/* The sidecar's, and not an application's on one address of its own. */

@@ -1,6 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR MIT
  *
- * The part of the kernel's BPF interface (linux/bpf.h, stable by promise) that capture.bpf.c uses, so that compiling it needs
+ * The part of the kernel's BPF interface (linux/bpf.h, stable by promise) that the programs use, so that compiling it needs
  * clang and nothing else, and gives the same object whatever headers a machine has.
  */
 #pragma once
@@ -27,18 +27,29 @@ typedef unsigned long long __u64;
 struct bpf_sock;
 struct bpf_sock_ops;
 struct bpf_sk_lookup;
+struct sk_msg_md;
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const map_update)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*const map_delete)(void *map, const void *key) = (void *)3;
 static __u64 (*const current_uid_gid)(void) = (void *)15;
+static long (*const sock_ops_cb_flags_set)(struct bpf_sock_ops *ctx, __u32 flags) = (void *)59;
 static long (*const sock_hash_update)(struct bpf_sock_ops *ctx, void *map, void *key, __u64 flags) = (void *)70;
+static long (*const msg_redirect_hash)(struct sk_msg_md *ctx, void *map, void *key, __u64 flags) = (void *)71;
 static long (*const sk_release)(void *sk) = (void *)86;
 static void *(*const sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
+static long (*const probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
 static __u64 (*const netns_cookie)(void *ctx) = (void *)122;
 static long (*const sk_assign)(struct bpf_sk_lookup *ctx, void *sk, __u64 flags) = (void *)124;
 
+static void *(*const skc_to_tcp_sock)(void *sk) = (void *)137;
+
 #define ANY 0
 #define STORAGE_CREATE 1
+#define INGRESS 1
+
+/* enum sk_action */
+#define SK_DROP 0
+#define SK_PASS 1
 
 /* Numbers of the network. */
 #define AF_INET 2
@@ -50,12 +61,15 @@ static long (*const sk_assign)(struct bpf_sk_lookup *ctx, void *sk, __u64 flags)
 #define SOL_IPV6 41
 #define SO_ORIGINAL_DST 80 /* IP6T_SO_ORIGINAL_DST has the same number */
 #define TCP_ESTABLISHED 1
+#define TCP_CLOSE 7
 
 /* Callbacks of sock_ops. */
 #define TCP_CONNECT_CB 3
 #define ACTIVE_ESTABLISHED_CB 4
 #define PASSIVE_ESTABLISHED_CB 5
+#define STATE_CB 10
 #define TCP_LISTEN_CB 11
+#define STATE_CB_FLAG 4
 
 #define htons(x) ((__u16)__builtin_bswap16(x))
 #define ntohl(x) __builtin_bswap32(x)
@@ -116,4 +130,15 @@ struct bpf_sk_lookup {
 	__u32 local_ip4, local_ip6[4];
 	__u32 local_port; /* host order */
 	__u32 ingress_ifindex;
+};
+
+struct sk_msg_md {
+	POINTER(void, data);
+	POINTER(void, data_end);
+	__u32 family;
+	__u32 remote_ip4, local_ip4, remote_ip6[4], local_ip6[4];
+	__u32 remote_port; /* network order, in the upper half */
+	__u32 local_port;  /* host order */
+	__u32 size;
+	POINTER(struct bpf_sock, sk);
 };

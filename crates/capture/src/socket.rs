@@ -149,6 +149,19 @@ pub fn set_keepalive(
     socket.set_tcp_keepalive(&keepalive)
 }
 
+/// Level and name of the option that `bpf/accelerate.bpf.c` answers.
+const UNREAD: (libc::c_int, libc::c_int) = (0x6c61, 1);
+
+/// How many bytes the application has not read of those that were sent to it through a connection of its sidecar that is
+/// accelerated ([`crate::ebpf::Accelerator`]).
+///
+/// # Errors
+/// Where nobody knows: the connection is not accelerated any more.
+pub fn unread_by_application<S: AsFd>(socket: &S) -> io::Result<usize> {
+    let unread = get_int(socket, UNREAD.0, UNREAD.1)?;
+    usize::try_from(unread).map_err(io::Error::other)
+}
+
 /// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum IpFamily {
@@ -177,6 +190,23 @@ pub(crate) fn set_int<S: AsFd>(socket: &S, level: libc::c_int, name: libc::c_int
         libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, std::ptr::from_ref(&value).cast::<libc::c_void>(), size)
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn get_int<S: AsFd>(socket: &S, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the length of the call; the pointer and the length describe `value`, which lives
+    // until the call returns, and the kernel writes at most `size` bytes.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            std::ptr::from_mut(&mut value).cast::<libc::c_void>(),
+            &raw mut size,
+        )
+    };
+    if rc == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -55,6 +55,13 @@ pub struct Up {
     /// How pods' traffic reaches their sidecars; `lateen status` tells what each pod has, and why
     #[arg(long, env = "LATEEN_CAPTURE", value_enum, default_value = "auto", value_name = "METHOD")]
     capture: Choice,
+    /// Hand over what applications and their sidecars send each other in the kernel, past TCP: faster, not quite like TCP
+    ///
+    /// A blocking read may end with EAGAIN, SO_RCVLOWAT and MSG_WAITALL do not hold, splice from the socket finds nothing, closing
+    /// with unread data does not reset the connection, and the counters of TCP_INFO stand still. Needs capture by eBPF and
+    /// Linux 6.13.
+    #[arg(long, env = "LATEEN_ACCELERATE")]
+    accelerate: bool,
     /// `json`: print the status as JSON when the mesh is ready, and everything else on standard error
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -71,6 +78,7 @@ impl Up {
             log_dir: self.log_dir,
             engine: self.sidecar,
             capture: self.capture,
+            accelerate: self.accelerate,
             json,
         };
         match launcher::up(&options) {
@@ -102,7 +110,7 @@ impl Down {
 /// Show the control plane and the pods of a running mesh
 ///
 /// The JSON has `control` (`pid`, `ready`) and `pods`, each with `namespace`, `name`, `ip`, `labels`, `service_account`,
-/// `ready`, `proxy_pid`, `app_pids`, `capture` (`method`, `reason`) and `xds`, where each type of configuration is `synced`, `stale` or `nack: REASON`.
+/// `ready`, `proxy_pid`, `app_pids`, `capture` (`method`, `reason`, `accelerated`) and `xds`, where each type of configuration is `synced`, `stale` or `nack: REASON`.
 /// Process ids are as seen outside the mesh.
 #[derive(Debug, Args)]
 pub struct StatusArgs {

@@ -32,6 +32,7 @@ pub(crate) struct Options {
     pub(crate) log_dir: Option<PathBuf>,
     pub(crate) engine: Engine,
     pub(crate) capture: Choice,
+    pub(crate) accelerate: bool,
     pub(crate) json: bool,
 }
 
@@ -48,6 +49,9 @@ const PASSED_TO_CONTROL: [&str; 6] =
 pub(crate) fn up(options: &Options) -> Result<i32, String> {
     let manifests = manifests(&options.paths)?;
     let engine = options.engine.clone().resolved()?;
+    if options.accelerate && engine != Engine::Lateen {
+        return Err("--accelerate is for Lateen's sidecars: with another one, an application that is slow to read would lose its connection".to_owned());
+    }
     let dir = StateDir::of(&options.name);
     // From here on there is something to clean up, so no signal may end this process just like that.
     let signals = block_signals()?;
@@ -67,6 +71,7 @@ pub(crate) fn up(options: &Options) -> Result<i32, String> {
         json: options.json,
         engine,
         capture: options.capture,
+        accelerate: options.accelerate,
         base_environment: environment(&PASSED_TO_ALL, false),
         proxy_environment: environment(&PASSED_TO_PROXIES, true),
         control_environment: environment(&PASSED_TO_CONTROL, true),

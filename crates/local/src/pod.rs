@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lateen_capture::ebpf::Captured;
 use lateen_capture::link::PodAddresses;
 use lateen_capture::netns::NetNs;
 use lateen_capture::process::ExitCode;
 use lateen_model::resource::{Container, PodPort, PodRecord, PodSpec, WorkloadRef};
 use tokio::sync::watch;
 
-use crate::capturing::CaptureStatus;
+use crate::capturing::{CaptureStatus, Held};
 use crate::environment::PodFields;
 use crate::mesh::Mesh;
 use crate::report::Kind;
@@ -47,7 +46,7 @@ pub(crate) struct Pod {
     pub(crate) identity: Identity,
     network: Mutex<Option<Arc<NetNs>>>,
     /// Captures the pod's traffic as long as it is held.
-    captured: Mutex<Option<Captured>>,
+    captured: Mutex<Option<Held>>,
     state: Mutex<State>,
     stop: watch::Sender<bool>,
 }

@@ -178,6 +178,9 @@ fn spec(mesh: &Mesh, pod: &Pod) -> Result<Spec, String> {
     ] {
         vars.set(name, value);
     }
+    if pod.state().capture.as_ref().is_some_and(|capture| capture.accelerated) {
+        vars.set("LATEEN_ACCELERATED", "true".to_owned());
+    }
     let mut mounts = common_mounts(pod);
     let mount =
         |source: &str, target: &str| Mount { source: id.dir.join(source), target: PathBuf::from(target), read_only: true };

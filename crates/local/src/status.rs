@@ -191,7 +191,7 @@ mod tests {
                 app_pids: vec![9],
                 restarts: 0,
                 xds: BTreeMap::from([("CDS".to_owned(), "synced".to_owned()), ("LDS".to_owned(), "stale".to_owned())]),
-                capture: Some(CaptureStatus { method: Method::Nftables, reason: "no root".to_owned() }),
+                capture: Some(CaptureStatus { method: Method::Nftables, reason: "no root".to_owned(), accelerated: false }),
             }],
             gateway_ports: vec![GatewayPort {
                 namespace: "edge".to_owned(),

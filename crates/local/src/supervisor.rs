@@ -60,6 +60,9 @@ pub(crate) struct Spec {
     pub(crate) engine: Engine,
     /// How traffic is captured.
     pub(crate) capture: Choice,
+    /// Whether it is accelerated.
+    #[serde(default)]
+    pub(crate) accelerate: bool,
     /// Variables for every process.
     pub(crate) base_environment: Vec<(String, String)>,
     /// Variables for sidecars.
@@ -137,7 +140,7 @@ async fn run(
     let tokens = TokenIssuer::generate(TOKEN_ISSUER).map_err(|e| e.to_string())?;
     let key = spec.dir.token_key();
     fs::write(&key, tokens.public_key_pem()).map_err(|e| format!("{}: {e}", key.display()))?;
-    let capturing = Capturing::prepare(spec.capture)?;
+    let capturing = Capturing::prepare(spec.capture, spec.accelerate)?;
     let mesh = Mesh::new(Parts {
         dir: spec.dir,
         logs: spec.logs,

@@ -1,5 +1,6 @@
 //! Who this proxy is and where its control plane is, from flags and from the environment that Istio's injector writes.
 
+use crate::upstream::Sockets;
 use lateen_model::dataplane::Locality;
 use lateen_model::identity::{IdentityError, SpiffeId, TrustDomain};
 use lateen_model::place;
@@ -91,8 +92,8 @@ pub(crate) struct Settings {
     pub(crate) token: PathBuf,
     /// Worker threads.
     pub(crate) concurrency: usize,
-    /// Mark on the sockets that the proxy opens, so that capture leaves them alone.
-    pub(crate) mark: Option<u32>,
+    /// Mark and acceleration of the sockets that the proxy opens (`LATEEN_PROXY_MARK`, `LATEEN_ACCELERATED`).
+    pub(crate) sockets: Sockets,
     /// Whether the application's DNS questions are captured and answered (`ISTIO_META_DNS_CAPTURE`).
     pub(crate) dns_capture: bool,
     /// Whether it holds only what its workload calls.
@@ -214,8 +215,11 @@ impl Settings {
             root_cert: env.text("XDS_ROOT_CA").or(env.text("CA_ROOT_CA")).unwrap_or(DEFAULT_ROOT).into(),
             token: env.text("LATEEN_TOKEN_PATH").unwrap_or(DEFAULT_TOKEN).into(),
             concurrency: worker_count(concurrency),
-            mark: env
-                .parse("LATEEN_PROXY_MARK", "a number from 1 to 4294967295", |v| v.parse::<u32>().ok().filter(|m| *m > 0))?,
+            sockets: Sockets {
+                mark: env
+                    .parse("LATEEN_PROXY_MARK", "a number from 1 to 4294967295", |v| v.parse::<u32>().ok().filter(|m| *m > 0))?,
+                accelerated: role == Role::Sidecar && env.text("LATEEN_ACCELERATED").is_some_and(|v| v == "true"),
+            },
             dns_capture: role == Role::Sidecar && env.text("ISTIO_META_DNS_CAPTURE").is_some_and(|v| v == "true"),
             self_discovery: env.text("ISTIO_META_ENABLE_SELF_DISCOVERY").is_some_and(|v| v == "true"),
             locality: place::of_labels(&labels),

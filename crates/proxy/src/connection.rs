@@ -163,6 +163,7 @@ async fn begin(
     };
     let Detected { stream: tcp, spoken, prepared } = detected;
     connection.learn(spoken);
+    let tcp = tcp.accelerated(outbound && worker.shared.settings.sockets.accelerated);
 
     // Filter chain. The client may have taken its time: the configuration of now holds.
     let snapshot = worker.shared.snapshot.load_full();

@@ -2,6 +2,7 @@
 //!
 //! A connection's path is in `connection.rs`, a request's in `request/mod.rs`; each reads top to bottom.
 
+mod accelerated;
 mod admin;
 mod agent;
 mod bootstrap;

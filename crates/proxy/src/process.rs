@@ -60,7 +60,7 @@ async fn supervise(shared: Arc<Shared>) -> Result<(), RunError> {
         store.discover_own(shared.settings.locality.clone(), shared.origin.clone());
     }
     if settings.dns_capture {
-        crate::name_server::serve(&shared.names, settings.mark);
+        crate::name_server::serve(&shared.names, settings.sockets.mark);
     }
     let subscription = ads::start(shared.clone(), control_plane, &node, store);
     tokio::task::spawn_local(crate::upstream::sweep_outliers(shared.clone()));

@@ -1,5 +1,6 @@
 //! The byte streams of a connection: TCP whose first bytes may have been read already, bare or inside TLS.
 
+use crate::accelerated::Accelerated;
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -13,17 +14,30 @@ use tokio_rustls::TlsStream;
 pub(crate) struct Tcp {
     inner: TcpStream,
     sniffed: BytesMut,
+    accelerated: Option<Box<Accelerated>>,
 }
 
 impl Tcp {
     /// A stream nothing was read from.
     pub(crate) fn new(inner: TcpStream) -> Self {
-        Self { inner, sniffed: BytesMut::new() }
+        Self::with_sniffed(inner, BytesMut::new())
     }
 
     /// A stream from which `sniffed` was read.
     pub(crate) fn with_sniffed(inner: TcpStream, sniffed: BytesMut) -> Self {
-        Self { inner, sniffed }
+        Self { inner, sniffed, accelerated: None }
+    }
+
+    /// The same stream, if the kernel may accelerate it.
+    pub(crate) fn accelerated(mut self, yes: bool) -> Self {
+        self.accelerated = yes.then(Box::default);
+        self
+    }
+
+    /// The socket itself.
+    #[cfg(test)]
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.inner
     }
 
     /// Waits for the first byte, or the end; whether there was one.
@@ -49,28 +63,40 @@ impl Tcp {
 }
 
 impl AsyncRead for Tcp {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.sniffed.is_empty() {
-            return Pin::new(&mut self.inner).poll_read(cx, buf);
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { inner, sniffed, accelerated } = self.get_mut();
+        if sniffed.is_empty() {
+            return match accelerated {
+                None => Pin::new(inner).poll_read(cx, buf),
+                Some(accelerated) => accelerated.poll_read(inner, cx, buf),
+            };
         }
-        let n = self.sniffed.len().min(buf.remaining());
-        buf.put_slice(&self.sniffed[..n]);
-        self.sniffed.advance(n);
-        if self.sniffed.is_empty() {
+        let n = sniffed.len().min(buf.remaining());
+        buf.put_slice(&sniffed[..n]);
+        sniffed.advance(n);
+        if sniffed.is_empty() {
             // The allocation goes, so that a long-lived connection does not hold it.
-            self.sniffed = BytesMut::new();
+            *sniffed = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Tcp {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { inner, accelerated, .. } = self.get_mut();
+        match accelerated {
+            None => Pin::new(inner).poll_write(cx, buf),
+            Some(accelerated) => accelerated.poll_write(inner, cx, |tcp, cx| tcp.poll_write(cx, buf)),
+        }
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Self { inner, accelerated, .. } = self.get_mut();
+        match accelerated {
+            None => Pin::new(inner).poll_write_vectored(cx, bufs),
+            Some(accelerated) => accelerated.poll_write(inner, cx, |tcp, cx| tcp.poll_write_vectored(cx, bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -238,7 +238,7 @@ async fn connect(
         };
         let Some(host) = host else { return Err(Unprepared::new(cluster, ResponseFlag::NoHealthyUpstream, None)) };
         let asked = Asked::from(Purpose::Tcp).for_client(cluster, connection.remote, connection.destination);
-        match upstream::connect(cluster, &host, &asked, worker.shared.settings.mark).await {
+        match upstream::connect(cluster, &host, &asked, worker.shared.settings.sockets).await {
             Ok(opened) => {
                 cluster.record(&host, Outcome::Success);
                 return Ok((opened, host, permit));

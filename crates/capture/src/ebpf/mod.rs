@@ -4,6 +4,7 @@
 //! namespaces that they are told of. Nothing is pinned: when the process that holds [`Programs`] ends, by whatever hand, the
 //! kernel detaches and frees everything, and no directory or file is left.
 
+mod accelerate;
 mod plan;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use aya::{Ebpf, EbpfLoader};
 use thiserror::Error;
 
 use crate::netns::NetNs;
+pub use accelerate::{Accelerated, Accelerator};
 pub use plan::{Plan, Unsupported};
 
 /// The compiled programs; a test holds them against their source.
@@ -36,6 +38,14 @@ pub enum EbpfError {
     /// The process may not load programs.
     #[error("eBPF needs root outside of a user namespace (CAP_BPF and CAP_NET_ADMIN)")]
     Forbidden,
+    /// The kernel lacks what cannot be done without.
+    #[error("acceleration needs Linux {}.{} or later, and this is {release}", needed.0, needed.1)]
+    Old {
+        /// What runs.
+        release: String,
+        /// Major and minor number of the first that will do.
+        needed: (u32, u32),
+    },
     /// There is nothing to attach to.
     #[error("eBPF needs a cgroup2 file system, and none is mounted")]
     NoCgroup,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
-use lateen_capture::ebpf::{Plan, Programs};
+use lateen_capture::ebpf::{Accelerator, Plan, Programs};
 use lateen_capture::link::{add_inbound_source_v6, remove_inbound_source_v6};
 use lateen_capture::netns::NetNs;
 use lateen_capture::nft::InstalledTable;
@@ -106,6 +106,11 @@ struct Apply {
     /// How: with `ebpf` the command stays, and traffic is captured until it ends, by whatever hand
     #[arg(long, value_enum, default_value = "nftables", value_name = "METHOD")]
     method: By,
+    /// Hand over what application and sidecar send each other in the kernel, as `lateen up --accelerate` does; with --method ebpf
+    ///
+    /// The sidecar must be Lateen's, and be told: LATEEN_ACCELERATED=true.
+    #[arg(long)]
+    accelerate: bool,
     /// Print the rules and install nothing
     #[arg(short = 'n', long, conflicts_with = "method")]
     dry_run: bool,
@@ -148,6 +153,9 @@ impl Apply {
         if self.method == By::Ebpf {
             return self.hold(&config);
         }
+        if self.accelerate {
+            return Err("--accelerate needs --method ebpf".to_owned());
+        }
         let rules = RuleSet::plan(&config);
         if self.dry_run {
             return Ok(plan_text(&rules));
@@ -172,7 +180,10 @@ impl Apply {
         let programs = Programs::load().map_err(|e| e.to_string())?;
         let here = NetNs::current().map_err(|e| format!("network namespace: {e}"))?;
         let _captured = programs.capture(&here, plan).map_err(|e| e.to_string())?;
-        print("captured by eBPF until this command ends\n");
+        let accelerate = || Accelerator::load()?.accelerate(&here, self.envoy_port);
+        let accelerated = self.accelerate.then(accelerate).transpose().map_err(|e| format!("--accelerate: {e}"))?;
+        let also = if accelerated.is_some() { " and accelerated" } else { "" };
+        print(&format!("captured{also} by eBPF until this command ends\n"));
         signals.wait().map_err(|e| e.to_string())?;
         Ok(String::new())
     }

@@ -57,7 +57,7 @@ pub(super) fn bootstrap(settings: &Settings, discovery: &Path, secrets: &Path) -
             clusters.push(cluster);
         }
     }
-    if let Some(mark) = settings.mark {
+    if let Some(mark) = settings.sockets.mark {
         // So that capture leaves alone what Envoy sends.
         bootstrap["cluster_manager"]["upstream_bind_config"] = json!({"socket_options": [{
             "description": "mark", "level": SOL_SOCKET, "name": SO_MARK, "int_value": mark, "state": "STATE_PREBIND",

@@ -92,8 +92,8 @@ async fn supervise(settings: &Settings, envoy: &Path) -> io::Result<()> {
 /// as Envoy does not ask for it.
 fn serve_names(settings: &Settings, control_plane: ControlPlane) {
     let names = Arc::new(Names::default());
-    name_server::serve(&names, settings.mark);
-    name_server::serve_forwarder(settings.mark);
+    name_server::serve(&names, settings.sockets.mark);
+    name_server::serve_forwarder(settings.sockets.mark);
     let (handle, mut updates, client) = client::run(&process::node(settings), control_plane, client::Options::default());
     handle.subscribe_all(ResourceType::Nds);
     tokio::task::spawn_local(client);

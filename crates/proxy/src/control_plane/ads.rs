@@ -147,7 +147,7 @@ impl Subscription {
             subscribed: BTreeMap::new(),
             listening: BTreeMap::new(),
             listen_again: None,
-            names: dns::Follower::new(shared.settings.mark),
+            names: dns::Follower::new(shared.settings.sockets.mark),
             learned: Learned::default(),
             outdated_shards: None,
             carried: BTreeMap::new(),

@@ -28,7 +28,7 @@ impl ControlPlane {
             ca: settings.ca_address.clone(),
             root_cert: settings.root_cert.clone(),
             token: settings.token.clone(),
-            mark: settings.mark,
+            mark: settings.sockets.mark,
         }
     }
 

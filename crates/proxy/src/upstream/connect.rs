@@ -6,6 +6,7 @@ use super::proxy_protocol::{self, Origin};
 use crate::http::Version;
 use crate::stream::{Stream, Tcp};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use lateen_capture::{INBOUND_SOURCE_V4, INBOUND_SOURCE_V6};
 use lateen_model::dataplane::{HttpProtocolOptions, TcpKeepalive};
 use lateen_tls::{ConnectOptions, HandshakeError, PeerInfo, ServerName};
 use std::io;
@@ -104,22 +105,32 @@ fn plain_text(error: &io::Error) -> String {
     }
 }
 
+/// What holds for every socket that this process opens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sockets {
+    /// By which capture knows them, and leaves them alone.
+    pub(crate) mark: Option<u32>,
+    /// Whether the kernel may accelerate those to the application.
+    pub(crate) accelerated: bool,
+}
+
 /// Connects to `host` within the cluster's connect timeout.
-pub(crate) async fn connect(cluster: &Cluster, host: &Host, asked: &Asked, mark: Option<u32>) -> Result<Opened, ConnectError> {
-    match tokio::time::timeout(cluster.config.connect_timeout, connect_untimed(cluster, host, asked, mark)).await {
+pub(crate) async fn connect(cluster: &Cluster, host: &Host, asked: &Asked, sockets: Sockets) -> Result<Opened, ConnectError> {
+    match tokio::time::timeout(cluster.config.connect_timeout, connect_untimed(cluster, host, asked, sockets)).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::Timeout),
     }
 }
 
-async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, mark: Option<u32>) -> Result<Opened, ConnectError> {
-    let mut stream = open_tcp(cluster, host.address, mark).await?;
+async fn connect_untimed(cluster: &Cluster, host: &Host, asked: &Asked, sockets: Sockets) -> Result<Opened, ConnectError> {
+    let mut stream = open_tcp(cluster, host.address, sockets.mark).await?;
     let local = stream.local_addr()?;
     if let Some(version) = cluster.config.proxy_protocol {
         let own = Origin { source: local, destination: stream.peer_addr()? };
         stream.write_all(&proxy_protocol::header(version, asked.origin, own)).await?;
     }
-    let tcp = Tcp::new(stream);
+    let to_application = local.ip() == INBOUND_SOURCE_V4 || local.ip() == INBOUND_SOURCE_V6;
+    let tcp = Tcp::new(stream).accelerated(sockets.accelerated && to_application);
     let Some(tls) = cluster.transport.for_endpoint(host.endpoint.tls_mode) else {
         return Ok(Opened { stream: Stream::Plain(tcp), local, tls: None });
     };

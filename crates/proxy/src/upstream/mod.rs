@@ -8,7 +8,7 @@ mod proxy_protocol;
 mod stats;
 
 pub(crate) use cluster::{Cluster, Host, now};
-pub(crate) use connect::{ConnectError, Opened, Purpose, connect};
+pub(crate) use connect::{ConnectError, Opened, Purpose, Sockets, connect};
 pub(crate) use pool::{Asked, ConnectionMeta, Lease, LeaseError, Pools};
 
 use crate::shared::Shared;

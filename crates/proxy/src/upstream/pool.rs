@@ -380,7 +380,7 @@ impl ClusterPool {
         let key = (host.address, asked.clone());
         let stats = &self.cluster.stats;
         stats.upstream_cx_total.inc();
-        let opened = connect(&self.cluster, host, asked, worker.shared.settings.mark).await.inspect_err(|error| {
+        let opened = connect(&self.cluster, host, asked, worker.shared.settings.sockets).await.inspect_err(|error| {
             host.state.stats.cx_connect_fail.inc();
             match error {
                 ConnectError::Timeout => stats.upstream_cx_connect_timeout.inc(),

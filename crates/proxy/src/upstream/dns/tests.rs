@@ -188,7 +188,8 @@ async fn a_logical_name_leads_to_whichever_of_its_addresses_answers() {
             resolved.notified().await;
             assert_eq!(addresses(&cluster), [format!("127.53.9.1:{port}")]);
             let host = cluster.hosts().iter().next().unwrap().clone();
-            let opened = crate::upstream::connect(&cluster, &host, &crate::upstream::Purpose::Tcp.into(), None).await;
+            let opened =
+                crate::upstream::connect(&cluster, &host, &crate::upstream::Purpose::Tcp.into(), Default::default()).await;
             assert_eq!(opened.unwrap().local.ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
         })
         .await;
