@@ -34,7 +34,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each scenario (default 3)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of load of one round on one target (default 5)")
     parser.add_argument("--minutes", type=float, default=120, help="no round begins after so many minutes (default 120)")
-    parser.add_argument("--on", default=",".join(worlds.NAMES), metavar="TARGETS", help="targets, by commas (default %(default)s)")
+    parser.add_argument("--on", default=",".join(n for n in worlds.NAMES if n != "accelerated"), metavar="TARGETS",
+                        help="targets, by commas: %s (default all but accelerated)" % ", ".join(worlds.NAMES))
     parser.add_argument("--hold", type=pathlib.Path, metavar="FILE",
                         help="fail if a ratio of processor time is a third over that in FILE (bench/ratios.json)")
     parser.add_argument("--output", type=pathlib.Path, default=system.RESULTS, help="directory of the results (default bench/results)")

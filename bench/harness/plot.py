@@ -3,7 +3,7 @@ from xml.sax.saxutils import escape
 
 from .report import number, summarize
 
-COLOURS = {"direct": "#9aa0a6", "lateen": "#0b6e4f", "envoy": "#b5179e", "haproxy": "#3a86ff", "nginx": "#f4a259"}
+COLOURS = {"direct": "#9aa0a6", "lateen": "#0b6e4f", "accelerated": "#52b788", "envoy": "#b5179e", "haproxy": "#3a86ff", "nginx": "#f4a259"}
 WIDTH, LABEL, BAR, GAP = 760, 90, 18, 6
 
 

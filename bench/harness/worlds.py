@@ -1,7 +1,7 @@
 """The meshes in which is measured: `lateen up` on manifests that are made here.
 
-A world is one mesh with Lateen's engine and one with Envoy as its sidecars, of the same manifests. The first also holds the pods
-of HAProxy and nginx, and those without a proxy. Each target is a namespace with a pod `client` and a pod `server`.
+A world is one mesh for each engine that is a sidecar, of the same manifests. Lateen's also holds the pods of HAProxy and nginx, and
+those without a proxy. Each target is a namespace with a pod `client` and a pod `server`.
 """
 import json
 import os
@@ -15,7 +15,8 @@ import time
 from . import peers, system
 from .system import Failure, run
 
-ENGINES = ["lateen", "envoy"]
+# Each with a mesh of its own; `accelerated` is Lateen with `lateen up --accelerate`.
+ENGINES = ["lateen", "accelerated", "envoy"]
 STATIC = ["haproxy", "nginx"]
 NAMES = ["direct", *ENGINES, *STATIC]
 PROTOCOLS = {"http1": 80, "http2": 81, "grpc": 82, "tcp": 83}
@@ -59,7 +60,7 @@ class Kit:
         self.found = {name: shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin") for name in STATIC}
 
     def available(self, name):
-        return {"direct": True, "lateen": True, "envoy": bool(self.envoy), **{k: bool(v) for k, v in self.found.items()}}[name]
+        return {"direct": True, "lateen": True, "accelerated": True, "envoy": bool(self.envoy), **{k: bool(v) for k, v in self.found.items()}}[name]
 
     def versions(self):
         commands = {"lateen": [self.lateen, "--version"], "envoy": [self.envoy, "--version"], "haproxy": [self.found["haproxy"], "-v"]}
@@ -178,6 +179,7 @@ class Mesh:
         sidecar = f"envoy={kit.envoy}" if engine == "envoy" else "lateen"
         self.log = open(self.directory / "up.log", "w", encoding="utf-8")
         command = [kit.lateen, "up", str(manifests.write()), "--name", name, "--sidecar", sidecar]
+        command += ["--accelerate"] if engine == "accelerated" else []
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
 
     def status(self):
@@ -255,7 +257,7 @@ class Target:
         pod = self.mesh.pod(self.namespace, role)
         roots = [pod["proxy_pid"]] if self.name in ENGINES else pod["app_pids"]
         pids = [pid for root in roots if root for pid in system.descendants(root)]
-        if self.name == "lateen":
+        if self.name in ("lateen", "accelerated"):
             return pids
         if role == "server" and self.name == "nginx":
             # The application is an nginx too: its configuration tells them apart.
