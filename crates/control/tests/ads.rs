@@ -8,7 +8,7 @@ use lateen_control::debounce::DebounceConfig;
 use lateen_xds::ResourceType;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use support::{Mesh, PATIENCE, SCENARIO, pods};
+use support::{Client, Gate, Mesh, PATIENCE, SCENARIO, pods};
 
 async fn scenario(debounce: DebounceConfig) -> Mesh {
     let mesh = Mesh::start(debounce).await;
@@ -99,19 +99,64 @@ async fn work(mesh: &Mesh) -> BTreeMap<String, f64> {
     page.lines().filter_map(of_kind).collect()
 }
 
+/// Services of another namespace, which every proxy may know.
+fn others(count: usize) -> String {
+    let service = |number| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: other-{number}, namespace: other}}\nspec: {{clusterIP: 10.97.{}.{}, ports: [{{name: http, port: 80}}]}}\n---\n",
+            number / 250,
+            number % 250 + 1
+        )
+    };
+    (0..count).map(service).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proxies_that_do_not_read_hold_nobody_up_and_get_the_latest() {
+    const EDITS: usize = 40;
+    let mesh = scenario(DebounceConfig::default()).await;
+    // All edits together are more than what may wait on the way.
+    mesh.write("others.yaml", &others(500));
+    let last = "outbound|80||other-499.other.svc.cluster.local".to_owned();
+    let gate = Gate::before(mesh.plain()).await;
+    let mut stuck: Vec<Client> = (0..3).map(|_| Client::new(gate.address, "production", "frontend-0")).collect();
+    let mut fast = mesh.client("production", "frontend-0");
+    for client in stuck.iter_mut().chain([&mut fast]) {
+        client.sync().await;
+        client.until(|c| c.names("CDS").contains(&last)).await;
+    }
+    let mut settled = fast.resources.clone();
+    gate.shut(true);
+    for edit in 1..=EDITS {
+        let weights = SCENARIO.replace("weight: 95", &format!("weight: {edit}"));
+        mesh.write("scenario.yaml", &weights.replace("weight: 5}", &format!("weight: {}}}", 100 - edit)));
+        fast.until(|c| c.resources[&route()] != settled[&route()]).await;
+        settled.clone_from(&fast.resources);
+    }
+    assert!(fast.resources[&route()].len() * EDITS > 4_000_000, "{}", fast.resources[&route()].len());
+
+    gate.shut(false);
+    for client in &mut stuck {
+        let mut updates = 0;
+        while client.resources[&route()] != fast.resources[&route()] {
+            client.next().await;
+            updates += 1;
+        }
+        assert!(updates < EDITS / 2, "{updates} updates: what is superseded is not sent");
+    }
+}
+
+/// The key of the one route configuration.
+fn route() -> (String, String) {
+    ("RDS".to_owned(), "80".to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_one_endpoint_costs_the_same_in_any_mesh() {
     let mut costs = Vec::new();
     for services in [5, 500] {
         let mesh = scenario(DebounceConfig::default()).await;
-        let service = |number| {
-            format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: other-{number}, namespace: other}}\nspec: {{clusterIP: 10.97.{}.{}, ports: [{{name: http, port: 80}}]}}\n---\n",
-                number / 250,
-                number % 250 + 1
-            )
-        };
-        mesh.write("others.yaml", &(0..services).map(service).collect::<String>());
+        mesh.write("others.yaml", &others(services));
         let mut first = mesh.client("production", "frontend-0");
         first.sync().await;
         let last = format!("outbound|80||other-{}.other.svc.cluster.local", services - 1);

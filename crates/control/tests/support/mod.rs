@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
 
 pub(crate) const SCENARIO: &str = include_str!("../scenario.yaml");
 /// Longer than anything takes on a busy machine; a test that waits so long has failed.
@@ -163,6 +164,43 @@ pub(crate) fn pods() -> Vec<PodRecord> {
         pod("payment-0", 5, "payment-service", "v1"),
         pod("payment-1", 6, "payment-service", "v1"),
     ]
+}
+
+/// A way to a control plane which can be shut, so that nothing that is sent through it is read.
+pub(crate) struct Gate {
+    pub(crate) address: SocketAddr,
+    shut: watch::Sender<bool>,
+}
+
+impl Gate {
+    pub(crate) async fn before(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (shut, seen) = watch::channel(false);
+        let gate = Self { address: listener.local_addr().unwrap(), shut };
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(target).await.unwrap();
+                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+                tokio::spawn(pass(from_client, to_server, seen.clone()));
+                tokio::spawn(pass(from_server, to_client, seen.clone()));
+            }
+        });
+        gate
+    }
+
+    pub(crate) fn shut(&self, yes: bool) {
+        self.shut.send_replace(yes);
+    }
+}
+
+async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mut shut: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 16 * 1024];
+    while shut.wait_for(|shut| !shut).await.is_ok() {
+        match from.read(&mut buffer).await {
+            Ok(n) if n > 0 && to.write_all(&buffer[..n]).await.is_ok() => {}
+            _ => return,
+        }
+    }
 }
 
 struct Plain(SocketAddr);
