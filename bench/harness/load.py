@@ -4,7 +4,7 @@ import re
 import struct
 import subprocess
 
-from .system import Failure, cpu_seconds, run_json
+from .system import Failure, awake, cpu_seconds, run_json
 
 CONNECTIONS = 64
 
@@ -68,7 +68,8 @@ def fixed_rate(target, seconds, rate):
         return result, report["requests"]
     url = f"http://{target.address('http1')}/"
     command = [target.mesh.kit.lateen, "echo", "get", url, "--rate", rate, "--duration", f"{seconds}s", "-c", CONNECTIONS, "-o", "json"]
-    return with_cpu(target, seconds, command, read)
+    with awake():
+        return with_cpu(target, seconds, command, read)
 
 
 def tool(target, seconds, command, protocol, concurrency, read):

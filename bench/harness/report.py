@@ -75,7 +75,9 @@ def markdown(run):
     where = run["machine"]
     lines = ["# Benchmarks", f"Commit {where['commit']}, Linux {where['kernel']}, {where['cores']} × {where['cpu']}, {where['memory_gb']} GB; "
              f"load before: {where['load_average_before']:.1f}. {run['rounds']} rounds of {run['seconds']} s, {run['date']}.",
-             "; ".join(run["versions"].values()) + ".", NOTES]
+             "; ".join(run["versions"].values()) + ".",
+             f"The machine itself stood still for more than a millisecond {where['stalls']['a_second']:.1f} times a second on each "
+             f"processor before the run, {where['stalls']['each_ms']:.1f} ms each time.", NOTES]
     lines += [section(scenario, run["results"][scenario.name]) for scenario in run["scenarios"] if scenario.name in run["results"]]
     if run["control"]:
         lines += ["## Control plane", "From an edit until proxies have acknowledged it. KB are those of resources, without framing.",

@@ -1,10 +1,13 @@
 """Processes and the machine: starting them, and what they use."""
+import contextlib
 import json
 import os
 import pathlib
 import platform
 import re
+import struct
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench/results"
@@ -81,6 +84,43 @@ def memory_mb(pids):
     return {"rss_mb": total("Rss"), "own_mb": total("Private_Clean", "Private_Dirty")}
 
 
+@contextlib.contextmanager
+def awake():
+    """Keeps idle processors from sleeping, as one does where latency counts: on a virtual machine, how long it takes to wake one is its
+    host's doing. Nothing where that is not allowed."""
+    try:
+        device = open("/dev/cpu_dma_latency", "wb", buffering=0)
+    except OSError:
+        device = contextlib.nullcontext()
+    with device as held:
+        if held:
+            held.write(struct.pack("i", 0))
+        yield
+
+
+# Looks at the clock and does nothing else; prints how often it was kept from that for more than a millisecond, and how long in all.
+IDLE_LOOP = """
+import os, sys, time
+os.sched_setaffinity(0, [int(sys.argv[1])])
+stalls, end, last = [], time.perf_counter() + float(sys.argv[2]), time.perf_counter()
+while last < end:
+    now = time.perf_counter()
+    if now - last > 0.001:
+        stalls.append(now - last)
+    last = now
+print(len(stalls), sum(stalls))
+"""
+
+
+def stalls(seconds=5):
+    """How a machine on which nothing runs holds up what does: times a second that a processor stands still for more than a
+    millisecond, and milliseconds each time. No proxy can have a better tail."""
+    loops = [subprocess.Popen([sys.executable, "-c", IDLE_LOOP, str(cpu), str(seconds)], stdout=subprocess.PIPE, text=True)
+             for cpu in sorted(os.sched_getaffinity(0))]
+    counts, sums = zip(*(map(float, loop.communicate()[0].split()) for loop in loops))
+    return {"a_second": sum(counts) / len(counts) / seconds, "each_ms": sum(sums) / max(sum(counts), 1) * 1e3}
+
+
 def machine():
     """On what a run ran."""
     model = re.search(r"model name\s*: (.*)", read("/proc/cpuinfo"))
@@ -93,5 +133,5 @@ def machine():
     return {
         "commit": commit, "kernel": platform.release(), "cpu": model.group(1) if model else platform.machine(),
         "cores": os.cpu_count(), "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "load_average_before": os.getloadavg()[0],
+        "load_average_before": os.getloadavg()[0], "stalls": stalls(),
     }
