@@ -106,6 +106,8 @@ ALL = [
              load.grpc_stream, note="16 streams on one connection."),
     Scenario("tcp", "Pair with mTLS, bytes of one TCP connection",
              (Metric("gbit", "Gbit/s", "more"), Metric("cpu_us", "CPU ms/GB")), load.tcp_bytes),
+    Scenario("tcp-hop", "One plain hop, bytes of one TCP connection",
+             (Metric("gbit", "Gbit/s", "more"), Metric("cpu_us", "CPU ms/GB")), load.tcp_bytes, shape="hop"),
     Scenario("connections", "New mTLS connections",
              (Metric("rate", "connections/s", "more"), *LATENCY[:1], LATENCY[2], Metric("cpu_us", "CPU µs/connection"), FAILED),
              load.new_connections, note="Each TCP connection is a new one between the proxies too; sessions are resumed where the proxy does."),

@@ -10,6 +10,7 @@
 //! | [`netns`], [`link`] | network namespaces, and the interfaces, addresses and routes in them |
 //! | [`process`] | start a program in namespaces of its own; wait for it; know its pid outside |
 //! | [`sandbox`] | mounts, capabilities and the file system that a contained process sees |
+//! | [`pipe`] | bytes from socket to socket in the kernel |
 //! | [`fdpass`] | file descriptors over Unix sockets |
 //! | [`terminal`] | pseudo-terminals |
 //! | [`memory`] | pages that are resident for nothing |
@@ -22,6 +23,7 @@ pub mod link;
 pub mod memory;
 pub mod netns;
 pub mod nft;
+pub mod pipe;
 pub mod process;
 pub mod rules;
 pub mod sandbox;

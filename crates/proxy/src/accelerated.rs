@@ -136,7 +136,7 @@ mod tests {
         let mut buffer = vec![0; ALL];
         tcp.read_exact(&mut buffer[..first]).await.unwrap();
         rest().await;
-        let nothing = tcp.socket().try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        let nothing = tcp.inner().try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut found = 0;
         while let Ok(Ok(n)) = timeout(Duration::from_millis(200), tcp.read(&mut buffer)).await {

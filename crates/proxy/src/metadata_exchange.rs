@@ -2,7 +2,7 @@
 //! first byte. Ours goes out at once; the other's is taken off the front of what comes, whenever it comes, so that neither side
 //! waits for the other.
 
-use crate::stream::Stream;
+use crate::stream::{ByteStream, Stream};
 use bytes::{Buf, BytesMut};
 use lateen_observe::peer_metadata::{ALPN, PeerMetadata};
 use lateen_tls::PeerInfo;
@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 
 /// Where a peer's metadata is put when its frame has come.
 pub(crate) type Told = Rc<RefCell<Option<PeerMetadata>>>;
@@ -84,6 +85,13 @@ impl Exchanged {
             buffer.extend_from_slice(read.filled());
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl ByteStream for Exchanged {
+    fn socket(&self) -> Option<&TcpStream> {
+        let bare = self.expected.is_none() && self.rest.is_empty();
+        self.stream.socket().filter(|_| bare)
     }
 }
 

@@ -1,22 +1,42 @@
 //! Bytes both ways between two streams, with half-close, until both ways have ended.
 //!
 //! An idle relay holds no buffer: a worker reads into one scratch buffer of its own, and only what the other side does not
-//! take at once is kept.
+//! take at once is kept. Where both sides are sockets and much is moved, the bytes do not come into this process at all.
 
+use crate::stream::ByteStream;
+use lateen_capture::pipe::Pipe;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// The size of a worker's scratch buffer; large enough that bulk transfer is bound by the kernel.
 const SCRATCH: usize = 64 * 1024;
 
+/// Full reads in a row after which bytes go through a pipe, until it moves less than a quarter of such a read at a time: few bytes
+/// are sooner copied.
+const MUCH: u32 = 2;
+
+/// How many empty pipes a worker keeps.
+const PIPES_KEPT: usize = 32;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps an empty pipe for the next who needs one.
+fn keep(pipe: Pipe) {
+    PIPES.with_borrow_mut(|kept| {
+        if kept.len() < PIPES_KEPT {
+            kept.push(pipe);
+        }
+    });
 }
 
 /// Bytes that went each way.
@@ -50,6 +70,10 @@ struct Way {
     state: WayState,
     moved: u64,
     unflushed: bool,
+    /// Full reads in a row.
+    full: u32,
+    /// Bytes that were moved into it and are not written yet.
+    pipe: Option<Pipe>,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -70,11 +94,12 @@ enum Side {
 impl Way {
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, source: &mut R, sink: &mut W) -> Poll<Result<(), Side>>
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: ByteStream,
+        W: ByteStream,
     {
         loop {
             ready!(self.poll_drain(cx, sink)).map_err(Side::Sink)?;
+            ready!(self.poll_pipe(cx, sink)).map_err(Side::Sink)?;
             match self.state {
                 WayState::Ended => return Poll::Ready(Ok(())),
                 WayState::Ending => {
@@ -84,7 +109,7 @@ impl Way {
                         _ => self.state = WayState::Ended,
                     }
                 }
-                WayState::Open => match self.poll_fill(cx, source, sink) {
+                WayState::Open => match self.poll_move(cx, source, sink) {
                     Poll::Ready(result) => result?,
                     Poll::Pending => {
                         if self.unflushed && Pin::new(&mut *sink).poll_flush(cx).map_err(Side::Sink)?.is_ready() {
@@ -114,6 +139,63 @@ impl Way {
         Poll::Ready(Ok(()))
     }
 
+    /// Moves bytes once: they are in the sink then, or in the backlog.
+    fn poll_move<R: ByteStream, W: ByteStream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+    ) -> Poll<Result<(), Side>> {
+        if self.full >= MUCH
+            && let (Some(from), Some(_)) = (source.socket(), sink.socket())
+            && let Some(mut pipe) = PIPES.with_borrow_mut(Vec::pop).or_else(|| Pipe::new().ok())
+        {
+            let result = self.poll_splice(cx, from, &mut pipe);
+            if pipe.held() > 0 {
+                self.pipe = Some(pipe);
+            } else {
+                keep(pipe);
+            }
+            return result;
+        }
+        self.poll_fill(cx, source, sink)
+    }
+
+    /// Takes bytes from a socket into an empty pipe.
+    fn poll_splice(&mut self, cx: &mut Context<'_>, from: &TcpStream, pipe: &mut Pipe) -> Poll<Result<(), Side>> {
+        loop {
+            ready!(from.poll_read_ready(cx)).map_err(Side::Source)?;
+            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+                Ok(0) => self.state = WayState::Ending,
+                Ok(read) => {
+                    self.moved += read as u64;
+                    self.full = if read < SCRATCH / 4 { 0 } else { self.full };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(Side::Source(error))),
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// Writes out what is in the pipe.
+    fn poll_pipe<W: ByteStream>(&mut self, cx: &mut Context<'_>, sink: &mut W) -> Poll<io::Result<()>> {
+        let Some(pipe) = &mut self.pipe else { return Poll::Ready(Ok(())) };
+        let to = sink.socket().ok_or(io::ErrorKind::InvalidInput)?;
+        while pipe.held() > 0 {
+            ready!(to.poll_write_ready(cx))?;
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                _ => {}
+            }
+        }
+        if let Some(pipe) = self.pipe.take() {
+            keep(pipe);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads once into the scratch buffer and writes what the sink takes; the rest becomes the backlog.
     fn poll_fill<R, W>(&mut self, cx: &mut Context<'_>, source: &mut R, sink: &mut W) -> Poll<Result<(), Side>>
     where
@@ -129,6 +211,7 @@ impl Way {
                 return Poll::Ready(Ok(()));
             }
             self.moved += bytes.len() as u64;
+            self.full = if bytes.len() == SCRATCH { self.full + 1 } else { 0 };
             let mut written = 0;
             while written < bytes.len() {
                 match Pin::new(&mut *sink).poll_write(cx, &bytes[written..]).map_err(Side::Sink)? {
@@ -156,8 +239,8 @@ pub(crate) async fn relay<D, U>(
     mut progress: impl FnMut(Relayed),
 ) -> (Relayed, RelayEnd)
 where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    D: ByteStream,
+    U: ByteStream,
 {
     let (mut up, mut down) = (Way::default(), Way::default());
     let mut last = Relayed::default();
@@ -198,9 +281,92 @@ where
 }
 
 #[cfg(test)]
+impl ByteStream for tokio::io::DuplexStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Tcp;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// The two ends of a TCP connection.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    /// Bytes of which each tells where it stands.
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length).map(|n| (n ^ (n >> 8) ^ (n >> 16)).to_le_bytes()[0]).collect()
+    }
+
+    /// Sends so much through a relay of sockets, in writes of this size, to a reader that rests now and then; whether it arrived, and
+    /// how many pipes the worker has then.
+    async fn through_sockets(length: usize, piece: usize) -> (bool, usize) {
+        let ((mut client, down), (up, mut server)) = (connection().await, connection().await);
+        let relaying = async { relay(&mut Tcp::new(down), &mut Tcp::new(up), None, |_| {}).await };
+        let bytes = pattern(length);
+        let sending = async {
+            for piece in bytes.chunks(piece) {
+                client.write_all(piece).await.unwrap();
+                if piece.len() < SCRATCH {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            client.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        let receiving = async {
+            let (mut got, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+            loop {
+                let read = server.read(&mut buffer).await.unwrap();
+                if read == 0 {
+                    break;
+                }
+                got.extend_from_slice(&buffer[..read]);
+                if got.len() % 7 == 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            server.write_all(b"still here").await.unwrap();
+            server.shutdown().await.unwrap();
+            got
+        };
+        let ((moved, end), answer, got) = tokio::join!(relaying, sending, receiving);
+        assert!(matches!(end, RelayEnd::Closed));
+        assert_eq!(moved, Relayed { sent: length as u64, received: 10 });
+        assert_eq!(answer, b"still here");
+        (got == bytes, PIPES.with_borrow(Vec::len))
+    }
+
+    #[tokio::test]
+    async fn few_bytes_are_copied_and_many_go_through_a_pipe() {
+        assert_eq!(through_sockets(100_000, 1000).await, (true, 0));
+        assert_eq!(through_sockets(60_000_000, 1 << 20).await, (true, 1));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_ends_a_relay_with_bytes_on_their_way() {
+        let ((mut client, down), (up, server)) = (connection().await, connection().await);
+        let relaying = async { relay(&mut Tcp::new(down), &mut Tcp::new(up), None, |_| {}).await };
+        let sending = async {
+            let block = vec![0; 1 << 20];
+            while tokio::time::timeout(Duration::from_millis(200), client.write_all(&block)).await.is_ok() {}
+            drop(server);
+        };
+        let ((moved, end), ()) = tokio::join!(relaying, sending);
+        assert!(matches!(end, RelayEnd::Upstream(_)), "{end:?}");
+        assert!(moved.sent > SCRATCH as u64);
+        assert_eq!(PIPES.with_borrow(Vec::len), 0, "one with bytes in it is not kept");
+    }
 
     #[tokio::test]
     async fn half_close_lets_the_other_way_go_on() {

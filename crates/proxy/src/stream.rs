@@ -9,6 +9,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+/// A stream of bytes that may be nothing but a socket.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, if reading from it and writing to it is the same as reading from and writing to the stream.
+    fn socket(&self) -> Option<&TcpStream>;
+}
+
 /// A TCP stream that gives back the bytes which protocol detection took from it, then reads on.
 #[derive(Debug)]
 pub(crate) struct Tcp {
@@ -28,16 +34,16 @@ impl Tcp {
         Self { inner, sniffed, accelerated: None }
     }
 
+    /// The socket, whatever was read from it.
+    #[cfg(test)]
+    pub(crate) fn inner(&self) -> &TcpStream {
+        &self.inner
+    }
+
     /// The same stream, if the kernel may accelerate it.
     pub(crate) fn accelerated(mut self, yes: bool) -> Self {
         self.accelerated = yes.then(Box::default);
         self
-    }
-
-    /// The socket itself.
-    #[cfg(test)]
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.inner
     }
 
     /// Waits for the first byte, or the end; whether there was one.
@@ -59,6 +65,13 @@ impl Tcp {
                 return Ok(false);
             }
         }
+    }
+}
+
+impl ByteStream for Tcp {
+    fn socket(&self) -> Option<&TcpStream> {
+        // What the kernel hands over cannot be spliced.
+        (self.sniffed.is_empty() && self.accelerated.is_none()).then_some(&self.inner)
     }
 }
 
@@ -119,6 +132,15 @@ pub(crate) enum Stream {
     Plain(Tcp),
     /// TLS over TCP, either role.
     Tls(Box<TlsStream<Tcp>>),
+}
+
+impl ByteStream for Stream {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => tcp.socket(),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

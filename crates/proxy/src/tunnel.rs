@@ -2,6 +2,7 @@
 
 use crate::http::{BodyReader, BodyWriter, ClientExchange, Frame, Head, InvalidHead, Io, StreamError};
 use crate::metadata_exchange::Exchanged;
+use crate::stream::ByteStream;
 use crate::{http1, http2};
 use bytes::{Buf, Bytes};
 use lateen_model::dataplane::{HttpTunnel, TunnelMethod};
@@ -9,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// The other end of a connection that is relayed: the connection itself, or a tunnel in it.
 pub(crate) enum Upstream {
@@ -150,6 +152,15 @@ impl<S: Io> AsyncWrite for Tunnel<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.writer.poll_finish(cx).map_err(of_stream)
+    }
+}
+
+impl ByteStream for Upstream {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Direct(direct) => direct.socket(),
+            Self::Tunnel(_) => None,
+        }
     }
 }
 

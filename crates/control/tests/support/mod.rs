@@ -109,7 +109,7 @@ impl Mesh {
 
     /// A page over TCP.
     pub(crate) async fn page(&self, target: &str) -> (u16, String) {
-        request(tokio::net::TcpStream::connect(self.running().http[0]).await.unwrap(), "GET", target, "").await
+        request(TcpStream::connect(self.running().http[0]).await.unwrap(), "GET", target, "").await
     }
 
     /// The address of plaintext ADS.
