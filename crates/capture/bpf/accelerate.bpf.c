@@ -14,6 +14,9 @@
 /* What may wait to be read, in bytes, before the application's sends are left to TCP. In step with proxy/src/accelerated.rs. */
 #define LIMIT (256 * 1024)
 
+/* What no sidecar lets wait. Whoever takes its place and sends more is refused for good, before the machine's memory for TCP is gone. */
+#define TOO_MUCH (16 * 1024 * 1024)
+
 /* The option's number, in step with capture/src/socket.rs. */
 #define SOL_LATEEN 0x6c61
 #define SO_UNREAD 1
@@ -38,8 +41,9 @@ struct sock {
 /* The pods that are accelerated, and the ports of their sidecars for outbound connections. */
 MAP(sidecars, MAP_HASH, 4096, NO_PREALLOC, __u64, __u32);
 MAP(sockets, MAP_SOCKHASH, 65536, 0, struct flow, __u32);
-/* Their addresses in the kernel, to look at. One that is gone is read without harm, and misleads about nothing but a limit. */
-MAP(ends, MAP_LRU_HASH, 65536, 0, struct flow, __u64);
+/* Their addresses in the kernel, to look at. One that is gone is read without harm, and misleads about nothing but a limit. More than
+ * there are sockets, and nothing is evicted: an end that is not found would make a direction change over to TCP. */
+MAP(ends, MAP_HASH, 131072, NO_PREALLOC, struct flow, __u64);
 
 SEC("sockops") int watch(struct bpf_sock_ops *ctx)
 {
@@ -115,6 +119,8 @@ SEC("sk_msg") int hand_over(struct sk_msg_md *ctx)
 	unread = unread_at(&peer);
 	if (unread < 0 || (unread >= LIMIT && is_application(&own)))
 		return SK_PASS;
+	if (unread >= TOO_MUCH)
+		return SK_DROP;
 	/* A socket that is gone meanwhile is left to TCP. */
 	msg_redirect_hash(ctx, &sockets, &peer, INGRESS);
 	return SK_PASS;

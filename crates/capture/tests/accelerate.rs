@@ -296,6 +296,21 @@ fn a_sidecar_learns_what_its_application_has_not_read() {
 }
 
 #[test]
+fn who_takes_the_sidecars_place_does_not_get_the_machines_memory() {
+    let Some(pod) = pod() else { return };
+    let Ends { application: _idle, sidecar } = pod.inbound("10.244.0.2:8080");
+    let mut sent = 0;
+    let error = loop {
+        match (&sidecar).write(&pattern(sent, 64 * 1024)) {
+            Ok(n) => sent += n,
+            Err(error) => break error,
+        }
+        assert!(sent < 4 * SLACK, "{sent} bytes were taken");
+    };
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
 fn bytes_that_come_before_the_other_end_is_there_are_not_overtaken() {
     let Some(pod) = pod() else { return };
     pod.ns
